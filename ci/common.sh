@@ -1,0 +1,28 @@
+# Sourced by every script in ci/: versions, the cache folder, messages. Prints and starts nothing.
+# shellcheck shell=bash disable=SC2034
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# Everything slow to make is kept here, outside the checkout, under names that carry the version.
+cache="${FERRITE_CI_CACHE:-$HOME/.cache/ferrite-ci}"
+mkdir -p "$cache/bin"
+
+otelcol_version=0.159.0
+# Jaeger 2 is released as module version 1.x: v1.76.0 is Jaeger 2.13.0.
+jaeger_version=2.13
+jaeger_module_version=v1.76.0
+jaeger_official_version=2.13.0
+
+otelcol_image="ferrite-ci/otelcol:$otelcol_version"
+jaeger_image="ferrite-ci/jaeger:$jaeger_version"
+otelcol_official="otel/opentelemetry-collector-contrib:$otelcol_version"
+jaeger_official="jaegertracing/jaeger:$jaeger_official_version"
+
+# A change of what goes into a build changes its name in the cache.
+content_key() { cat "$@" | sha256sum | cut -c1-8; }
+otelcol_binary="$cache/bin/otelcol-$otelcol_version-$(content_key "$root/integration/images/otelcol/builder.yaml")"
+jaeger_binary="$cache/bin/jaeger-$jaeger_version"
+venv="$cache/python-$(content_key "$root/integration/clients/python/requirements.txt")"
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+die() { say "$@"; exit 1; }

@@ -1,0 +1,212 @@
+//! Random sequences against both servers, in RESP2 and RESP3, in memory and with most keys on disk.
+
+#![allow(clippy::disallowed_methods)]
+
+use ferrite_conformance::differences::DIFFERENCES;
+use ferrite_conformance::generate::{self, Command, Step};
+use ferrite_conformance::process::Server;
+use ferrite_conformance::wire::{Connection, elements};
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
+
+/// Regions of four pages of 4 KiB each: [`Step::Fill`] moves everything else to disk.
+const TINY: &[&str] = &[
+    "--storage.mutable_region_size_mb", "0.015625",
+    "--storage.read_only_region_size_mb", "0.015625",
+    "--workers", "2",
+];
+
+struct Pair {
+    ferrite: Server,
+    redis: Server,
+}
+
+impl Pair {
+    fn start(ferrite_arguments: &[&str]) -> Pair {
+        Pair { ferrite: Server::ferrite(ferrite_arguments), redis: Server::redis() }
+    }
+
+    /// Fresh connections to two empty servers, in the protocol asked for.
+    fn connect(&self, protocol: &str) -> (Connection, Connection) {
+        let open = |server: &Server| {
+            let mut connection = Connection::open(server.address).expect("the server accepts");
+            connection.call(&["FLUSHALL"]).expect("FLUSHALL answers");
+            connection.call(&["HELLO", protocol]).expect("HELLO answers");
+            connection
+        };
+        (open(&self.ferrite), open(&self.redis))
+    }
+}
+
+/// Replies that may differ in order, or by the milliseconds between two servers, in a form that may not.
+fn comparable(command: &Command, reply: Vec<u8>) -> Vec<u8> {
+    let name = command[0].to_ascii_uppercase();
+    match name.as_slice() {
+        b"KEYS" => match elements(&reply) {
+            Some(mut keys) => {
+                keys.sort();
+                keys.concat()
+            }
+            None => reply,
+        },
+        // The order, and where a page ends, are each server's own; `scans_agree` compares whole iterations.
+        b"SCAN" if reply.first() == Some(&b'*') => b"*".to_vec(),
+        b"RANDOMKEY" if reply.first() == Some(&b'$') && !reply.starts_with(b"$-1") => b"$".to_vec(),
+        b"OBJECT" if command.get(1).is_some_and(|what| what.eq_ignore_ascii_case(b"IDLETIME")) && reply.starts_with(b":") => b":".to_vec(),
+        _ => reply,
+    }
+}
+
+/// Milliseconds by which the times of two servers may differ: far more than they are apart, far less than what is set.
+const TIME_DIFFERENCE_MAX_MS: i64 = 30_000;
+
+fn same(command: &Command, ours: &[u8], theirs: &[u8]) -> bool {
+    let unit_ms = match command[0].to_ascii_uppercase().as_slice() {
+        b"TTL" | b"EXPIRETIME" => 1000,
+        b"PTTL" | b"PEXPIRETIME" => 1,
+        _ => return ours == theirs,
+    };
+    let number = |reply: &[u8]| -> Option<i64> { std::str::from_utf8(reply.strip_prefix(b":")?).ok()?.trim_end().parse().ok() };
+    match (number(ours), number(theirs)) {
+        (Some(ours), Some(theirs)) if ours > 0 && theirs > 0 => ours.abs_diff(theirs) as i64 * unit_ms <= TIME_DIFFERENCE_MAX_MS,
+        _ => ours == theirs,
+    }
+}
+
+/// EXEC's reply holds the replies of queued commands: these are compared as they are, so the commands whose replies may
+/// differ are kept out of transactions.
+fn fits_in_transaction(command: &Command) -> bool {
+    !matches!(
+        command[0].to_ascii_uppercase().as_slice(),
+        b"KEYS" | b"SCAN" | b"RANDOMKEY" | b"TTL" | b"PTTL" | b"EXPIRETIME" | b"PEXPIRETIME" | b"OBJECT"
+    )
+}
+
+fn agree(pair: &Pair, protocol: &str, steps: &[Step], pipelined: bool) -> Result<(), TestCaseError> {
+    let (mut ferrite, mut redis) = pair.connect(protocol);
+    let mut commands: Vec<Command> = Vec::new();
+    let mut in_transaction = false;
+    for step in steps {
+        match step {
+            Step::Run(command) => {
+                match command[0].to_ascii_uppercase().as_slice() {
+                    b"MULTI" => in_transaction = true,
+                    b"EXEC" | b"DISCARD" => in_transaction = false,
+                    _ => {}
+                }
+                if !in_transaction || fits_in_transaction(command) {
+                    commands.push(command.clone());
+                }
+            }
+            Step::Fill(seed) => commands.extend(generate::fill(*seed)),
+        }
+    }
+    commands.push(vec![b"DBSIZE".to_vec()]);
+    let failed = |what: &str, error: std::io::Error| TestCaseError::fail(format!("{what}: {error}"));
+    let (ours, theirs) = if pipelined {
+        let ours = ferrite.pipeline(&commands).map_err(|error| failed("ferrite", error))?;
+        (ours, redis.pipeline(&commands).map_err(|error| failed("redis", error))?)
+    } else {
+        let mut replies = (Vec::new(), Vec::new());
+        for command in &commands {
+            let show = || command.iter().map(|arg| String::from_utf8_lossy(arg)).collect::<Vec<_>>().join(" ");
+            replies.0.push(ferrite.call(command).map_err(|error| failed(&format!("ferrite at {}", show()), error))?);
+            replies.1.push(redis.call(command).map_err(|error| failed("redis", error))?);
+        }
+        replies
+    };
+    for ((command, ours), theirs) in commands.iter().zip(ours).zip(theirs) {
+        let (ours, theirs) = (comparable(command, ours), comparable(command, theirs));
+        if !same(command, &ours, &theirs) {
+            let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+            let command = command.iter().map(|arg| text(arg)).collect::<Vec<_>>().join(" ");
+            return Err(TestCaseError::fail(format!("{command}\n  ferrite: {}\n  redis:   {}", text(&ours), text(&theirs))));
+        }
+    }
+    scans_agree(&mut ferrite, &mut redis)
+}
+
+/// A whole SCAN gives the same keys on both.
+fn scans_agree(ferrite: &mut Connection, redis: &mut Connection) -> Result<(), TestCaseError> {
+    let scan = |connection: &mut Connection| -> std::io::Result<Vec<Vec<u8>>> {
+        let (mut cursor, mut keys) = (b"0".to_vec(), Vec::new());
+        loop {
+            let reply = connection.call(&[b"SCAN".as_slice(), &cursor, b"COUNT", b"7"])?;
+            // `*2`, the cursor as a bulk string, then the keys' array.
+            let mut lines = reply.splitn(4, |&byte| byte == b'\n');
+            let cursor_line = lines.nth(2).unwrap_or_default();
+            cursor = cursor_line.strip_suffix(b"\r").unwrap_or(cursor_line).to_vec();
+            keys.extend(elements(lines.next().unwrap_or_default()).unwrap_or_default());
+            if cursor == b"0" || cursor.is_empty() {
+                keys.sort();
+                keys.dedup();
+                return Ok(keys);
+            }
+        }
+    };
+    let ours = scan(ferrite).map_err(|error| TestCaseError::fail(format!("ferrite: {error}")))?;
+    let theirs = scan(redis).map_err(|error| TestCaseError::fail(format!("redis: {error}")))?;
+    prop_assert_eq!(ours, theirs, "SCAN");
+    Ok(())
+}
+
+/// `FERRITE_CONFORMANCE_CASES` raises the number for a longer search.
+fn cases() -> u32 {
+    std::env::var("FERRITE_CONFORMANCE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+}
+
+fn search(ferrite_arguments: &[&str], protocol: &str, pipelined: bool) {
+    let pair = Pair::start(ferrite_arguments);
+    let config = ProptestConfig {
+        cases: cases(),
+        // Shrunk counterexamples are kept beside the tests and run first.
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/counterexamples.txt"))),
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    };
+    let result = TestRunner::new(config)
+        .run(&generate::sequence(40), |steps| agree(&pair, protocol, &steps, pipelined));
+    if let Err(error) = result {
+        panic!("{error}\nferrite's log:\n{}", pair.ferrite.log());
+    }
+}
+
+#[test]
+fn resp2_in_memory() {
+    search(&["--workers", "1"], "2", false);
+}
+
+#[test]
+fn resp3_in_memory_pipelined() {
+    search(&["--workers", "1"], "3", true);
+}
+
+#[test]
+fn resp2_on_disk_pipelined() {
+    search(TINY, "2", true);
+}
+
+#[test]
+fn resp3_on_disk() {
+    search(TINY, "3", false);
+}
+
+#[test]
+fn resp3_on_disk_through_io_threads() {
+    search(&[TINY, &["--storage.disk_backend", "io-threads"]].concat(), "3", true);
+}
+
+#[test]
+fn every_intended_difference_is_one() {
+    let pair = Pair::start(&[]);
+    let (mut ferrite, mut redis) = pair.connect("2");
+    for row in DIFFERENCES {
+        let args: Vec<&str> = row.example.split(' ').collect();
+        let ours = ferrite.call(&args).expect("ferrite answers");
+        let theirs = redis.call(&args).expect("redis answers");
+        assert_ne!(ours, theirs, "{}: `{}` answers the same: the row is unused", row.why, row.example);
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        assert!(ours.starts_with(row.ferrite.as_bytes()), "{}: ferrite answers {}", row.example, text(&ours));
+        assert!(theirs.starts_with(row.redis.as_bytes()), "{}: redis answers {}", row.example, text(&theirs));
+    }
+}

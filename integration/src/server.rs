@@ -1,0 +1,127 @@
+//! The real `ferrite` binary as a child process, on free ports and in a folder of its own.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+use tempfile::TempDir;
+
+use crate::{eventually, free_port, http};
+
+/// How long a start may take on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running server; it is killed, by its id, when this goes out of scope.
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    pub port: u16,
+    pub admin_port: u16,
+}
+
+impl Server {
+    /// Starts the server with these further options and waits until it answers PING.
+    pub async fn start(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (port, admin_port) = (free_port(), free_port());
+        let output = File::create(folder.path().join("output")).expect("a file for the server's output");
+        let child = Command::new(binary())
+            .arg("--port")
+            .arg(port.to_string())
+            .arg("--admin-port")
+            .arg(admin_port.to_string())
+            .arg("--dir")
+            .arg(folder.path().join("data"))
+            .args(options)
+            // A developer's own settings must not change what the tests see.
+            .env_clear()
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary().display()));
+        let mut server = Self { child, folder, port, admin_port };
+        eventually("ferrite answers PING", START_LIMIT, async || {
+            let ended = server.child.try_wait().expect("the child is ours");
+            assert!(ended.is_none(), "ferrite ended ({}) and printed:\n{}", ended.unwrap(), server.output());
+            let mut connection = server.try_connect().await?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.ok()
+        })
+        .await;
+        server
+    }
+
+    /// What the server has printed so far.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
+    }
+
+    /// A new connection without time-outs: what a test measures must not be cut off by its client.
+    pub async fn connect(&self) -> MultiplexedConnection {
+        self.try_connect().await.expect("ferrite takes connections")
+    }
+
+    async fn try_connect(&self) -> Option<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let client = Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a valid address");
+        client.get_multiplexed_async_connection_with_config(&config).await.ok()
+    }
+
+    /// The sum of a counter's series at `/metrics`; 0 if there is none yet.
+    pub async fn counter(&self, prometheus_name: &str) -> f64 {
+        let page = http::get(self.admin_port, "/metrics").await.expect("/metrics answers");
+        sum_of_series(&String::from_utf8(page).expect("text"), prometheus_name)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- ferrite printed:\n{}----", self.output());
+        }
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn sum_of_series(page: &str, name: &str) -> f64 {
+    page.lines()
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// `FERRITE_BIN`, or the release build of this checkout, brought up to date once.
+fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("FERRITE_BIN") {
+            return path.into();
+        }
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--release", "--package", "ferrite"])
+            .current_dir(&root)
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "cargo build --release -p ferrite failed");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        target.join("release/ferrite")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum_of_series;
+
+    #[test]
+    fn series_of_one_name_are_added_and_longer_names_left_out() {
+        let page = "# TYPE a_total counter\na_total{reason=\"x y\"} 2\na_total 3\na_total_more 100\n";
+        assert_eq!(sum_of_series(page, "a_total"), 5.0);
+        assert_eq!(sum_of_series(page, "b_total"), 0.0);
+    }
+}

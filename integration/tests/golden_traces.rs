@@ -1,0 +1,97 @@
+//! The golden traces once more: from the real server on the real kernel, through a Collector, back out of Jaeger.
+//!
+//! The snapshots say which key and how large a value the simulated scenario used; here the same is done for real.
+
+use std::path::PathBuf;
+
+use ferrite_golden_traces::{Attribute, canonical};
+use ferrite_integration::backend::Backend;
+use ferrite_integration::jaeger;
+use ferrite_integration::server::Server;
+use ferrite_telemetry::schema::SpanName;
+
+/// A snapshot of `golden-traces/` without insta's header.
+fn golden(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden-traces").join(format!("{name}.snap"));
+    let file = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let body = file.splitn(3, "---\n").nth(2).expect("insta's header ends with ---");
+    format!("{}\n", body.trim_end())
+}
+
+/// The value of the last line `<attribute> = <value>` of a canonical text.
+fn value_in(text: &str, attribute: Attribute) -> &str {
+    let start = format!("{attribute} = ");
+    let value = text.lines().rev().find_map(|line| line.trim_start().strip_prefix(&start));
+    value.unwrap_or_else(|| panic!("no {attribute} in:\n{text}")).trim_matches('"')
+}
+
+/// The key, and a value of the size, that the scenario used.
+fn key_and_value(golden: &str) -> (&str, String) {
+    let bytes = value_in(golden, Attribute::StorageBytes).parse().expect("a number");
+    (value_in(golden, Attribute::CommandKey), "v".repeat(bytes))
+}
+
+async fn from_jaeger(backend: &Backend, operation: &str, key: &str) -> String {
+    let wanted = [(Attribute::DbOperation, operation), (Attribute::CommandKey, key)];
+    let trace_id = jaeger::wait_for(backend.jaeger_port, "ferrite", &wanted).await;
+    let root = SpanName::Command.as_str();
+    let has_root = |spans: &[jaeger::JaegerSpan]| spans.iter().any(|span| span.span.name == root);
+    let spans = jaeger::trace(backend.jaeger_port, &trace_id, has_root).await;
+    canonical(&spans.into_iter().map(|span| span.span).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn a_set_comes_back_from_jaeger_as_the_golden_trace_has_it() {
+    let expected = golden("set");
+    let (key, value) = key_and_value(&expected);
+    let backend = Backend::start().await;
+    let server = Server::start(&[
+        "--telemetry.enabled",
+        "true",
+        "--telemetry.endpoint",
+        &backend.endpoint,
+        "--telemetry.sample_rate",
+        "1.0",
+    ])
+    .await;
+
+    let mut connection = server.connect().await;
+    redis::cmd("SET").arg(key).arg(value).exec_async(&mut connection).await.expect("SET works");
+
+    assert_eq!(from_jaeger(&backend, "SET", key).await, expected);
+}
+
+#[tokio::test]
+async fn a_get_from_disk_comes_back_from_jaeger_as_the_golden_trace_has_it() {
+    let expected = golden("get_from_disk");
+    let (key, value) = key_and_value(&expected);
+    let backend = Backend::start().await;
+    let server = Server::start(&[
+        "--telemetry.enabled",
+        "true",
+        "--telemetry.endpoint",
+        &backend.endpoint,
+        "--telemetry.sample_rate",
+        "1.0",
+        "--telemetry.span_detail",
+        "storage",
+        // 64 KiB each: the filling below is ten times both.
+        "--storage.mutable_region_size_mb",
+        "0.0625",
+        "--storage.read_only_region_size_mb",
+        "0.0625",
+    ])
+    .await;
+
+    let mut connection = server.connect().await;
+    redis::cmd("SET").arg(key).arg(&value).exec_async(&mut connection).await.expect("SET works");
+    let filling = "f".repeat(1000);
+    for number in 0..1300 {
+        let filler = format!("filler:{number}");
+        redis::cmd("SET").arg(filler).arg(&filling).exec_async(&mut connection).await.expect("SET works");
+    }
+    let got: String = redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("GET works");
+    assert_eq!(got, value);
+
+    assert_eq!(from_jaeger(&backend, "GET", key).await, expected);
+}

@@ -1,0 +1,222 @@
+//! Admission: what is decided about a command before it runs, and the errors of what is refused.
+
+use ferrite_resp::{Args, Reply};
+
+use crate::host::Host;
+use crate::session::{QueuedCommand, Session};
+use crate::spec::{CommandSpec, flag};
+use crate::table;
+
+/// Redis's limit for what of a client's bytes it repeats in an error.
+const ECHO_MAX: usize = 128;
+
+pub enum Admission {
+    Run(&'static CommandSpec),
+    /// The reply is written: an error, or `QUEUED`.
+    Answered,
+}
+
+/// Decides whether the command may run. A refused one marks an open transaction as dirty.
+///
+/// # Panics
+/// If there are no arguments: the driver skips empty commands.
+#[inline]
+pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host: &dyn Host) -> Admission {
+    let Some(base) = table::lookup(args.get(0)) else {
+        return refuse(None, unknown_command(args), session, reply);
+    };
+    let mut spec = base;
+    if !base.subcommands.is_empty() && args.len() > 1 {
+        match table::subcommand(base, args.get(1)) {
+            Some(sub) => spec = sub,
+            None => return refuse(None, unknown_subcommand(base, args.get(1)), session, reply),
+        }
+    }
+    if !spec.arity_allows(args.len()) {
+        return refuse(Some(spec), wrong_arity(spec), session, reply);
+    }
+    if spec.has(flag::PROTECTED) && !host.debug_allowed(&session.addr) {
+        return refuse(Some(spec), DEBUG_DISABLED.into(), session, reply);
+    }
+    if !session.authenticated && !spec.has(flag::NO_AUTH) {
+        return refuse(Some(spec), b"NOAUTH Authentication required.".to_vec(), session, reply);
+    }
+    if let Some(queue) = &mut session.multi {
+        if spec.has(flag::NO_MULTI | flag::DEFERS) {
+            return refuse(Some(spec), b"ERR Command not allowed inside a transaction".to_vec(), session, reply);
+        }
+        if !spec.has(flag::NOT_QUEUED) {
+            // A transaction that EXEC will refuse anyway need not keep its commands.
+            if !queue.dirty {
+                queue.commands.push(QueuedCommand::new(spec, args, session.command_context.take()));
+            }
+            reply.simple("QUEUED");
+            return Admission::Answered;
+        }
+    }
+    Admission::Run(spec)
+}
+
+const DEBUG_DISABLED: &[u8] =
+    b"ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", \
+    you can run it from a local connection, otherwise you need to set this option in the configuration file, \
+    and then restart the server.";
+
+/// The text of the arity error, for commands that find it out themselves.
+pub fn wrong_arity(spec: &CommandSpec) -> Vec<u8> {
+    format!("ERR wrong number of arguments for '{}' command", spec.name).into_bytes()
+}
+
+/// The text for commands that check their subcommand's arguments themselves.
+pub fn bad_subcommand_arguments(command: &str, subcommand: &[u8]) -> Vec<u8> {
+    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+    text.extend_from_slice(c_string(subcommand, ECHO_MAX));
+    text.extend_from_slice(format!("'. Try {} HELP.", command.to_ascii_uppercase()).as_bytes());
+    text
+}
+
+#[cold]
+fn refuse(
+    spec: Option<&'static CommandSpec>,
+    error: Vec<u8>,
+    session: &mut Session,
+    reply: &mut Reply<'_>,
+) -> Admission {
+    if spec.is_some_and(|spec| spec.name == "exec") {
+        session.discard_transaction();
+        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+        text.extend_from_slice(error.strip_prefix(b"ERR ").unwrap_or(&error));
+        reply.error(text);
+    } else {
+        session.mark_dirty();
+        reply.error(error);
+    }
+    Admission::Answered
+}
+
+#[cold]
+fn unknown_command(args: Args<'_>) -> Vec<u8> {
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(c_string(args.get(0), ECHO_MAX));
+    text.extend_from_slice(b"', with args beginning with: ");
+    let start = text.len();
+    for arg in args.iter().skip(1) {
+        let used = text.len() - start;
+        if used >= ECHO_MAX {
+            break;
+        }
+        text.push(b'\'');
+        text.extend_from_slice(c_string(arg, ECHO_MAX - used));
+        text.extend_from_slice(b"' ");
+    }
+    text
+}
+
+#[cold]
+fn unknown_subcommand(container: &CommandSpec, name: &[u8]) -> Vec<u8> {
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend_from_slice(c_string(name, ECHO_MAX));
+    text.extend_from_slice(format!("'. Try {} HELP.", container.name.to_ascii_uppercase()).as_bytes());
+    text
+}
+
+/// What C's `%.*s` prints: it ends at a zero byte.
+fn c_string(bytes: &[u8], max: usize) -> &[u8] {
+    until_zero(&bytes[..bytes.len().min(max)])
+}
+
+/// What C's `%s` prints, for the errors that repeat what the client sent.
+pub(crate) fn until_zero(bytes: &[u8]) -> &[u8] {
+    &bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Client;
+
+    /// Each pair was read off a Redis.
+    #[test]
+    fn unknown_commands_are_answered_letter_for_letter() {
+        let mut client = Client::new();
+        let x = |count: usize| "x".repeat(count);
+        let with = |args: &str| format!("-ERR unknown command 'foo', with args beginning with: {args}\r\n");
+        assert_eq!(client.run("foo"), with(""));
+        assert_eq!(client.run("foo a b c"), with("'a' 'b' 'c' "));
+        assert_eq!(client.run(&format!("foo {} y", x(130))), with(&format!("'{}' ", x(128))));
+        let long = format!("foo {} {} z", x(100), "y".repeat(100));
+        assert_eq!(client.run(&long), with(&format!("'{}' '{}' ", x(100), "y".repeat(25))));
+        assert_eq!(client.run_args(&[b"foo", b"a\0b", b"c"]), with("'a' 'c' "));
+        assert_eq!(
+            client.run_args(&[b"foo\r\nbar"]),
+            "-ERR unknown command 'foo  bar', with args beginning with: \r\n"
+        );
+        assert_eq!(client.run_args(&[b""]), "-ERR unknown command '', with args beginning with: \r\n");
+        assert_eq!(
+            client.run(&"f".repeat(200)),
+            format!("-ERR unknown command '{}', with args beginning with: \r\n", "f".repeat(128))
+        );
+    }
+
+    #[test]
+    fn unknown_subcommands_point_to_help() {
+        let mut client = Client::new();
+        assert_eq!(client.run("client foo"), "-ERR unknown subcommand 'foo'. Try CLIENT HELP.\r\n");
+        assert_eq!(client.run_args(&[b"CONFIG", b"a\0b"]), "-ERR unknown subcommand 'a'. Try CONFIG HELP.\r\n");
+        assert_eq!(
+            client.run(&format!("client {}", "x".repeat(200))),
+            format!("-ERR unknown subcommand '{}'. Try CLIENT HELP.\r\n", "x".repeat(128))
+        );
+    }
+
+    #[test]
+    fn arity_is_checked_before_the_password_and_both_before_the_command_runs() {
+        let mut client = Client::with_password("secret");
+        assert_eq!(client.run("nope"), "-ERR unknown command 'nope', with args beginning with: \r\n");
+        assert_eq!(client.run("ECHO"), "-ERR wrong number of arguments for 'echo' command\r\n");
+        assert_eq!(client.run("CLIENT SETNAME"), "-ERR wrong number of arguments for 'client|setname' command\r\n");
+        assert_eq!(client.run("ECHO x"), "-NOAUTH Authentication required.\r\n");
+        assert_eq!(client.run("COMMAND COUNT"), "-NOAUTH Authentication required.\r\n");
+        assert_eq!(client.run("QUIT"), "+OK\r\n");
+    }
+
+    #[test]
+    fn commands_inside_multi_are_queued_until_one_is_refused() {
+        let mut client = Client::new();
+        client.session.multi = Some(Default::default());
+        assert_eq!(client.run("echo one"), "+QUEUED\r\n");
+        assert_eq!(client.run("SELECT nonsense"), "+QUEUED\r\n");
+        let queue = client.session.multi.as_ref().expect("open");
+        assert!(!queue.dirty);
+        assert_eq!(queue.commands[0].spec.name, "echo");
+        assert_eq!(queue.commands[0].args().get(1), b"one");
+        assert!(client.run("nope").starts_with("-ERR unknown command"));
+        assert_eq!(client.run("PING"), "+QUEUED\r\n");
+        let queue = client.session.multi.as_ref().expect("open");
+        assert!(queue.dirty);
+        assert_eq!(queue.commands.len(), 2, "nothing is kept for a transaction that cannot be");
+    }
+
+    #[test]
+    fn a_queued_command_takes_its_context_along() {
+        use ferrite_telemetry::RemoteContext;
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut client = Client::new();
+        client.session.multi = Some(Default::default());
+        client.session.command_context = RemoteContext::parse(parent, b"").map(RemoteContext::into_owned);
+        client.run("PING");
+        client.run("PING");
+        let queue = client.session.multi.as_ref().expect("open");
+        assert!(queue.commands[0].context.is_some());
+        assert!(queue.commands[1].context.is_none());
+    }
+
+    #[test]
+    fn every_refusal_marks_the_transaction() {
+        for command in ["nope", "CLIENT nope", "ECHO", "SHUTDOWN", "CONFIG REWRITE", "OTEL.TRACES LAST"] {
+            let mut client = Client::new();
+            client.session.multi = Some(Default::default());
+            assert!(client.run(command).starts_with("-ERR "), "{command}");
+            assert!(client.session.multi.as_ref().is_some_and(|queue| queue.dirty), "{command}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Connection commands.
+
+pub mod basic;
+pub mod client;
+mod client_list;
+pub mod hello;

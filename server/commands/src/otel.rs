@@ -1,0 +1,334 @@
+//! OTEL.*: Ferrite's own commands. How a caller's trace reaches a command, and how the last traces are read.
+
+use ferrite_keyspace::Pause;
+use ferrite_resp::{Args, Protocol, Reply, parse_i64};
+use ferrite_telemetry::{RemoteContext, TraceId};
+
+use crate::admit;
+use crate::call::Call;
+use crate::help;
+use crate::host::{Deferred, TracesQuery};
+use crate::session::ConnectionContext;
+use crate::spec::{Arg, CommandSpec, Group, Handler, acl, flag};
+
+const fn sub(name: &'static str, arity: i32, handler: Handler) -> CommandSpec {
+    CommandSpec::new(name, arity, handler).group(Group::Module).since("1.0.0").flags(flag::LOADING | flag::STALE)
+}
+
+pub static SPECS: &[CommandSpec] = &[
+    sub("otel.trace", -3, trace)
+        .complexity("That of the command it wraps")
+        .summary("Runs a command as part of the caller's trace.")
+        .flags(flag::FAST | flag::NO_AUTH | flag::NOT_QUEUED)
+        .acl(acl::CONNECTION)
+        .args(&[
+            Arg::string("traceparent"),
+            Arg::string("tracestate").optional(),
+            Arg::string("command"),
+            Arg::string("arg").optional().multiple(),
+        ]),
+    CommandSpec::container("otel.context", CONTEXT)
+        .group(Group::Module)
+        .since("1.0.0")
+        .complexity("Depends on subcommand.")
+        .summary("Holds the commands about the connection's trace context."),
+    CommandSpec::container("otel.traces", TRACES)
+        .group(Group::Module)
+        .since("1.0.0")
+        .complexity("Depends on subcommand.")
+        .summary("Holds the commands that show the last traces."),
+];
+
+static CONTEXT: &[CommandSpec] = &[
+    sub("otel.context|set", -3, context_set)
+        .complexity("O(1)")
+        .summary("Makes the connection's commands part of the caller's trace.")
+        .flags(flag::FAST)
+        .acl(acl::CONNECTION)
+        .args(&[
+            Arg::string("traceparent"),
+            Arg::string("tracestate").optional(),
+            Arg::word("once", "ONCE").optional(),
+        ]),
+    sub("otel.context|clear", 2, context_clear)
+        .complexity("O(1)")
+        .summary("Ends what OTEL.CONTEXT SET began.")
+        .flags(flag::FAST)
+        .acl(acl::CONNECTION),
+    sub("otel.context|help", 2, context_help).complexity("O(1)").summary("Explains the subcommands."),
+];
+
+static TRACES: &[CommandSpec] = &[
+    sub("otel.traces|last", -2, traces_last)
+        .complexity("O(N)")
+        .summary("Prints the last traces as text trees.")
+        .flags(flag::ADMIN | flag::DEFERS)
+        .tips(&["nondeterministic_output"])
+        .args(&[Arg::integer("count").optional()]),
+    sub("otel.traces|get", 3, traces_get)
+        .complexity("O(N)")
+        .summary("Prints one trace as a text tree.")
+        .flags(flag::ADMIN | flag::DEFERS)
+        .tips(&["nondeterministic_output"])
+        .args(&[Arg::string("trace-id")]),
+    sub("otel.traces|help", 2, traces_help).complexity("O(1)").summary("Explains the subcommands."),
+];
+
+/// A command inside `OTEL.TRACE <traceparent> [tracestate] command …`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wrapped<'a> {
+    pub traceparent: &'a [u8],
+    /// Empty if there is none.
+    pub tracestate: &'a [u8],
+    /// Arguments before the command's own name.
+    pub skip: usize,
+}
+
+impl<'a> Wrapped<'a> {
+    /// `None` if malformed: the command then runs without a context.
+    pub fn context(&self) -> Option<RemoteContext<'a>> {
+        RemoteContext::parse(self.traceparent, self.tracestate)
+    }
+}
+
+const TRACE: &[u8] = b"OTEL.TRACE";
+
+/// Looks into the wrapper; the driver does so before admission and admits the command inside. `None`: this is no
+/// wrapper, or one without a command, which admission answers with its error.
+#[inline]
+pub fn unwrap(args: Args<'_>) -> Option<Wrapped<'_>> {
+    if args.is_empty() || args.get(0).len() != TRACE.len() || !args.get(0).eq_ignore_ascii_case(TRACE) {
+        return None;
+    }
+    let state = args.len() > 2 && memchr::memchr(b'=', args.get(2)).is_some();
+    let skip = if state { 3 } else { 2 };
+    (skip < args.len()).then(|| Wrapped {
+        traceparent: args.get(1),
+        tracestate: if state { args.get(2) } else { b"" },
+        skip,
+    })
+}
+
+/// Reached only by what the driver could not unwrap: a wrapper without a command or inside another one.
+fn trace(call: &mut Call<'_>) -> Result<(), Pause> {
+    call.session.mark_dirty();
+    match unwrap(call.args) {
+        Some(_) => call.reply.error("ERR OTEL.TRACE cannot be nested"),
+        None => call.reply.error(admit::wrong_arity(call.spec)),
+    }
+    Ok(())
+}
+
+/// A malformed context is refused and leaves the former one in force: unlike a wrapper it is a command of its own, and
+/// nothing else would tell the caller.
+fn context_set(call: &mut Call<'_>) -> Result<(), Pause> {
+    let args = call.args;
+    let mut rest = 3;
+    let mut tracestate: &[u8] = b"";
+    if args.len() > rest && memchr::memchr(b'=', args.get(rest)).is_some() {
+        tracestate = args.get(rest);
+        rest += 1;
+    }
+    let once = args.len() > rest && args.get(rest).eq_ignore_ascii_case(b"ONCE");
+    if args.len() != rest + usize::from(once) {
+        call.reply.error("ERR syntax error");
+        return Ok(());
+    }
+    let Some(context) = RemoteContext::parse(args.get(2), tracestate) else {
+        call.reply.error(
+            "ERR invalid traceparent: expected <version>-<trace-id>-<parent-id>-<flags> as in \
+             https://www.w3.org/TR/trace-context/",
+        );
+        return Ok(());
+    };
+    let context = context.into_owned();
+    call.session.context = if once { ConnectionContext::Once(context) } else { ConnectionContext::Set(context) };
+    call.reply.ok();
+    Ok(())
+}
+
+fn context_clear(call: &mut Call<'_>) -> Result<(), Pause> {
+    call.session.context = ConnectionContext::None;
+    call.reply.ok();
+    Ok(())
+}
+
+fn context_help(call: &mut Call<'_>) -> Result<(), Pause> {
+    help::write(
+        &mut call.reply,
+        "otel.context",
+        &[
+            "SET <traceparent> [<tracestate>] [ONCE]",
+            "    Makes the connection's commands, or only the next one, part of the caller's trace.",
+            "CLEAR",
+            "    Ends that.",
+        ],
+    );
+    Ok(())
+}
+
+/// What OTEL.TRACES LAST shows without a count.
+const TRACES_DEFAULT: usize = 1;
+
+fn traces_last(call: &mut Call<'_>) -> Result<(), Pause> {
+    let count = match call.args.len() {
+        2 => Some(TRACES_DEFAULT),
+        3 => parse_i64(call.args.get(2)).filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok()),
+        _ => {
+            call.reply.error(admit::bad_subcommand_arguments("otel.traces", call.args.get(1)));
+            return Ok(());
+        }
+    };
+    match count {
+        Some(count) => call.session.deferred = Some(Deferred::Traces(TracesQuery::Last(count))),
+        None => call.reply.error("ERR value is out of range, must be positive"),
+    }
+    Ok(())
+}
+
+fn traces_get(call: &mut Call<'_>) -> Result<(), Pause> {
+    match TraceId::parse(call.args.get(2)) {
+        Some(id) => call.session.deferred = Some(Deferred::Traces(TracesQuery::Get(id))),
+        None => call.reply.error("ERR invalid trace id: expected 32 lower-case hexadecimal digits, not all zero"),
+    }
+    Ok(())
+}
+
+fn traces_help(call: &mut Call<'_>) -> Result<(), Pause> {
+    help::write(
+        &mut call.reply,
+        "otel.traces",
+        &[
+            "LAST [<count>]",
+            "    Prints the last traces as text trees, the newest first (default: 1).",
+            "GET <trace-id>",
+            "    Prints one trace as a text tree.",
+        ],
+    );
+    Ok(())
+}
+
+/// The answer to OTEL.TRACES: an array of lines in RESP2, one verbatim string in RESP3.
+pub fn write_traces(reply: &mut Reply<'_>, lines: &[String]) {
+    match reply.protocol {
+        Protocol::Resp2 => {
+            reply.array(lines.len());
+            for line in lines {
+                reply.simple(line);
+            }
+        }
+        Protocol::Resp3 => reply.verbatim("txt", lines.join("\n").as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Client, words};
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn the_wrapper_s_third_argument_is_tracestate_if_it_has_an_equals_sign() {
+        let seen = |command: &str| {
+            words(command, |args| {
+                unwrap(args).map(|wrapped| {
+                    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
+                    (text(wrapped.traceparent), text(wrapped.tracestate), wrapped.skip)
+                })
+            })
+        };
+        let found = |parent: &str, state: &str, at| Some((parent.to_owned(), state.to_owned(), at));
+        assert_eq!(seen("OTEL.TRACE p GET k"), found("p", "", 2));
+        assert_eq!(seen("otel.trace p a=b GET k"), found("p", "a=b", 3));
+        // A key with an equals sign is not at the place of the command's name.
+        assert_eq!(seen("OTEL.TRACE p GET a=b"), found("p", "", 2));
+        for other in
+            ["OTEL.TRACE", "OTEL.TRACE p", "OTEL.TRACE p a=b", "OTEL.TRACES p GET k", "GET k", "OTELxTRACE p GET k"]
+        {
+            assert_eq!(seen(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_inner_command_runs_whether_or_not_the_context_is_valid() {
+        let mut client = Client::new();
+        assert_eq!(client.run(&format!("OTEL.TRACE {PARENT} PING")), "+PONG\r\n");
+        assert_eq!(client.run("OTEL.TRACE nonsense ECHO hi"), "$2\r\nhi\r\n");
+        assert_eq!(client.run(&format!("OTEL.TRACE {PARENT} a=b PING")), "+PONG\r\n");
+        assert_eq!(
+            client.run("OTEL.TRACE p nope x"),
+            "-ERR unknown command 'nope', with args beginning with: 'x' \r\n"
+        );
+        let arity = "-ERR wrong number of arguments for 'otel.trace' command\r\n";
+        assert_eq!(client.run("OTEL.TRACE p"), arity);
+        assert_eq!(client.run("OTEL.TRACE p a=b"), arity);
+        assert_eq!(client.run("OTEL.TRACE p OTEL.TRACE p PING"), "-ERR OTEL.TRACE cannot be nested\r\n");
+        client.session.multi = Some(Default::default());
+        assert_eq!(client.run("OTEL.TRACE p PING"), "+QUEUED\r\n");
+        assert_eq!(client.run("OTEL.TRACE p a=b"), arity);
+        assert!(client.session.multi.is_some_and(|queue| queue.dirty && queue.commands[0].spec.name == "ping"));
+    }
+
+    #[test]
+    fn the_connection_s_context_lasts_until_cleared_or_for_one_command() {
+        let mut client = Client::new();
+        assert!(client.session.context.take().is_none());
+        assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} vendor=1")), "+OK\r\n");
+        for _ in 0..2 {
+            let context = client.session.context.take().expect("set");
+            assert_eq!(context.traceparent(), PARENT);
+            assert_eq!(context.tracestate, "vendor=1");
+        }
+        assert_eq!(client.run("OTEL.CONTEXT CLEAR"), "+OK\r\n");
+        assert!(client.session.context.take().is_none());
+        assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} once")), "+OK\r\n");
+        assert!(client.session.context.take().is_some());
+        assert!(client.session.context.take().is_none());
+        client.run(&format!("OTEL.CONTEXT SET {PARENT}"));
+        client.run("RESET");
+        assert!(client.session.context.take().is_none());
+    }
+
+    #[test]
+    fn a_malformed_context_is_refused_and_the_former_one_stays() {
+        let mut client = Client::new();
+        client.run(&format!("OTEL.CONTEXT SET {PARENT}"));
+        assert!(client.run("OTEL.CONTEXT SET nonsense").starts_with("-ERR invalid traceparent"));
+        assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} forever")), "-ERR syntax error\r\n");
+        assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} a=b ONCE more")), "-ERR syntax error\r\n");
+        assert!(matches!(client.session.context, ConnectionContext::Set(_)));
+        assert_eq!(client.run("OTEL.CONTEXT GET"), "-ERR unknown subcommand 'GET'. Try OTEL.CONTEXT HELP.\r\n");
+    }
+
+    #[test]
+    fn traces_are_left_to_the_node() {
+        let mut client = Client::new();
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (command, query) in [
+            ("OTEL.TRACES LAST".to_owned(), TracesQuery::Last(1)),
+            ("OTEL.TRACES last 20".to_owned(), TracesQuery::Last(20)),
+            (format!("OTEL.TRACES GET {id}"), TracesQuery::Get(TraceId::parse(id.as_bytes()).expect("valid"))),
+        ] {
+            assert_eq!(client.run(&command), "");
+            assert_eq!(client.session.deferred.take(), Some(Deferred::Traces(query)));
+        }
+        for count in ["0", "-1", "x"] {
+            let reply = client.run(&format!("OTEL.TRACES LAST {count}"));
+            assert_eq!(reply, "-ERR value is out of range, must be positive\r\n");
+        }
+        assert!(client.run("OTEL.TRACES GET 00").starts_with("-ERR invalid trace id"));
+        assert_eq!(client.session.deferred, None);
+    }
+
+    #[test]
+    fn traces_are_lines_in_resp2_and_one_text_in_resp3() {
+        let written = |protocol| {
+            let mut out = Vec::new();
+            write_traces(&mut Reply::new(&mut out, protocol), &["a".to_owned(), "└─ b".to_owned()]);
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(written(Protocol::Resp2), "*2\r\n+a\r\n+└─ b\r\n");
+        assert_eq!(written(Protocol::Resp3), "=14\r\ntxt:a\n└─ b\r\n");
+    }
+}

@@ -1,0 +1,180 @@
+//! INFO: the numbers that the node hands in, and which sections are asked for.
+
+use ferrite_keyspace::Pause;
+
+use super::info_text::{ALL, DEFAULT, EVERYTHING, render};
+use crate::call::Call;
+use crate::spec::{Arg, CommandSpec, Group, acl, flag};
+
+pub static SPECS: &[CommandSpec] = &[CommandSpec::new("info", -1, info)
+    .group(Group::Server)
+    .since("1.0.0")
+    .complexity("O(1)")
+    .summary("Tells about the server and its statistics.")
+    .flags(flag::LOADING | flag::STALE)
+    .acl(acl::DANGEROUS)
+    .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+    .args(&[Arg::string("section").optional().multiple()])];
+
+fn info(call: &mut Call<'_>) -> Result<(), Pause> {
+    let mut wanted: Vec<&str> = Vec::new();
+    for arg in call.args.iter().skip(1) {
+        let name = arg.to_ascii_lowercase();
+        wanted.extend(match &name[..] {
+            b"default" => DEFAULT,
+            b"all" => ALL,
+            b"everything" => EVERYTHING,
+            b"modules" => &["module_list"],
+            // An unknown section is as good as none.
+            _ => EVERYTHING
+                .iter()
+                .position(|section| section.as_bytes() == name)
+                .map_or(&[][..], |at| &EVERYTHING[at..=at]),
+        });
+    }
+    if call.args.len() == 1 {
+        wanted.extend(DEFAULT);
+    }
+    let text = render(&call.host.info(), &wanted);
+    call.reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+/// What INFO shows. The node fills it; a field that does not apply stays 0 or empty.
+#[derive(Clone, Debug, Default)]
+pub struct InfoSnapshot {
+    pub server: ServerInfo,
+    pub clients: ClientsInfo,
+    pub memory: MemoryInfo,
+    pub persistence: PersistenceInfo,
+    pub stats: StatsInfo,
+    pub cpu: CpuInfo,
+    /// 40 hexadecimal digits.
+    pub replication_id: String,
+    pub commands: Vec<CommandStat>,
+    /// Error code (`ERR`, `WRONGTYPE` …) and how often it was answered.
+    pub errors: Vec<(String, u64)>,
+    /// Databases that hold keys.
+    pub keyspace: Vec<DatabaseInfo>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ServerInfo {
+    pub ferrite_version: String,
+    /// `Linux 6.1.0 x86_64`.
+    pub os: String,
+    pub process_id: u32,
+    /// 40 hexadecimal digits, new at each start.
+    pub run_id: String,
+    pub tcp_port: u16,
+    pub unix_us: u64,
+    pub uptime_s: u64,
+    pub executable: String,
+    pub config_file: String,
+    /// `epoll`, `io_uring`.
+    pub multiplexing_api: String,
+    /// `io-uring` or `io-threads`.
+    pub storage_io: String,
+    pub workers: usize,
+    /// Addresses that are listened on.
+    pub binds: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ClientsInfo {
+    pub connected: u64,
+    pub max: u64,
+    pub recent_max_input_buffer: u64,
+    pub recent_max_output_buffer: u64,
+    pub blocked: u64,
+    pub watching: u64,
+}
+
+/// Bytes.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryInfo {
+    pub used: u64,
+    pub rss: u64,
+    pub peak: u64,
+    /// Index, client buffers: what is no data.
+    pub overhead: u64,
+    pub startup: u64,
+    pub total_system: u64,
+    /// 0: no limit.
+    pub max: u64,
+    pub policy: String,
+    pub clients: u64,
+    pub aof_buffer: u64,
+    /// The tiers of the log.
+    pub mutable: u64,
+    pub read_only: u64,
+    pub disk: u64,
+    pub index: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PersistenceInfo {
+    pub changes_since_save: u64,
+    /// Unix seconds.
+    pub last_save: u64,
+    pub aof_enabled: bool,
+    pub aof_last_write_ok: bool,
+    /// Bytes.
+    pub aof_current_size: u64,
+    pub aof_base_size: u64,
+    pub aof_buffer_length: u64,
+    pub aof_pending_bio_fsync: u64,
+    pub aof_delayed_fsync: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct StatsInfo {
+    pub connections_received: u64,
+    pub commands_processed: u64,
+    pub ops_per_sec: u64,
+    pub net_input_bytes: u64,
+    pub net_output_bytes: u64,
+    pub input_kbps: f64,
+    pub output_kbps: f64,
+    pub rejected_connections: u64,
+    pub expired_keys: u64,
+    pub evicted_keys: u64,
+    pub keyspace_hits: u64,
+    pub keyspace_misses: u64,
+    pub disk_reads: u64,
+    pub total_error_replies: u64,
+    pub reads_processed: u64,
+    pub writes_processed: u64,
+    pub auth_denied: u64,
+}
+
+/// Seconds: of the process, and of the first worker's thread (Redis's main thread).
+#[derive(Clone, Debug, Default)]
+pub struct CpuInfo {
+    pub sys_s: f64,
+    pub user_s: f64,
+    pub main_sys_s: f64,
+    pub main_user_s: f64,
+}
+
+/// One command's counters since the start or CONFIG RESETSTAT.
+#[derive(Clone, Debug, Default)]
+pub struct CommandStat {
+    pub name: String,
+    pub calls: u64,
+    pub usec: u64,
+    /// Refused before it ran.
+    pub rejected: u64,
+    /// Answered an error.
+    pub failed: u64,
+    /// Percentile and microseconds; empty without calls.
+    pub latency_us: Vec<(f64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DatabaseInfo {
+    pub db: u32,
+    pub keys: u64,
+    pub expires: u64,
+    pub avg_ttl_ms: u64,
+}

@@ -1,0 +1,12 @@
+//! Strings: bytes under a key.
+
+pub mod counter;
+pub mod get;
+pub mod lcs;
+mod long_double;
+pub mod many;
+mod options;
+pub mod range;
+pub mod set;
+
+pub(crate) use options::invalid_expire_time;

@@ -1,0 +1,332 @@
+//! The same commands on a store where most keys are on disk, and on one where all are in memory, reply the same; and what
+//! the append-only file then holds is the same data again.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ferrite_commands::{
+    Admission, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog, admit, execute,
+};
+use ferrite_hybridlog::aof::{Aof, Effect, aof_task};
+use ferrite_hybridlog::datadir::{DataDirConfig, open_data_dir};
+use ferrite_hybridlog::{
+    Address, Found, Held, LogDevice, NeedReason, NeedSpace, Store, StoreConfig, WorkerHandle, create_log, flush_task,
+};
+use ferrite_io::{Disk, OpenMode, World};
+use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
+use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Scratch};
+use ferrite_resp::{Args, Reply};
+use ferrite_telemetry::TraceBuffer;
+
+struct NoHost(Slowlog);
+
+impl Host for NoHost {
+    fn unix_ns(&self) -> u64 {
+        0
+    }
+    fn config_get(&self, _: &[u8]) -> Vec<(Cow<'static, str>, Cow<'static, str>)> {
+        Vec::new()
+    }
+    fn config_set(&self, _: &[(&[u8], &[u8])]) -> Result<(), ConfigSetError> {
+        Ok(())
+    }
+    fn reset_statistics(&self) {}
+    fn required_password(&self) -> Option<Vec<u8>> {
+        None
+    }
+    fn debug_allowed(&self, _: &str) -> bool {
+        false
+    }
+    fn info(&self) -> InfoSnapshot {
+        InfoSnapshot::default()
+    }
+    fn last_save(&self) -> u64 {
+        0
+    }
+    fn slowlog(&self) -> &Slowlog {
+        &self.0
+    }
+    fn slowlog_trace_id_always(&self) -> bool {
+        false
+    }
+    fn clients(&self) -> Vec<ClientInfo> {
+        Vec::new()
+    }
+    fn kill_client(&self, _: u64) -> bool {
+        false
+    }
+}
+
+/// A store with its device, a connection, and the driver's part: waiting for what a command lacks.
+struct Node {
+    store: Arc<Store>,
+    worker: WorkerHandle,
+    device: LogDevice<RealWorld>,
+    databases: Databases,
+    scratch: Scratch,
+    held: Held,
+    trace: TraceBuffer,
+    session: Session,
+    host: NoHost,
+    aof: Option<Arc<Aof>>,
+    disk_reads: usize,
+}
+
+impl Node {
+    async fn new(world: &RealWorld, log: &std::path::Path, mutable_pages: usize) -> Self {
+        let store = Store::new(StoreConfig {
+            page_size: 4096,
+            mutable_pages,
+            read_only_pages: 1,
+            index_buckets: 64,
+            workers: 1,
+            hash_seed: 7,
+        });
+        let file = create_log(&store, world, log).await.expect("a log file");
+        world.spawn(flush_task(store.clone(), world.clone(), file));
+        let file = world.disk().open(log, OpenMode::Device).await.expect("the log file");
+        Node {
+            worker: store.worker(0),
+            device: LogDevice::new(store.clone(), world.clone(), file),
+            store,
+            databases: Databases::new(3),
+            scratch: Scratch::new(1),
+            held: Held::default(),
+            trace: TraceBuffer::new(|| 0),
+            session: Session::new(1, "", "", true),
+            host: NoHost(Slowlog::default()),
+            aof: None,
+            disk_reads: 0,
+        }
+    }
+
+    async fn run(&mut self, now_ms: u64, words: &[Vec<u8>]) -> Vec<u8> {
+        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
+        for word in words {
+            ranges.push(bytes.len()..bytes.len() + word.len());
+            bytes.extend_from_slice(word);
+        }
+        let args = Args::new(&bytes, &ranges);
+        let mut out = Vec::new();
+        let mut reply = Reply::new(&mut out, self.session.protocol);
+        let Admission::Run(spec) = admit(args, &mut self.session, &mut reply, &self.host) else { return out };
+        loop {
+            let pause = {
+                let mut env = Env {
+                    pinned: &mut self.worker.pin(),
+                    held: &self.held,
+                    trace: &mut self.trace,
+                    databases: &self.databases,
+                    aof: self.aof.as_deref(),
+                    host: &self.host,
+                    now_ms,
+                    proto_max_bulk_len: 1 << 20,
+                    scratch: &mut self.scratch,
+                };
+                let reply = Reply::new(&mut out, self.session.protocol);
+                match execute(spec, &mut env, args, &mut self.session, reply) {
+                    Ok(()) => break,
+                    Err(pause) => pause,
+                }
+            };
+            assert!(out.is_empty(), "a paused command leaves no reply");
+            let keys = ferrite_commands::keys_of(spec, args).map(|at| args.get(at));
+            self.wait(pause, keys).await;
+        }
+        self.held.clear();
+        self.trace.finish_command(ferrite_telemetry::Outcome::Ok, b"", 0);
+        out
+    }
+
+    async fn wait<'k>(&mut self, pause: Pause, keys: impl Iterator<Item = &'k [u8]>) {
+        match pause {
+            Pause::Keys => {
+                let cold = self.cold(keys);
+                assert!(!cold.is_empty(), "a pause for keys has a cold one");
+                self.fetch(&cold).await;
+            }
+            Pause::Records(addresses) => self.fetch(&addresses).await,
+            Pause::Space(need) => self.space(&need).await,
+            Pause::Refused(_) => unreachable!("execute answers it"),
+        }
+    }
+
+    fn cold<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<Address> {
+        let pinned = self.worker.pin();
+        let space = self.databases.space(self.session.db);
+        let mut cold = Vec::new();
+        for key in keys {
+            let key = pinned.key(space, key);
+            let _latch = pinned.latch(key.hash, false);
+            if let Found::Cold(address) = pinned.find(&key, &self.held, &mut self.trace) {
+                cold.push(address);
+            }
+        }
+        cold
+    }
+
+    async fn fetch(&mut self, addresses: &[Address]) {
+        for &address in addresses {
+            let read = self.device.read_record(address).await.expect("the record");
+            self.held.insert(address, read.record);
+            self.disk_reads += 1;
+        }
+    }
+
+    async fn space(&self, need: &NeedSpace) {
+        match need.reason {
+            NeedReason::AofFile => {
+                let aof = self.aof.as_ref().expect("an append-only file");
+                aof.wait_for_space(need.bytes).await.expect("space");
+            }
+            _ => self.store.wait_for_space(need).await.expect("space"),
+        }
+    }
+
+    async fn replay(&mut self, effect: Effect<'_>) -> Result<(), String> {
+        loop {
+            let result = {
+                let mut pinned = self.worker.pin();
+                let exclusive = pinned.exclusive();
+                let lent = Lent {
+                    pinned: &exclusive,
+                    held: &self.held,
+                    trace: &mut self.trace,
+                    databases: &self.databases,
+                    aof: None,
+                    scratch: &mut self.scratch,
+                    now_ms: 0,
+                };
+                Keyspace::new(lent, 0).replay(effect)
+            };
+            match result {
+                Ok(()) => break,
+                Err(pause) => self.wait(pause, std::iter::empty()).await,
+            }
+        }
+        self.held.clear();
+        Ok(())
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) % n
+    }
+
+    fn command(&mut self) -> String {
+        let mut key = || format!("key:{}", self.below(150));
+        let (a, b, c) = (key(), key(), key());
+        let value = ["x", "yz"][self.below(2) as usize].repeat(self.below(120) as usize + 1);
+        let ms = 1 + self.below(5000);
+        match self.below(30) {
+            0..=5 => format!("SET {a} {value}"),
+            6 => format!("SET {a} {value} PX {ms} GET"),
+            7..=9 => format!("GET {a}"),
+            10 => format!("MGET {a} {b} {c}"),
+            11 => format!("MSET {a} {value} {b} 5 {c} {value}"),
+            12 => format!("MSETNX {a} {value} {b} 5"),
+            13 => format!("APPEND {a} {value}"),
+            14 => format!("SETRANGE {a} {} {value}", self.below(50)),
+            15 => format!("INCRBY {a} {ms}"),
+            16 => format!("DEL {a} {b}"),
+            17 => format!("GETDEL {a}"),
+            18 => format!("PEXPIRE {a} {ms}"),
+            19 => format!("PERSIST {a}"),
+            20 => format!("RENAME {a} {b}"),
+            21 => format!("COPY {a} {b} DB 1 REPLACE"),
+            22 => format!("MOVE {a} {}", self.below(3)),
+            23 => format!("EXISTS {a} {b} {c}"),
+            24 => format!("PEXPIRETIME {a}"),
+            25 => "DBSIZE".to_owned(),
+            26 => format!("WATCH {a} {b}"),
+            27 => format!("SELECT {}", self.below(8).saturating_sub(5)),
+            28 => ["SWAPDB 0 1", "FLUSHDB", "UNWATCH"][(self.below(9) / 4) as usize].to_owned(),
+            _ => format!("KEYS key:{}*", self.below(15)),
+        }
+    }
+}
+
+fn words(command: &str) -> Vec<Vec<u8>> {
+    command.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+}
+
+/// The order of KEYS is nobody's promise.
+fn normal(command: &str, reply: Vec<u8>) -> String {
+    let reply = String::from_utf8(reply).expect("the test's values are ASCII");
+    if !command.starts_with("KEYS") && !command.starts_with("EXEC") {
+        return reply;
+    }
+    let mut lines: Vec<&str> = reply.split("\r\n").collect();
+    lines.sort_unstable();
+    lines.join(" ")
+}
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
+    let mut cold = Node::new(&world, &path.join("cold.log"), 12).await;
+    let mut warm = Node::new(&world, &path.join("warm.log"), 4096).await;
+    let config = DataDirConfig::new(path.join("data"));
+    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
+    let (aof, file) = opened.aof.expect("an append-only file");
+    cold.aof = Some(aof.clone());
+    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+
+    let mut random = Random(seed);
+    let mut now_ms = NOW_MS;
+    for _ in 0..1500 {
+        now_ms += random.below(20);
+        let mut commands = vec![random.command()];
+        if random.below(12) == 0 {
+            commands.insert(0, "MULTI".to_owned());
+            commands.extend((0..random.below(4)).map(|_| random.command()).filter(|next| !next.starts_with("WATCH")));
+            commands.push("EXEC".to_owned());
+        }
+        for command in &commands {
+            let words = words(command);
+            let got = normal(command, cold.run(now_ms, &words).await);
+            let expected = normal(command, warm.run(now_ms, &words).await);
+            assert_eq!(got, expected, "{command}");
+        }
+    }
+    assert!(cold.disk_reads > 300, "only {} reads from disk", cold.disk_reads);
+    assert_eq!(warm.disk_reads, 0);
+
+    aof.close().await.expect("a clean end");
+    drop(opened.dir);
+    let mut replayed = Node::new(&world, &path.join("replayed.log"), 12).await;
+    let replayed_cell = &mut replayed;
+    open_data_dir(&world, &config, async |effect| replayed_cell.replay(effect).await).await.expect("a replay");
+    for db in 0..3 {
+        assert_eq!(replayed.databases.keys(db), cold.databases.keys(db));
+        assert_eq!(replayed.databases.expires(db), cold.databases.expires(db));
+        let select = words(&format!("SELECT {db}"));
+        replayed.run(now_ms, &select).await;
+        warm.run(now_ms, &select).await;
+        for key in 0..150 {
+            for command in ["GET", "PEXPIRETIME"] {
+                let words = words(&format!("{command} key:{key}"));
+                assert_eq!(
+                    replayed.run(now_ms, &words).await,
+                    warm.run(now_ms, &words).await,
+                    "{command} {key} in {db}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn cold_keys_reply_as_warm_ones_and_replay_to_the_same() {
+    for seed in 1..=2 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
+        let path = dir.path().to_owned();
+        runtime.block_on(|world| compare(world, path, seed)).expect("no task failed");
+    }
+}

@@ -1,0 +1,180 @@
+//! The environment: OpenTelemetry's variables, `RUST_LOG`, and `FERRITE_<SECTION>__<KEY>` for every key.
+
+use ferrite_node::config::Config;
+
+use super::kinds::Given;
+use super::{Key, Problem, suggest};
+
+/// A variable that a specification names, and the key that it sets.
+struct Standard {
+    variable: &'static str,
+    section: &'static str,
+    key: &'static str,
+    /// Turns its text into the key's.
+    convert: fn(&str) -> String,
+}
+
+const fn telemetry(variable: &'static str, key: &'static str) -> Standard {
+    Standard { variable, section: "telemetry", key, convert: str::to_owned }
+}
+
+const STANDARD: &[Standard] = &[
+    telemetry("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
+    telemetry("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
+    telemetry("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
+    telemetry("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes"),
+    telemetry("OTEL_SERVICE_NAME", "service_name"),
+    telemetry("OTEL_TRACES_SAMPLER", "sampler"),
+    telemetry("OTEL_TRACES_SAMPLER_ARG", "sampler_arg"),
+    telemetry("OTEL_TRACES_EXPORTER", "traces_exporter"),
+    telemetry("OTEL_METRICS_EXPORTER", "metrics_exporter"),
+    telemetry("OTEL_LOGS_EXPORTER", "logs_exporter"),
+    telemetry("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "batch_size"),
+    telemetry("OTEL_BSP_MAX_QUEUE_SIZE", "queue_size"),
+    telemetry("OTEL_BSP_SCHEDULE_DELAY", "batch_timeout_ms"),
+    Standard { convert: seconds, ..telemetry("OTEL_METRIC_EXPORT_INTERVAL", "metrics_export_interval") },
+    Standard { variable: "RUST_LOG", section: "logging", key: "level", convert: str::to_owned },
+];
+
+/// Milliseconds as seconds; what is no number stays as it is, to be named.
+fn seconds(milliseconds: &str) -> String {
+    milliseconds.parse::<f64>().map_or(milliseconds.to_owned(), |number| (number / 1000.0).to_string())
+}
+
+/// The resource attribute that has a key and a variable of its own.
+const SERVICE_NAME: &str = "service.name";
+
+/// Applies the environment. Returns the warnings: a bad value in a variable of OpenTelemetry's is passed
+/// over, as its specification demands; one in a variable of Ferrite's is a problem.
+pub(super) fn apply(environment: &[(String, String)], config: &mut Config, problems: &mut Vec<Problem>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    // "Set but empty" means "not set" to OpenTelemetry.
+    let value_of = |name: &str| {
+        environment.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    };
+    for Standard { variable, section, key, convert } in STANDARD {
+        let Some(value) = value_of(variable) else {
+            continue;
+        };
+        let key = Key::of(section, key).expect("standard variables set keys that exist");
+        if key.apply(config, &Given::Text(convert(value))).is_err() {
+            let reason = key.apply(config, &Given::Text(value.to_owned())).err().unwrap_or_default();
+            warnings.push(format!("{variable} is ignored: {reason}"));
+        }
+    }
+    // OTEL_SERVICE_NAME goes over the same attribute of OTEL_RESOURCE_ATTRIBUTES, which goes over the file.
+    if value_of("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains(SERVICE_NAME))
+        && let Some(name) = config.telemetry.resource_attributes.remove(SERVICE_NAME)
+        && value_of("OTEL_SERVICE_NAME").is_none()
+    {
+        config.telemetry.service_name = name;
+    }
+    for (name, value) in environment {
+        // Kubernetes sets FERRITE_PORT and the like for a service of that name: only `__` marks a key.
+        let Some((section, key)) = name.strip_prefix("FERRITE_").and_then(|rest| rest.split_once("__")) else {
+            continue;
+        };
+        let applied = match Key::of(&section.to_ascii_lowercase(), &key.to_ascii_lowercase()) {
+            Some(key) => key.apply(config, &Given::Text(value.clone())),
+            None => Err(format!("unknown variable{}", suggest::variable(name))),
+        };
+        if let Err(message) = applied {
+            problems.push(Problem::new(name.as_str(), message));
+        }
+    }
+    match value_of("OTEL_SDK_DISABLED") {
+        Some(value) if value.eq_ignore_ascii_case("true") => config.telemetry.enabled = false,
+        Some(value) if !value.eq_ignore_ascii_case("false") => {
+            warnings.push(format!("OTEL_SDK_DISABLED is ignored: expected true or false, found {value:?}"));
+        }
+        _ => {}
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KEYS;
+    use super::super::tests::load;
+    use super::*;
+    use ferrite_node::config::{Exporter, OtlpProtocol};
+
+    #[test]
+    fn opentelemetry_s_variables_go_over_the_file_and_enable_nothing() {
+        let text =
+            "[telemetry]\nservice_name = \"file\"\n[telemetry.resource_attributes]\na = \"file\"\nb = \"file\"\n";
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20token123"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "b=environment,service.name=attribute"),
+            ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+            ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
+            ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+            ("RUST_LOG", "ferrite=debug,opentelemetry=debug"),
+        ];
+        let loaded = load(text, &environment, &[]).unwrap();
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+        let telemetry = &loaded.config.telemetry;
+        assert!(!telemetry.enabled);
+        assert_eq!(telemetry.endpoint, "http://collector:4318");
+        assert_eq!(telemetry.protocol, OtlpProtocol::Http);
+        assert_eq!(telemetry.headers["authorization"], "Bearer token123");
+        assert_eq!(telemetry.service_name, "attribute");
+        let attributes: Vec<_> = telemetry.resource_attributes.values().map(String::as_str).collect();
+        assert_eq!(attributes, ["file", "environment"]);
+        assert_eq!(telemetry.sampler.as_deref(), Some("parentbased_traceidratio"));
+        assert_eq!(telemetry.sampler_arg.as_deref(), Some("0.1"));
+        assert_eq!((telemetry.traces_exporter, telemetry.traces_enabled), (Exporter::None, true));
+        assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
+        assert_eq!(loaded.config.logging.level, "ferrite=debug,opentelemetry=debug");
+    }
+
+    #[test]
+    fn the_service_s_own_variable_goes_over_the_attribute() {
+        let environment = [("OTEL_RESOURCE_ATTRIBUTES", "service.name=attribute"), ("OTEL_SERVICE_NAME", "own")];
+        let telemetry = load("", &environment, &[]).unwrap().config.telemetry;
+        assert_eq!(telemetry.service_name, "own");
+        assert!(telemetry.resource_attributes.is_empty());
+    }
+
+    #[test]
+    fn a_bad_value_of_opentelemetry_s_is_a_warning_and_an_empty_one_is_none() {
+        let environment =
+            [("OTEL_EXPORTER_OTLP_PROTOCOL", "pigeon"), ("OTEL_SERVICE_NAME", ""), ("OTEL_SDK_DISABLED", "1")];
+        let loaded = load("", &environment, &[]).unwrap();
+        assert_eq!(loaded.config.telemetry.protocol, OtlpProtocol::Grpc);
+        assert_eq!(
+            loaded.warnings,
+            [
+                "OTEL_EXPORTER_OTLP_PROTOCOL is ignored: expected \"grpc\", \"http\" or \"http/protobuf\", found \"pigeon\"",
+                "OTEL_SDK_DISABLED is ignored: expected true or false, found \"1\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_sdk_switch_turns_telemetry_off_under_the_command_line() {
+        let environment = [("OTEL_SDK_DISABLED", "True"), ("FERRITE_TELEMETRY__ENABLED", "true")];
+        assert!(!load("[telemetry]\nenabled = true\n", &environment, &[]).unwrap().config.telemetry.enabled);
+        assert!(load("", &environment, &["telemetry.enabled=true"]).unwrap().config.telemetry.enabled);
+    }
+
+    #[test]
+    fn every_key_has_a_variable_and_bad_ones_are_named() {
+        for key in KEYS {
+            let shown = key.show(&Config::default());
+            // Texts as they are, the rest as TOML writes it; lists and tables have their own form.
+            let text = shown.as_str().map_or(shown.to_string(), str::to_owned);
+            if !shown.is_array() && !shown.is_inline_table() {
+                let loaded = load("", &[(&key.variable(), text.trim())], &[]).unwrap();
+                assert_eq!(loaded.config, Config::default());
+            }
+        }
+        let unknown = load("", &[("FERRITE_SERVER__PROT", "1")], &[]).unwrap_err();
+        assert_eq!(unknown, "FERRITE_SERVER__PROT: unknown variable (did you mean \"FERRITE_SERVER__PORT\"?)");
+        assert!(load("", &[("FERRITE_PORT", "tcp://10.0.0.1:6379")], &[]).is_ok());
+    }
+}

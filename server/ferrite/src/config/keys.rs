@@ -1,0 +1,185 @@
+//! The table of keys.
+
+use ferrite_node::config::{
+    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, LogCommands, LogFormat, OtlpProtocol, SlowlogTraceId,
+    SpanDetail,
+};
+
+use super::kinds::{
+    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, OneOf, OptionalText, Pairs, Positive, Ratio,
+    Text, Whole,
+};
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    pub section: &'static str,
+    pub name: &'static str,
+    /// `section.name`.
+    pub path: &'static str,
+    /// A sentence without its full stop, for `--help` and `configuration.md`.
+    pub doc: &'static str,
+    /// The flag's short form, without its dashes.
+    pub short_form: Option<&'static str>,
+    expects: fn() -> String,
+    read_into: fn(&mut Config, &Given) -> bool,
+    write: fn(&Config) -> toml_edit::Value,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("FERRITE_{}__{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
+    }
+
+    pub(super) fn of(section: &str, name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.section == section && key.name == name)
+    }
+
+    /// Sets the key. The error says what was expected and what was found.
+    pub(super) fn apply(&self, config: &mut Config, given: &Given) -> Result<(), String> {
+        if (self.read_into)(config, given) {
+            Ok(())
+        } else {
+            Err(format!("expected {}, found {given}", (self.expects)()))
+        }
+    }
+
+    /// Its value as TOML.
+    pub fn show(&self, config: &Config) -> toml_edit::Value {
+        (self.write)(config)
+    }
+}
+
+macro_rules! keys {
+    ($($section:ident . $name:ident $(($short:literal))? : $kind:ty, $doc:literal;)*) => {
+        /// Every key, section by section.
+        pub static KEYS: &[Key] = &[$(Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            path: concat!(stringify!($section), ".", stringify!($name)),
+            doc: $doc,
+            short_form: [$(Some($short),)? None][0],
+            expects: <$kind as Kind>::expects,
+            read_into: |config, given| {
+                let Some(value) = <$kind as Kind>::read(given) else {
+                    return false;
+                };
+                <$kind as Kind>::assign(&mut config.$section.$name, value);
+                true
+            },
+            write: |config| <$kind as Kind>::write(&config.$section.$name),
+        },)*];
+    };
+}
+
+keys! {
+    server.port ("port"): Whole<u16, 0, 65_535>, "TCP port for clients; 0 takes a free one";
+    server.bind ("bind"): Addresses, "Addresses to listen on";
+    server.workers ("workers"): Whole<usize, 0, 1024>, "Worker threads; 0 means one per core";
+    server.maxclients: Whole<usize, 1>, "Clients connected at a time";
+    server.requirepass: OptionalText, "Password that clients must give to AUTH; empty means none";
+    server.databases: Whole<usize, 1, 65_536>, "Databases that SELECT offers";
+    server.proto_max_bulk_len: Bytes, "Longest argument of a command";
+    server.query_buffer_limit: Bytes, "Bytes of an unfinished command that a client may send";
+    server.output_buffer_limit: Bytes, "Bytes of replies that a client may leave unread before it is closed; 0 means no limit";
+    server.tcp_keepalive: Whole<u64>, "Seconds between TCP keep-alive probes; 0 means none";
+    server.timeout: Whole<u64>, "Seconds after which an idle client is closed; 0 means never";
+    server.slowlog_log_slower_than: Whole<i64, -1>, "Microseconds from which a command enters the slow log; -1 means none does";
+    server.slowlog_max_len: Whole<usize>, "Entries that the slow log keeps";
+    server.slowlog_trace_id: OneOf<SlowlogTraceId>, "Where SLOWLOG shows the trace id: in the place of a missing client name, or always as a seventh field";
+    server.enable_debug_command: OneOf<DebugCommand>, "Who may use DEBUG: nobody, everybody, or connections from this host";
+
+    storage.dir ("dir"): Directory, "Directory of the data";
+    storage.mutable_region_size_mb: Positive, "MiB of memory for records that are updated in place";
+    storage.read_only_region_size_mb: Positive, "MiB of memory for records that are read from a map of the log";
+    storage.page_size: Bytes, "Bytes of a page of the log; 0 derives it from the regions";
+    storage.index_size_mb: Positive, "MiB of memory that the hash index starts with";
+    storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";
+
+    aof.enabled: Flag, "Whether every write is logged to the append-only file";
+    aof.appendfsync: OneOf<AppendFsync>, "When the append-only file is made durable";
+
+    admin.enabled: Flag, "Whether /metrics and /healthz are served over HTTP";
+    admin.bind: Address, "Address of the admin listener";
+    admin.port ("admin-port"): Whole<u16, 0, 65_535>, "Port of the admin listener; 0 takes a free one";
+
+    telemetry.enabled: Flag, "Whether traces, metrics and logs are exported; recording does not depend on it";
+    telemetry.endpoint: Text, "OTLP endpoint: a Collector or a backend";
+    telemetry.protocol: OneOf<OtlpProtocol>, "OTLP transport: grpc (port 4317) or http with protobuf (port 4318)";
+    telemetry.service_name: Text, "Resource attribute service.name";
+    telemetry.service_version: Text, "Resource attribute service.version";
+    telemetry.service_namespace: OptionalText, "Resource attribute service.namespace; empty means none";
+    telemetry.sample_rate: Ratio, "Share of traces that is exported; 0.0 exports none";
+    telemetry.sampler: OptionalText, "Sampler, by its OTEL_TRACES_SAMPLER name; empty means traceidratio at sample_rate";
+    telemetry.sampler_arg: OptionalText, "The sampler's argument; alone it replaces sample_rate";
+    telemetry.traces_enabled: Flag, "Whether spans are recorded";
+    telemetry.metrics_enabled: Flag, "Whether metrics are exported";
+    telemetry.logs_enabled: Flag, "Whether logs are exported";
+    telemetry.traces_exporter: OneOf<Exporter>, "Where traces go while telemetry is enabled";
+    telemetry.metrics_exporter: OneOf<Exporter>, "Where metrics go while telemetry is enabled";
+    telemetry.logs_exporter: OneOf<Exporter>, "Where logs go while telemetry is enabled";
+    telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
+    telemetry.batch_size: Whole<usize, 1>, "Spans or log records in one export at most";
+    telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
+    telemetry.queue_size: Whole<usize, 1>, "Spans that may wait for export; further ones are dropped and counted";
+    telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
+    telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
+    telemetry.headers: Headers, "Headers of every export; ${VAR} in the file is replaced";
+
+    logging.level: Text, "Log level, or directives as in RUST_LOG";
+    logging.format: OneOf<LogFormat>, "How log lines look";
+    logging.commands: OneOf<LogCommands>, "Which commands write a log line";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::fmt::Write;
+
+    #[test]
+    fn every_key_reads_back_what_it_writes() {
+        for key in KEYS {
+            let mut config = Config::default();
+            let written = super::super::file::given(&key.show(&config).into()).unwrap();
+            key.apply(&mut config, &written).unwrap_or_else(|error| panic!("{}: {error}", key.path));
+            assert_eq!(config, Config::default(), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn every_key_has_its_own_names_and_a_sentence() {
+        let paths: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!((paths.len(), variables.len()), (KEYS.len(), KEYS.len()));
+        for key in KEYS {
+            assert!(!key.doc.is_empty() && !key.doc.ends_with('.'), "{}", key.path);
+        }
+    }
+
+    /// The table that the documentation shows.
+    fn markdown() -> String {
+        let mut text = String::from("| key | default | meaning |\n|---|---|---|\n");
+        for key in KEYS {
+            let default = key.show(&Config::default()).to_string();
+            let short = key.short_form.map(|short| format!(" (`--{short}`)")).unwrap_or_default();
+            writeln!(text, "| `{}`{short} | `{}` | {} |", key.path, default.trim(), key.doc).unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn configuration_md_is_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let begin = page.find("| key |").expect("the page has the table");
+        let end = begin + page[begin..].find("\n\n").map_or(page.len() - begin, |end| end + 1);
+        let expected = format!("{}{}{}", &page[..begin], markdown(), &page[end..]);
+        if std::env::var_os("FERRITE_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &expected).unwrap();
+            return;
+        }
+        assert!(page == expected, "update it: FERRITE_UPDATE_DOCS=1 cargo test -p ferrite configuration_md");
+    }
+}

@@ -1,0 +1,72 @@
+//! The `ferrite` server: reads its configuration, then runs a node on the real World.
+
+// With `ferrite-io-real` the only crate that may touch the operating system: it reads the configuration file.
+#![allow(clippy::disallowed_methods)]
+
+mod config;
+mod export;
+mod process;
+mod run;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use config::{Arguments, ConfigFile, Loaded, Request, Sources};
+
+/// The configuration is wrong: nothing was started.
+const EXIT_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        // Prints and ends: 0 after --help, 2 after a mistake.
+        Err(error) => error.exit(),
+    };
+    match arguments.request {
+        Request::Version => println!("ferrite {}", env!("CARGO_PKG_VERSION")),
+        Request::VersionWithFeatures => {
+            println!("ferrite {} (features: {})", env!("CARGO_PKG_VERSION"), features().join(", "));
+        }
+        Request::Run => {
+            let loaded = match load(arguments) {
+                Ok(loaded) => loaded,
+                Err(message) => {
+                    eprintln!("{message}");
+                    return ExitCode::from(EXIT_CONFIGURATION);
+                }
+            };
+            if let Err(error) = run::run(loaded) {
+                eprintln!("ferrite: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The optional parts that this build has.
+fn features() -> Vec<&'static str> {
+    let known =
+        [("otel", cfg!(feature = "otel")), ("io-uring", cfg!(feature = "io-uring")), ("lite", cfg!(feature = "lite"))];
+    known.into_iter().filter_map(|(name, present)| present.then_some(name)).collect()
+}
+
+fn load(arguments: Arguments) -> Result<Loaded, String> {
+    let file = arguments.config.as_deref().map(read).transpose()?;
+    let environment = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    let sources = Sources { file, environment, flags: arguments.flags };
+    let mut loaded = sources.load().map_err(|problems| problems.to_string())?;
+    if loaded.config.telemetry.enabled && !cfg!(feature = "otel") {
+        loaded.warnings.push(
+            "OTel not available: this build lacks the feature `otel`, so telemetry.enabled exports nothing".to_owned(),
+        );
+    }
+    Ok(loaded)
+}
+
+fn read(path: &Path) -> Result<ConfigFile, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(ConfigFile { path: path.to_owned(), text })
+}

@@ -1,0 +1,169 @@
+//! Runs a node: worker threads on the real World, and what ends them.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use ferrite_io::{Clock, Entropy, Network};
+use ferrite_io_real::{
+    DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, WorkerError, WorkerHandle, spawn_worker_thread,
+};
+use ferrite_node::config::{Config, DiskBackend};
+use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, run_worker};
+use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Loaded;
+use crate::process;
+
+type Shared = Start<<RealNetwork as Network>::Bound>;
+
+/// Why a server that was configured correctly ended with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    #[error(transparent)]
+    Node(#[from] StartError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// Runs the server until a signal, SHUTDOWN or a failure ends it.
+pub fn run(loaded: Loaded) -> Result<(), RunError> {
+    let disk = disk_choice(&loaded.config);
+    let workers = workers(&loaded.config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before any worker: a signal during the start must not be lost.
+        let signal = shutdown_signal()?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let node = Node::new(setup(loaded, workers));
+        let start = Start::new(node.clone());
+        let mut signals = pin!(stop_on_signals(signal, node.clone()));
+        let mut handles = Vec::new();
+        for number in 0..workers {
+            let start = start.clone();
+            let name = format!("ferrite-worker-{number}");
+            // One worker may be scheduled anywhere; several keep to their cores.
+            let core = (workers > 1).then_some(number);
+            handles.push(spawn_worker_thread(&name, core, disk, move |world| worker(world, number, start))?);
+        }
+        let mut ended = pin!(all_ended(handles, &node));
+        poll_fn(|cx| {
+            let _never = signals.as_mut().poll(cx);
+            ended.as_mut().poll(cx)
+        })
+        .await
+    })
+}
+
+fn setup(loaded: Loaded, workers: usize) -> Setup {
+    let Loaded { config, sources, .. } = loaded;
+    let config_file = sources.file.as_ref().map(|file| file.path.clone()).map(|path| {
+        let render: RenderConfig =
+            Box::new(move |text, config| sources.rewritten(text, config).map_err(|problems| problems.to_string()));
+        (path, render)
+    });
+    let telemetry = Telemetry {
+        metrics: Metrics::new(workers, ferrite_commands::table::index_count()),
+        queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
+    };
+    let clock = RealClock::default();
+    Setup {
+        workers,
+        process_id: std::process::id(),
+        executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+        os: process::os(),
+        config_file,
+        process: Box::new(process::figures),
+        seed: RealEntropy::default().next_u64(),
+        started_unix_ns: clock.unix_ns(),
+        started_monotonic_ns: clock.monotonic_ns(),
+        telemetry,
+        config,
+    }
+}
+
+/// One worker's life; the first one also carries the export.
+async fn worker(world: RealWorld, number: usize, start: Arc<Shared>) -> Result<(), RunError> {
+    if number == 0
+        && let Some(reason) = ferrite_io::World::disk(&world).fallback_reason()
+    {
+        tracing::warn!(%reason, "io_uring is not available: io-threads serve the disk");
+    }
+    let export = (number == 0).then(|| crate::export::spawn(&world, &start.node));
+    let result = run_worker(start, world, number).await;
+    if let Some(export) = export {
+        export.finish().await;
+    }
+    Ok(result?)
+}
+
+/// Waits for every worker. The first that ends, for whatever reason, ends the others; the first failure is
+/// the process's.
+async fn all_ended(mut handles: Vec<WorkerHandle<Result<(), RunError>>>, node: &Node) -> Result<(), RunError> {
+    let mut outcome = Ok(());
+    poll_fn(|cx| {
+        handles.retain_mut(|handle| {
+            let Poll::Ready(result) = Pin::new(handle).poll(cx) else {
+                return true;
+            };
+            node.shutdown.raise();
+            if outcome.is_ok() {
+                outcome = result.map_err(RunError::from).flatten();
+            }
+            false
+        });
+        if handles.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    outcome
+}
+
+/// Stops the node at the first SIGTERM or SIGINT and ends the process at the second, which does not wait for the
+/// drain (as in Redis). Never ready.
+async fn stop_on_signals(first: impl Future<Output = ()>, node: Arc<Node>) {
+    first.await;
+    tracing::info!("a signal asks for the end: draining");
+    node.shutdown.raise();
+    // Listening again can only fail for want of memory; the drain goes on then.
+    if let Ok(second) = shutdown_signal() {
+        second.await;
+        std::process::exit(1);
+    }
+    std::future::pending().await
+}
+
+/// Listens for SIGTERM and SIGINT from now on; the future is ready at the first.
+pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(poll_fn(move |cx| {
+        if terminate.poll_recv(cx).is_ready() || interrupt.poll_recv(cx).is_ready() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }))
+}
+
+fn workers(config: &Config) -> usize {
+    match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
+fn disk_choice(config: &Config) -> DiskChoice {
+    match config.storage.disk_backend {
+        // A build without the feature never touches io_uring unless told to.
+        DiskBackend::Auto if !cfg!(feature = "io-uring") => DiskChoice::IoThreads,
+        DiskBackend::Auto => DiskChoice::Auto,
+        DiskBackend::IoUring => DiskChoice::IoUring,
+        DiskBackend::IoThreads => DiskChoice::IoThreads,
+    }
+}

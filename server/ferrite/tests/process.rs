@@ -1,0 +1,96 @@
+//! The binary as a process: what it prints, what it returns, what ends it.
+
+// Drives a real process: time and files are the system's.
+#![allow(clippy::disallowed_methods)]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn ferrite() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
+    // What the developer's shell says is not what is tested.
+    command.env_clear();
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    ferrite().args(arguments).output().unwrap()
+}
+
+#[test]
+fn the_version_names_its_features_on_request() {
+    let version = run(&["--version"]);
+    assert_eq!(text(&version.stdout), format!("ferrite {}\n", env!("CARGO_PKG_VERSION")));
+    let features = text(&run(&["--version", "--features"]).stdout);
+    let prefix = format!("ferrite {} (features: ", env!("CARGO_PKG_VERSION"));
+    let listed = features.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(")\n")).unwrap();
+    assert_eq!(listed.contains("otel"), cfg!(feature = "otel"), "{features}");
+    assert_eq!(listed.contains("io-uring"), cfg!(feature = "io-uring"), "{features}");
+}
+
+#[test]
+fn a_wrong_configuration_starts_nothing_and_exits_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ferrite.toml");
+    let mut source = tempfile::NamedTempFile::new_in(&dir).unwrap();
+    std::io::Write::write_all(&mut source, b"[server]\n\nprot = 1\n").unwrap();
+    source.persist(&path).unwrap();
+    let path = path.to_str().unwrap();
+
+    let in_the_file = run(&["--config", path]);
+    assert_eq!(in_the_file.status.code(), Some(2));
+    assert!(text(&in_the_file.stderr).starts_with(&format!("{path}:3: unknown key \"server.prot\"")));
+
+    let missing = run(&["--config", "/nonexistent/ferrite.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).starts_with("/nonexistent/ferrite.toml: No such file"));
+
+    let flag = run(&["--port", "many"]);
+    assert_eq!(flag.status.code(), Some(2));
+    let message = "--server.port: expected a whole number from 0 to 65535, found \"many\"\n";
+    assert_eq!(text(&flag.stderr), message);
+
+    let variable = ferrite().env("FERRITE_AOF__APPENDFSYNC", "often").output().unwrap();
+    assert_eq!(variable.status.code(), Some(2));
+    assert!(text(&variable.stderr).starts_with("FERRITE_AOF__APPENDFSYNC: expected \"always\""));
+
+    assert_eq!(run(&["--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_with_0() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = ferrite()
+            .args(["--port", "0", "--admin-port", "0", "--workers", "2", "--dir"])
+            .arg(dir.path())
+            // Its warning on standard error comes after the handlers were set.
+            .env("OTEL_SDK_DISABLED", "perhaps")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("OTEL_SDK_DISABLED is ignored"), "{line}");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let pid = child.id().try_into().unwrap();
+        // SAFETY: the child was not waited for yet, so its number is still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "still runs after signal {signal}");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(0), "signal {signal}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Logical addresses: 48 bits, never reused, the same in memory and on disk.
+
+/// A 48-bit logical address in the log. 0 is no address.
+pub type Address = u64;
+
+/// Bits of an address.
+pub const ADDRESS_BITS: u32 = 48;
+/// The largest address and the mask that cuts one out of a word.
+pub const ADDRESS_MASK: u64 = (1 << ADDRESS_BITS) - 1;
+/// The first record's address. What lies below is skipped, so that 0 can mean "none".
+pub const FIRST_ADDRESS: Address = 64;
+/// Bytes before address 0 in the log file: its header.
+pub const FILE_HEADER: u64 = 4096;
+
+/// Where an address lies in the log file.
+pub(crate) fn file_offset(address: Address) -> u64 {
+    FILE_HEADER + address
+}
+
+/// Page arithmetic for one page size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paging {
+    shift: u32,
+}
+
+impl Paging {
+    pub(crate) fn new(page_size: usize) -> Self {
+        debug_assert!(page_size.is_power_of_two());
+        Self { shift: page_size.trailing_zeros() }
+    }
+
+    #[inline]
+    pub(crate) fn size(self) -> usize {
+        1 << self.shift
+    }
+
+    #[inline]
+    pub(crate) fn page(self, address: Address) -> u64 {
+        address >> self.shift
+    }
+
+    #[inline]
+    pub(crate) fn offset(self, address: Address) -> usize {
+        (address & ((1 << self.shift) - 1)) as usize
+    }
+
+    #[inline]
+    pub(crate) fn start(self, page: u64) -> Address {
+        page << self.shift
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_and_offset_make_up_the_address() {
+        let paging = Paging::new(4096);
+        let address = 3 * 4096 + 72;
+        assert_eq!((paging.page(address), paging.offset(address)), (3, 72));
+        assert_eq!(paging.start(3) + 72, address);
+        assert_eq!(file_offset(0), FILE_HEADER);
+    }
+}

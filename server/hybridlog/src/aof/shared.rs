@@ -1,0 +1,354 @@
+//! The in-memory side of the append-only file, shared by all workers.
+
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::frame::{HEADER, Header, MARK_MAX};
+use crate::space::{NeedReason, NeedSpace};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
+
+/// When the log is synced: Redis's `appendfsync`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FsyncPolicy {
+    /// Before a reply leaves. Nothing acknowledged is ever lost.
+    Always = 0,
+    /// About once a second. A crash of the machine loses at most the last second.
+    #[default]
+    EverySec = 1,
+    /// When the operating system likes.
+    No = 2,
+}
+
+impl FsyncPolicy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::EverySec => "everysec",
+            Self::No => "no",
+        }
+    }
+}
+
+/// The log cannot be written any more. The process must end with an error: what it holds in memory and what the disk
+/// holds have parted, and a failed sync must not be tried again as if it had worked.
+#[derive(Clone, Debug, Error)]
+#[error(
+    "the append-only file {} could not be {action} ({message}); writes not yet durable may be lost. \
+     Check the disk, then start the server again: it replays what is durable", path.display()
+)]
+pub struct AofFailed {
+    pub path: PathBuf,
+    /// `written` at an offset, `synced`, …
+    pub action: String,
+    pub kind: io::ErrorKind,
+    message: String,
+}
+
+impl AofFailed {
+    pub(super) fn new(path: &Path, action: impl Into<String>, error: &io::Error) -> Self {
+        Self { path: path.into(), action: action.into(), kind: error.kind(), message: error.to_string() }
+    }
+
+    fn stopped(path: &Path) -> Self {
+        Self::new(path, "written any more", &io::Error::other("its task has ended"))
+    }
+}
+
+/// Why a command is refused: nothing was changed, and later ones may succeed.
+#[derive(Clone, Debug, Error)]
+pub enum NoSpace {
+    #[error("the append-only file {} cannot grow by {bytes} bytes ({message}): free disk space and try again", path.display())]
+    Refused { path: PathBuf, bytes: u64, message: String },
+    #[error(transparent)]
+    Failed(#[from] AofFailed),
+}
+
+/// When the last sync ran, on the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncTimes {
+    /// Syncs so far.
+    pub count: u64,
+    pub started_ns: u64,
+    pub ended_ns: u64,
+}
+
+/// Frames on their way to the file. Cheap to append to from any worker, under a latch: never waits for the disk.
+pub struct Aof {
+    path: PathBuf,
+    salt: u64,
+    policy: AtomicU32,
+    pending: Mutex<Pending>,
+    /// `pending.position`, readable without the lock.
+    position: AtomicU64,
+    durable: AtomicU64,
+    /// File space in bytes, counted from the first offset written by this process: allocated, and promised away.
+    granted: AtomicU64,
+    taken: AtomicU64,
+    requests: Mutex<Requests>,
+    /// To the task: there is something to do.
+    work: Notify,
+    /// From the task: durable moved, requests were answered, it failed or it closed.
+    news: Notify,
+    failure: OnceLock<AofFailed>,
+    closing: AtomicBool,
+    closed: AtomicBool,
+    sync_times: Mutex<SyncTimes>,
+}
+
+struct Pending {
+    bytes: Vec<u8>,
+    frames: u64,
+    /// After the last frame in `bytes`.
+    position: u64,
+}
+
+/// Commands that wait for file space.
+struct Requests {
+    asked: u64,
+    answered: u64,
+    bytes_max: u64,
+    answer: Result<(), NoSpace>,
+}
+
+/// What the task took over to write.
+pub(super) struct Group {
+    pub frames: u64,
+    pub position: u64,
+}
+
+/// What one frame may add to the file besides its payload: its header and the mark after the sync that follows.
+const OVERHEAD: u64 = HEADER as u64 + MARK_MAX;
+
+impl Aof {
+    /// All below `position` is in the file and durable. Nothing can be reserved before the task allocated space.
+    pub(crate) fn new(path: PathBuf, salt: u64, policy: FsyncPolicy, position: u64) -> Self {
+        Self {
+            path,
+            salt,
+            policy: AtomicU32::new(policy as u32),
+            pending: Mutex::new(Pending { bytes: Vec::new(), frames: 0, position }),
+            position: AtomicU64::new(position),
+            durable: AtomicU64::new(position),
+            granted: AtomicU64::new(0),
+            // The mark that the task writes first.
+            taken: AtomicU64::new(MARK_MAX),
+            requests: Mutex::new(Requests { asked: 0, answered: 0, bytes_max: 0, answer: Ok(()) }),
+            work: Notify::new(),
+            news: Notify::new(),
+            failure: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            sync_times: Mutex::new(SyncTimes::default()),
+        }
+    }
+
+    /// Promises that one frame with `bytes` of effects can be appended and written. Called before the command's first
+    /// visible write; ended with [`Aof::release`] of the same number, appended or not.
+    pub fn reserve(&self, bytes: usize) -> Result<(), NeedSpace> {
+        let cost = bytes as u64 + OVERHEAD;
+        let granted = self.granted.load(Ordering::Acquire);
+        self.taken
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| {
+                taken.checked_add(cost).filter(|&taken| taken <= granted)
+            })
+            .map(|_| ())
+            .map_err(|_| NeedSpace { reason: NeedReason::AofFile, bytes })
+    }
+
+    /// Ends a reservation of `bytes`.
+    pub fn release(&self, bytes: usize) {
+        self.give_back(bytes as u64 + OVERHEAD);
+    }
+
+    /// Waits until a reservation of `bytes` is likely to succeed, or says why it will not. Never waits for space to
+    /// be freed by somebody else: the command is refused then.
+    pub async fn wait_for_space(&self, bytes: usize) -> Result<(), NoSpace> {
+        let ticket = {
+            let mut requests = self.requests.lock();
+            requests.asked += 1;
+            requests.bytes_max = requests.bytes_max.max(bytes as u64 + OVERHEAD);
+            requests.asked
+        };
+        self.work.notify_one();
+        self.until(|| {
+            let requests = self.requests.lock();
+            (requests.answered >= ticket).then(|| requests.answer.clone())
+        })
+        .await?
+    }
+
+    /// Appends the effects of one command, or of one whole EXEC, as one frame: after a crash all of them are there or
+    /// none. Called under the latch of the keys, so that the order in the log is the order in which writes became
+    /// visible. Returns the position to pass to [`Aof::wait_durable`]. Cannot fail: the space is reserved.
+    pub fn append(&self, effects: &[u8]) -> u64 {
+        if effects.is_empty() {
+            return self.position();
+        }
+        let mut header = Header::effects(effects, 0);
+        self.taken.fetch_add(effects.len() as u64 + OVERHEAD, Ordering::AcqRel);
+        let mut pending = self.pending.lock();
+        let was_empty = pending.frames == 0;
+        header.position = pending.position;
+        pending.bytes.extend_from_slice(&header.encode(self.salt));
+        pending.bytes.extend_from_slice(effects);
+        pending.frames += 1;
+        pending.position += header.frame_len();
+        let position = pending.position;
+        self.position.store(position, Ordering::Release);
+        drop(pending);
+        if was_empty {
+            self.work.notify_one();
+        }
+        position
+    }
+
+    /// After the last frame appended.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Every frame below survives a power loss.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything below `position` is durable. Under `always` no reply, of reads included, may leave
+    /// before. Under another policy this waits for the next sync, which under `no` may never come.
+    pub async fn wait_durable(&self, position: u64) -> Result<(), AofFailed> {
+        self.until(|| (self.durable() >= position).then_some(())).await
+    }
+
+    pub fn policy(&self) -> FsyncPolicy {
+        match self.policy.load(Ordering::Acquire) {
+            0 => FsyncPolicy::Always,
+            1 => FsyncPolicy::EverySec,
+            _ => FsyncPolicy::No,
+        }
+    }
+
+    /// Takes effect at once, also for what was appended before.
+    pub fn set_policy(&self, policy: FsyncPolicy) {
+        self.policy.store(policy as u32, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    pub fn last_sync(&self) -> SyncTimes {
+        *self.sync_times.lock()
+    }
+
+    /// Writes and syncs what was appended and ends the task. Nothing may be appended afterwards.
+    pub async fn close(&self) -> Result<(), AofFailed> {
+        self.closing.store(true, Ordering::Release);
+        self.work.notify_one();
+        self.until(|| self.closed.load(Ordering::Acquire).then_some(())).await
+    }
+
+    /// Resolves once the log cannot be written any more; the process then ends with this error.
+    pub async fn failed(&self) -> AofFailed {
+        match self.until(|| None::<std::convert::Infallible>).await {
+            Ok(never) => match never {},
+            Err(failed) => failed,
+        }
+    }
+
+    /// Waits for `check` to give a value, looking again whenever the task has news.
+    async fn until<T>(&self, check: impl Fn() -> Option<T>) -> Result<T, AofFailed> {
+        loop {
+            // Made before the check: news between the check and the await is not missed.
+            let news = self.news.notified();
+            if let Some(value) = check() {
+                return Ok(value);
+            }
+            if let Some(failed) = self.failure.get() {
+                return Err(failed.clone());
+            }
+            news.await;
+        }
+    }
+
+    pub(super) async fn work(&self) {
+        self.work.notified().await;
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Swaps the frames appended so far into the empty `into`.
+    pub(super) fn take_pending(&self, into: &mut Vec<u8>) -> Group {
+        let mut pending = self.pending.lock();
+        mem::swap(&mut pending.bytes, into);
+        Group { frames: mem::take(&mut pending.frames), position: pending.position }
+    }
+
+    /// Bytes that can still be promised, or how many too many are.
+    pub(super) fn space(&self) -> Result<u64, u64> {
+        let (granted, taken) = (self.granted.load(Ordering::Acquire), self.taken.load(Ordering::Acquire));
+        granted.checked_sub(taken).ok_or(taken.saturating_sub(granted))
+    }
+
+    pub(super) fn grant(&self, bytes: u64) {
+        self.granted.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn give_back(&self, bytes: u64) {
+        let before = self.taken.fetch_sub(bytes, Ordering::AcqRel);
+        debug_assert!(before >= bytes, "gives back {bytes} bytes of {before} taken");
+    }
+
+    /// The last of the requests not yet answered, and the largest of them in bytes.
+    pub(super) fn space_request(&self) -> Option<(u64, u64)> {
+        let requests = self.requests.lock();
+        (requests.asked > requests.answered).then_some((requests.asked, requests.bytes_max))
+    }
+
+    pub(super) fn answer_requests(&self, ticket: u64, answer: Result<(), NoSpace>) {
+        let mut requests = self.requests.lock();
+        requests.answered = ticket;
+        requests.answer = answer;
+        if requests.asked == ticket {
+            requests.bytes_max = 0;
+        }
+        drop(requests);
+        self.news.notify_waiters();
+    }
+
+    pub(super) fn became_durable(&self, position: u64, started_ns: u64, ended_ns: u64) -> SyncTimes {
+        let times = {
+            let mut times = self.sync_times.lock();
+            *times = SyncTimes { count: times.count + 1, started_ns, ended_ns };
+            *times
+        };
+        self.durable.store(position, Ordering::Release);
+        self.news.notify_waiters();
+        times
+    }
+
+    pub(super) fn fail(&self, failed: AofFailed) {
+        if self.failure.set(failed).is_ok() {
+            self.news.notify_waiters();
+        }
+    }
+
+    pub(super) fn closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.news.notify_waiters();
+    }
+}
+
+/// Fails the log when its task ends in any other way than by closing, so that nobody waits for ever.
+pub(super) struct TaskGuard<'a>(pub &'a Aof);
+
+impl Drop for TaskGuard<'_> {
+    fn drop(&mut self) {
+        if !self.0.closed.load(Ordering::Acquire) {
+            self.0.fail(AofFailed::stopped(&self.0.path));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a data directory could not be opened. Each message says what happened, where, and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::manifest::ManifestError;
+use crate::aof::{DecodeError, HeaderError};
+
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error("cannot {action} {}: {source}. Check that the path is right and that this user may write there", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the data directory {} is in use by another server: stop it, or choose another directory", .0.display())]
+    Locked(PathBuf),
+    #[error(
+        "the data directory {} holds data ({}) but no MANIFEST. Not starting empty over it: restore the MANIFEST from a backup, \
+         or move the files away to start without their data", path.display(), files.join(", ")
+    )]
+    ManifestMissing { path: PathBuf, files: Vec<String> },
+    #[error(
+        "the manifest {} cannot be used: {source}. Not starting empty over existing data: restore it from a backup, start the server \
+         version that wrote it, or choose another directory", path.display()
+    )]
+    Manifest { path: PathBuf, source: ManifestError },
+    #[error(
+        "the append-only file {} is missing although the manifest names it. Restore it from a backup, or move the whole directory \
+         away to start without its data", .0.display()
+    )]
+    SegmentMissing(PathBuf),
+    #[error(
+        "the append-only file {} cannot be used: {source}. Restore it from a backup, or start the server version that wrote it", path.display()
+    )]
+    SegmentHeader { path: PathBuf, source: HeaderError },
+    #[error(
+        "the append-only file {} is damaged at offset {offset} (position {position}), within data that was durable up to position \
+         {durable}. Not starting without it: restore the file from a backup or a replica", path.display()
+    )]
+    Corrupt { path: PathBuf, offset: u64, position: u64, durable: u64 },
+    #[error(
+        "the append-only file {} holds a valid frame at offset {offset} that this server does not understand: {source}. Start the server \
+         version that wrote it", path.display()
+    )]
+    Decode { path: PathBuf, offset: u64, source: DecodeError },
+    #[error("replaying the append-only file {} stopped at offset {offset}: {message}", path.display())]
+    Apply { path: PathBuf, offset: u64, message: String },
+    #[error(
+        "the data directory {} holds an append-only file but the server is told to run without one. Not starting empty over existing \
+         data: enable it, or choose another directory", .0.display()
+    )]
+    AofDisabled(PathBuf),
+}

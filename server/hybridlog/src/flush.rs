@@ -1,0 +1,260 @@
+//! The log's background work: file space ahead of the tail, sealed pages to the file, flushed pages out
+//! of memory.
+//!
+//! A page's way: `read_only` passes it (the worker that opens a page moves it) → every batch that may still write it
+//! has ended (`safe_read_only`) → copied, sealed with checksums, written → served from a map of the file → `head`
+//! passes it → every batch that may still read it has ended → unmapped, dropped from the page cache.
+
+use crate::address::{FILE_HEADER, FIRST_ADDRESS, file_offset};
+use crate::record::seal_page;
+use crate::space::StorageError;
+use crate::store::Store;
+use crate::sync::Ordering;
+use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, OpenMode, World};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+type DeviceFile<W> = <<W as World>::Disk as Disk>::File;
+
+/// File space is reserved this many pages ahead of the tail.
+const PAGES_AHEAD: u64 = 8;
+/// Pages being written at the same time.
+const IN_FLIGHT_MAX: usize = 4;
+/// Wait after a failed write or reservation: the first and, doubling, the longest.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+const MAGIC: [u8; 8] = *b"FERRLOG\0";
+const VERSION: u32 = 1;
+
+/// The file's first block: magic, version, page size, checksum; then zeros.
+fn file_header(page_size: usize) -> AlignedBuf {
+    let mut header = AlignedBuf::zeroed(FILE_HEADER as usize);
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&(page_size as u32).to_le_bytes());
+    let sum = crc32c::crc32c(&header[..16]);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+/// Makes an empty log file at `path`, whatever was there (the AOF is what recovery reads), with space for the
+/// first pages. From here on the store appends only where the file has space, so [`flush_task`] must run.
+pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<DeviceFile<W>, StorageError> {
+    let failed = |error: io::Error| {
+        if StorageError::is_full(&error) { StorageError::Full } else { StorageError::Failed(error.kind()) }
+    };
+    debug_assert_eq!(FILE_HEADER as usize % BLOCK, 0);
+    let file = world.disk().open(path, OpenMode::Device).await.map_err(failed)?;
+    file.set_len(0).await.map_err(failed)?;
+    let page_size = store.log.paging.size();
+    file.write_at(file_header(page_size), 0).await.result.map_err(failed)?;
+    let pages = store.log.next_page() + PAGES_AHEAD;
+    file.allocate(FILE_HEADER, pages * page_size as u64).await.map_err(failed)?;
+    store.log.file_pages.store(pages, Ordering::Release);
+    Ok(file)
+}
+
+/// Runs for as long as the worker does; `file` is what [`create_log`] made.
+pub async fn flush_task<W: World>(store: Arc<Store>, world: W, file: DeviceFile<W>) {
+    let progress = Rc::new(RefCell::new(Progress::default()));
+    let mut reserve = Reserve::default();
+    loop {
+        let woken = store.log.work.notified();
+        store.epochs.drain();
+        reserve.run(&store, &world, &file).await;
+        start_writes(&store, &world, &file, &progress);
+        evict(&store, &file, &progress);
+        woken.await;
+    }
+}
+
+#[derive(Default)]
+struct Progress {
+    /// The next page to start writing.
+    next: u64,
+    in_flight: usize,
+    /// Written out of order, at or above `flushed`.
+    written: BTreeSet<u64>,
+    /// Pages below this are in the file.
+    flushed: u64,
+    /// Pages below this have left the page cache.
+    dropped: u64,
+}
+
+impl Progress {
+    fn finish(&mut self, page: u64) {
+        self.in_flight -= 1;
+        self.written.insert(page);
+        while self.written.remove(&self.flushed) {
+            self.flushed += 1;
+        }
+    }
+}
+
+/// Starts as many writes as may run.
+fn start_writes<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W>, progress: &Rc<RefCell<Progress>>) {
+    let safe = store.log.paging.page(store.log.regions.safe_read_only());
+    let mut state = progress.borrow_mut();
+    while state.next < safe && state.in_flight < IN_FLIGHT_MAX {
+        let page = state.next;
+        state.next += 1;
+        state.in_flight += 1;
+        let (store, file, progress) = (store.clone(), file.clone(), progress.clone());
+        let task_world = world.clone();
+        world.spawn(async move {
+            flush_page(&store, &task_world, &file, page).await;
+            progress.borrow_mut().finish(page);
+            store.counters.pages_flushed.fetch_add(1, Ordering::Relaxed);
+            store.log.work.notify_one();
+        });
+    }
+}
+
+/// Writes one page until it is in the file, then serves it from there. The page stays in memory as long as
+/// the disk refuses it.
+async fn flush_page<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W>, page: u64) {
+    let log = &store.log;
+    let (start, size) = (log.paging.start(page), log.paging.size());
+    // The copy is what gets the checksums: readers may be reading the page itself.
+    // SAFETY: below safe_read_only, and it leaves memory only after `Progress::finish`.
+    let mut buf = AlignedBuf::copy_of(unsafe { log.sealed_bytes(page) });
+    seal_page(&mut buf, start, if page == 0 { FIRST_ADDRESS as usize } else { 0 });
+    let mut wait = RETRY_MIN;
+    loop {
+        let done = file.write_at(buf, file_offset(start)).await;
+        buf = done.buf;
+        let error = match done.result {
+            Ok(written) if written == size => break,
+            Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
+            Err(error) => error,
+        };
+        store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(page, %error, "writing a page of the log file failed; it stays in memory and is tried again");
+        *log.failing.lock() = Some(error.kind());
+        log.space.notify_waiters();
+        world.clock().sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+    *log.failing.lock() = None;
+    let map = match file.map(file_offset(start), size) {
+        Ok(map) if map.as_ref() == &buf[..] => Some(map),
+        Ok(_) => {
+            store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(page, "the log file does not show what was written to it; the page is served from memory");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(page, %error, "a page of the log file cannot be mapped; it is served from memory");
+            None
+        }
+    };
+    match map {
+        Some(map) => log.map_page(page, Box::new(map), &store.epochs),
+        None => log.map_page(page, Box::new(Copied(buf)), &store.epochs),
+    }
+}
+
+/// Stands in for a map: the bytes that were written.
+struct Copied(AlignedBuf);
+
+impl AsRef<[u8]> for Copied {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Takes flushed pages beyond the budget out of memory, and those that have left out of the page cache.
+fn evict<F: File>(store: &Arc<Store>, file: &F, progress: &Rc<RefCell<Progress>>) {
+    let log = &store.log;
+    let flushed = progress.borrow().flushed;
+    let read_only = log.paging.page(log.regions.read_only());
+    let to = flushed.min(read_only.saturating_sub(log.read_only_pages as u64));
+    log.evict_below(to, &store.epochs);
+    let mut state = progress.borrow_mut();
+    let released = log.released();
+    if released > state.dropped {
+        let pages = released - state.dropped;
+        file.drop_cache(file_offset(log.paging.start(state.dropped)), pages * log.paging.size() as u64);
+        state.dropped = released;
+    }
+}
+
+/// Keeps file space reserved ahead of the tail.
+#[derive(Default)]
+struct Reserve {
+    /// Do not try before this time, [`Clock::monotonic_ns`].
+    not_before_ns: u64,
+    wait: Duration,
+    unsupported: bool,
+}
+
+impl Reserve {
+    async fn run<W: World>(&mut self, store: &Arc<Store>, world: &W, file: &DeviceFile<W>) {
+        let log = &store.log;
+        let size = log.paging.size() as u64;
+        loop {
+            let have = log.file_pages.load(Ordering::Acquire);
+            let wanted = log.wanted_pages.load(Ordering::Acquire);
+            let mut ahead = (log.next_page() + PAGES_AHEAD).max(wanted);
+            if log.full.load(Ordering::Acquire) {
+                // What the disk has left may be less than the usual step.
+                ahead = have + 1;
+            }
+            // Half of the reserve used up: fill it. Fewer, larger reservations fragment the file less.
+            let needed = wanted > have || log.next_page() + PAGES_AHEAD / 2 > have;
+            if !needed || world.clock().monotonic_ns() < self.not_before_ns {
+                return;
+            }
+            let offset = FILE_HEADER + have * size;
+            let result = match self.unsupported {
+                true => file.set_len(FILE_HEADER + ahead * size).await,
+                false => file.allocate(offset, (ahead - have) * size).await,
+            };
+            match result {
+                Ok(()) => {
+                    log.file_pages.store(ahead, Ordering::Release);
+                    self.wait = Duration::ZERO;
+                    if log.full.swap(false, Ordering::AcqRel) {
+                        tracing::info!("the disk of the log file has space again");
+                    }
+                    log.space.notify_waiters();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Unsupported && !self.unsupported => {
+                    tracing::warn!("the file system cannot reserve space: a full disk will be noticed late");
+                    self.unsupported = true;
+                }
+                Err(error) => {
+                    let was_full = log.full.load(Ordering::Acquire);
+                    self.refused(store, world, &error);
+                    if was_full || !StorageError::is_full(&error) {
+                        return;
+                    }
+                    // Once more, for a single page.
+                    self.not_before_ns = 0;
+                }
+            }
+        }
+    }
+
+    /// Remembers that the disk is full, lets waiting writers be refused, and tries again later.
+    fn refused<W: World>(&mut self, store: &Arc<Store>, world: &W, error: &io::Error) {
+        let log = &store.log;
+        if !log.full.swap(true, Ordering::AcqRel) {
+            tracing::error!(%error, "no space for the log file: writes that need it are refused");
+        }
+        log.space.notify_waiters();
+        self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);
+        self.not_before_ns = world.clock().monotonic_ns() + self.wait.as_nanos() as u64;
+        let (clock, wait, log) = (world.clock().clone(), self.wait, log.clone());
+        world.spawn(async move {
+            clock.sleep(wait).await;
+            log.work.notify_one();
+        });
+    }
+}

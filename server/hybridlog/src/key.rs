@@ -1,0 +1,44 @@
+//! A key and its hash.
+
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_inline};
+
+/// What the hash depends on besides the key: random per server, so that a client cannot aim at one bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct HashSeed(RapidSecrets);
+
+impl HashSeed {
+    pub fn new(seed: u64) -> Self {
+        Self(RapidSecrets::seed(seed))
+    }
+}
+
+/// A key of one database generation. The low bits of `hash` choose the bucket, the highest 16 are the tag.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// Database generation.
+    pub space: u32,
+    pub bytes: &'a [u8],
+    pub hash: u64,
+}
+
+impl<'a> Key<'a> {
+    #[inline]
+    pub fn new(seed: &HashSeed, space: u32, bytes: &'a [u8]) -> Self {
+        let hash = rapidhash_v3_inline::<true, false, false>(bytes, &seed.0);
+        // The hash is mixed already: any constant per space keeps it uniform.
+        Self { space, bytes, hash: hash ^ u64::from(space).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seed_and_space_change_the_hash() {
+        let (a, b) = (HashSeed::new(1), HashSeed::new(2));
+        assert_eq!(Key::new(&a, 3, b"key").hash, Key::new(&a, 3, b"key").hash);
+        assert_ne!(Key::new(&a, 3, b"key").hash, Key::new(&b, 3, b"key").hash);
+        assert_ne!(Key::new(&a, 3, b"key").hash, Key::new(&a, 4, b"key").hash);
+    }
+}

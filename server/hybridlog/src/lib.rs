@@ -1,0 +1,69 @@
+//! The HybridLog engine: addresses, records, index, regions, epochs, AOF.
+//!
+//! [`Store`] is the synchronous core that all workers share; it knows no device. A worker pins the epoch for a
+//! batch of commands ([`WorkerHandle::pin`]) and looks up and writes single keys under a bucket's latch or in the
+//! exclusive mode. [`flush_task`] moves pages from memory to the log file and out of memory;
+//! [`LogDevice`] reads single records back.
+//!
+//! ```text
+//!   begin          head             read_only             tail
+//!     │  disk        │  read_only       │  mutable          │
+//!     │  direct      │  maps of the     │  anonymous        │
+//!     │  reads       │  log file        │  memory           │
+//! ```
+//! The engine never waits for a device, for time or for another worker's batch except in the exclusive mode.
+
+#![cfg_attr(loom, allow(dead_code))] // What only the parts below use.
+
+mod address;
+mod epoch;
+mod latch;
+mod regions;
+mod sync;
+
+// loom models the parts above; the rest stands on them and does not build under its `cfg`.
+#[cfg(not(loom))]
+pub mod aof;
+#[cfg(not(loom))]
+pub mod datadir;
+#[cfg(not(loom))]
+mod device;
+#[cfg(not(loom))]
+mod flush;
+#[cfg(not(loom))]
+mod frames;
+#[cfg(not(loom))]
+mod held;
+#[cfg(not(loom))]
+mod index;
+#[cfg(not(loom))]
+mod key;
+#[cfg(not(loom))]
+mod log;
+#[cfg(not(loom))]
+mod pinned;
+#[cfg(not(loom))]
+mod record;
+#[cfg(not(loom))]
+mod scan;
+#[cfg(not(loom))]
+mod space;
+#[cfg(not(loom))]
+mod store;
+
+pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
+
+#[cfg(not(loom))]
+pub use {
+    device::{DiskRead, LogDevice, ReadError},
+    flush::{create_log, flush_task},
+    held::{Held, HeldRecord},
+    key::{HashSeed, Key},
+    pinned::{Exclusive, Found, Latch, Pinned},
+    record::{Kind, RecordError, RecordView},
+    space::{NeedReason, NeedSpace, StorageError, ValueTooLarge},
+    store::{Store, StoreConfig, StoreStats, WorkerHandle},
+};
+
+#[cfg(all(test, not(loom)))]
+mod tests;

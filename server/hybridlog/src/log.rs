@@ -1,0 +1,343 @@
+//! The log's memory: allocation at the tail, opening of pages, and the budgets that make a write wait.
+
+use crate::address::{Address, FIRST_ADDRESS, Paging};
+use crate::epoch::EpochTable;
+use crate::frames::{Frames, Memory, Owner};
+use crate::record::{HEADER, Raw};
+use crate::regions::Regions;
+use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use std::cell::Cell;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// File pages that are known to exist when there is no device at all.
+pub(crate) const NO_DEVICE: u64 = u64::MAX;
+
+pub(crate) struct Log {
+    pub(crate) paging: Paging,
+    pub(crate) regions: Regions,
+    pub(crate) mutable_pages: usize,
+    pub(crate) read_only_pages: usize,
+    frames: Frames,
+    opener: Mutex<Opener>,
+    /// Anonymous pages: mutable, on their way to the file, or waiting for an epoch to be freed.
+    anonymous: AtomicUsize,
+    /// Pages served from a map.
+    mapped: AtomicUsize,
+    /// As many anonymous pages may be; the excess over `mutable_pages` are those being flushed.
+    limit: usize,
+    /// Pages below this have left memory and their frames are free.
+    released: AtomicU64,
+    /// Pages below this have space in the file.
+    pub(crate) file_pages: AtomicU64,
+    /// Pages below this are asked for by writers.
+    pub(crate) wanted_pages: AtomicU64,
+    /// The last attempt to reserve file space found the disk full.
+    pub(crate) full: AtomicBool,
+    /// How the last write of a page failed, until one succeeds.
+    pub(crate) failing: Mutex<Option<std::io::ErrorKind>>,
+    /// Wakes the flush task.
+    pub(crate) work: Notify,
+    /// Wakes those who wait for space.
+    pub(crate) space: Notify,
+}
+
+struct Opener {
+    /// Pages promised by [`Log::promise`] and not opened yet.
+    promised: usize,
+    /// Memory of flushed pages, to be used again: saves the kernel clearing it.
+    spare: Vec<Memory>,
+}
+
+impl Log {
+    pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize) -> Arc<Self> {
+        assert!(page_size.is_power_of_two() && page_size >= 4096, "page_size is a power of two of at least 4096");
+        assert!(mutable_pages >= 1, "at least one page is mutable");
+        let limit = mutable_pages + (mutable_pages / 4).max(2);
+        // Room for a burst of one command's writes beyond the budget: see `burst_pages`.
+        let frames = (Self::burst(mutable_pages) + limit + read_only_pages + 2).next_power_of_two();
+        let paging = Paging::new(page_size);
+        let log = Arc::new(Self {
+            paging,
+            regions: Regions::new(FIRST_ADDRESS, FIRST_ADDRESS),
+            mutable_pages,
+            read_only_pages,
+            frames: Frames::new(frames),
+            opener: Mutex::new(Opener { promised: 0, spare: Vec::new() }),
+            anonymous: AtomicUsize::new(1),
+            mapped: AtomicUsize::new(0),
+            limit,
+            released: AtomicU64::new(0),
+            file_pages: AtomicU64::new(NO_DEVICE),
+            wanted_pages: AtomicU64::new(0),
+            full: AtomicBool::new(false),
+            failing: Mutex::new(None),
+            work: Notify::new(),
+            space: Notify::new(),
+        });
+        log.frames.replace(0, Owner::Anonymous(Memory::zeroed(page_size)));
+        log
+    }
+
+    /// Pages one command may write at once, whatever the budget.
+    const fn burst(mutable_pages: usize) -> usize {
+        if mutable_pages > 16 { 4 * mutable_pages } else { 64 }
+    }
+
+    /// The largest value that fits beside a key of `key_len` bytes.
+    #[inline]
+    pub(crate) fn max_value(&self, key_len: usize) -> usize {
+        self.paging.size().saturating_sub(HEADER + key_len)
+    }
+
+    /// The record's first byte.
+    ///
+    /// # Safety
+    /// The caller is pinned, and found `address ≥ head` since it was.
+    #[inline]
+    pub(crate) unsafe fn at(&self, address: Address) -> Raw {
+        let base = self.frames.base(self.paging.page(address));
+        debug_assert!(!base.is_null(), "address {address:#x} is not in memory");
+        // SAFETY: the page is in memory while the caller is pinned, and the offset lies inside it.
+        unsafe { Raw::new(base.add(self.paging.offset(address))) }
+    }
+
+    /// Takes `size` bytes at the tail. `promised` are pages the caller may open come what may. The caller is
+    /// pinned, and writes the record before it leaves.
+    #[inline]
+    pub(crate) fn allocate(
+        self: &Arc<Self>,
+        size: usize,
+        promised: &Cell<usize>,
+        epochs: &EpochTable,
+    ) -> Result<Address, NeedSpace> {
+        debug_assert!(size <= self.paging.size());
+        let mut tail = self.regions.tail.load(Ordering::Acquire);
+        while self.fits_open_page(tail, size) {
+            match self.regions.tail.compare_exchange_weak(tail, tail + size as u64, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Ok(tail),
+                Err(moved) => tail = moved,
+            }
+        }
+        self.allocate_in_next_page(size, promised, epochs)
+    }
+
+    /// A tail at offset 0 is the start of a page that is not open yet.
+    #[inline]
+    fn fits_open_page(&self, tail: Address, size: usize) -> bool {
+        let offset = self.paging.offset(tail);
+        offset != 0 && offset + size <= self.paging.size()
+    }
+
+    #[cold]
+    fn allocate_in_next_page(
+        self: &Arc<Self>,
+        size: usize,
+        promised: &Cell<usize>,
+        epochs: &EpochTable,
+    ) -> Result<Address, NeedSpace> {
+        let mut opener = self.opener.lock();
+        let mut installed = false;
+        loop {
+            let tail = self.regions.tail.load(Ordering::Acquire);
+            if self.fits_open_page(tail, size) {
+                // Another worker opened the page while we waited for the lock.
+                debug_assert!(!installed);
+                if self.move_tail(tail, tail + size as u64) {
+                    return Ok(tail);
+                }
+                continue;
+            }
+            let offset = self.paging.offset(tail);
+            let page = self.paging.page(tail) + u64::from(offset != 0);
+            if !installed {
+                if promised.get() > 0 {
+                    promised.set(promised.get() - 1);
+                    opener.promised -= 1;
+                } else {
+                    self.room(page, 1, opener.promised)?;
+                }
+                let memory = opener.spare.pop().unwrap_or_else(|| Memory::zeroed(self.paging.size()));
+                self.anonymous.fetch_add(1, Ordering::Relaxed);
+                let before = self.frames.replace(page, Owner::Anonymous(memory));
+                debug_assert!(matches!(before, Owner::Nothing), "frame of page {page} is in use");
+                installed = true;
+            }
+            let start = self.paging.start(page);
+            // Only smaller records can slip in before us, so the page to open stays the same.
+            if self.move_tail(tail, start + size as u64) {
+                if offset != 0 {
+                    // SAFETY: the rest of the old page is ours: nobody else can get it from the tail any more, and
+                    // we are pinned since before, so the page is still there and unsealed.
+                    unsafe { self.at(tail).write_filler() };
+                }
+                drop(opener);
+                self.shift_read_only(page, epochs);
+                return Ok(start);
+            }
+        }
+    }
+
+    fn move_tail(&self, from: Address, to: Address) -> bool {
+        self.regions.tail.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Keeps `mutable_pages` pages up to `last` mutable.
+    fn shift_read_only(self: &Arc<Self>, last: u64, epochs: &EpochTable) {
+        let first = (last + 1).saturating_sub(self.mutable_pages as u64);
+        let to = self.paging.start(first);
+        if let Some(epoch) = self.regions.shift_read_only(to, epochs) {
+            let log = self.clone();
+            epochs.defer(epoch, move || {
+                log.regions.read_only_is_safe(to);
+                log.work.notify_one();
+            });
+        }
+        self.work.notify_one();
+    }
+
+    /// May `pages` pages from `page` on be opened, besides `promised` ones?
+    fn room(&self, page: u64, pages: usize, promised: usize) -> Result<(), NeedSpace> {
+        let bytes = pages * self.paging.size();
+        let need = |reason| Err(NeedSpace { reason, bytes });
+        let total = pages + promised;
+        let end = page + total as u64;
+        if pages > Self::burst(self.mutable_pages) {
+            let max = Self::burst(self.mutable_pages) * self.paging.size();
+            return need(NeedReason::ValueTooLarge { max });
+        }
+        if end > self.file_pages.load(Ordering::Acquire) {
+            self.wanted_pages.fetch_max(end, Ordering::AcqRel);
+            return need(NeedReason::LogFile);
+        }
+        if end - self.released.load(Ordering::Acquire) > self.frames.len() as u64 {
+            return need(NeedReason::Memory);
+        }
+        let anonymous = self.anonymous.load(Ordering::Acquire);
+        // What never fits the budget may exceed it once everything that can be flushed is.
+        let burst = pages > self.limit - self.mutable_pages && promised == 0 && anonymous <= self.mutable_pages;
+        if anonymous + total <= self.limit || burst { Ok(()) } else { need(NeedReason::Memory) }
+    }
+
+    pub(crate) fn next_page(&self) -> u64 {
+        let tail = self.regions.tail.load(Ordering::Acquire);
+        self.paging.page(tail) + u64::from(self.paging.offset(tail) != 0)
+    }
+
+    /// True if what `need` says would not be said again.
+    pub(crate) fn has_room(&self, need: &NeedSpace) -> bool {
+        let opener = self.opener.lock();
+        self.room(self.next_page(), need.bytes.div_ceil(self.paging.size()), opener.promised).is_ok()
+    }
+
+    /// Promises that records of `bytes` in all, headers included, can be appended. Returns the pages promised.
+    pub(crate) fn promise(&self, bytes: usize) -> Result<usize, NeedSpace> {
+        let mut opener = self.opener.lock();
+        let tail = self.regions.tail.load(Ordering::Acquire);
+        if self.fits_open_page(tail, bytes) {
+            return Ok(0);
+        }
+        // Any two neighbouring pages hold together more than one page of records, or the second would not be.
+        let pages = (2 * bytes.div_ceil(self.paging.size())).saturating_sub(1);
+        self.room(self.next_page(), pages, opener.promised)?;
+        opener.promised += pages;
+        Ok(pages)
+    }
+
+    pub(crate) fn release_promise(&self, pages: usize) {
+        self.opener.lock().promised -= pages;
+        self.space.notify_waiters();
+    }
+
+    /// The bytes of a sealed page.
+    ///
+    /// # Safety
+    /// The page lies below `safe_read_only` and has not left memory; it stays while the slice is used.
+    pub(crate) unsafe fn sealed_bytes(&self, page: u64) -> &[u8] {
+        debug_assert!(self.paging.start(page + 1) <= self.regions.safe_read_only(), "page {page} may still be written");
+        // SAFETY: the caller's contract; nobody writes below safe_read_only.
+        unsafe { std::slice::from_raw_parts(self.frames.base(page), self.paging.size()) }
+    }
+
+    /// Serves a flushed page from `map`; its memory is freed once no batch can be reading it.
+    pub(crate) fn map_page(self: &Arc<Self>, page: u64, map: Box<dyn AsRef<[u8]> + Send + Sync>, epochs: &EpochTable) {
+        debug_assert_eq!(map.as_ref().as_ref().len(), self.paging.size());
+        let old = self.frames.replace(page, Owner::Mapped(map));
+        self.mapped.fetch_add(1, Ordering::Relaxed);
+        let log = self.clone();
+        epochs.defer(epochs.bump(), move || log.recycle(old));
+    }
+
+    fn recycle(&self, owner: Owner) {
+        match owner {
+            Owner::Anonymous(memory) => {
+                let mut opener = self.opener.lock();
+                if opener.spare.len() < self.limit - self.mutable_pages {
+                    opener.spare.push(memory);
+                }
+                drop(opener);
+                self.anonymous.fetch_sub(1, Ordering::Release);
+            }
+            Owner::Mapped(map) => {
+                drop(map);
+                self.mapped.fetch_sub(1, Ordering::Relaxed);
+            }
+            Owner::Nothing => {}
+        }
+        self.space.notify_waiters();
+        self.work.notify_one();
+    }
+
+    /// Takes the pages below `to`, all flushed, out of memory once no batch can be reading them.
+    pub(crate) fn evict_below(self: &Arc<Self>, to: u64, epochs: &EpochTable) {
+        let from = self.paging.page(self.regions.head());
+        if let Some(epoch) = self.regions.shift_head(self.paging.start(to), epochs) {
+            let log = self.clone();
+            epochs.defer(epoch, move || {
+                for page in from..to {
+                    let owner = log.frames.replace(page, Owner::Nothing);
+                    log.recycle(owner);
+                }
+                log.released.fetch_max(to, Ordering::AcqRel);
+                log.space.notify_waiters();
+                log.work.notify_one();
+            });
+        }
+    }
+
+    pub(crate) fn lacks_file_space(&self, need: &NeedSpace) -> bool {
+        let opener = self.opener.lock();
+        let pages = need.bytes.div_ceil(self.paging.size()) + opener.promised;
+        self.next_page() + pages as u64 > self.file_pages.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn released(&self) -> u64 {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Bytes of all pages in memory, mapped and spare ones included.
+    pub(crate) fn bytes(&self) -> usize {
+        let spare = self.opener.lock().spare.len();
+        let pages = self.anonymous.load(Ordering::Relaxed) + self.mapped.load(Ordering::Relaxed) + spare;
+        pages * self.paging.size()
+    }
+
+    /// Brings a record's first line closer, if it is in memory. A hint: unlatched.
+    #[inline]
+    pub(crate) fn prefetch(&self, address: Address) {
+        if address >= self.regions.head() {
+            let base = self.frames.base(self.paging.page(address));
+            crate::index::prefetch(base.wrapping_add(self.paging.offset(address)));
+        }
+    }
+
+    /// [`ValueTooLarge`] if a value of `bytes` cannot lie in a page beside its key.
+    #[inline]
+    pub(crate) fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
+        let max = self.max_value(key_len);
+        // A key that does not fit by itself is refused with an empty value too.
+        if HEADER + key_len + bytes > self.paging.size() { Err(ValueTooLarge { bytes, max }) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,498 @@
+//! One batch of commands on the store: look-ups and writes of single keys.
+//!
+//! The caller holds the latch of the key's bucket (shared for `find`, exclusive for writes) or is in the exclusive mode.
+
+use crate::address::Address;
+use crate::held::Held;
+use crate::index::Slot;
+use crate::key::Key;
+use crate::latch;
+use crate::record::{HEADER, Kind, NewRecord, Raw, RecordView, record_size};
+use crate::space::{NeedSpace, ValueTooLarge};
+use crate::store::Store;
+use crate::sync::{AtomicU64, Ordering};
+use ferrite_telemetry::{Tier, TraceBuffer};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// Room to grow given to a value that outgrew its record: half its length, at most this.
+const SLACK_MAX: usize = 512 * 1024;
+
+/// A pinned epoch. Not `Send`, and not to be held across an `await`: while it lives, no page is flushed or
+/// freed that the batch could be using.
+pub struct Pinned<'p> {
+    pub(crate) store: &'p Arc<Store>,
+    worker: usize,
+    epoch: u64,
+    /// Pages promised by `room_for` and not used yet.
+    promised: Cell<usize>,
+    pinned: &'p Cell<bool>,
+    access_clock: &'p Cell<u32>,
+    not_send: PhantomData<*const ()>,
+}
+
+/// What a look-up finds.
+#[derive(Debug)]
+pub enum Found<'s> {
+    Record(RecordView<'s>),
+    Missing,
+    /// The record at this address is on disk and not held: read it, hold it, look again.
+    Cold(Address),
+}
+
+/// The latch of one bucket.
+pub struct Latch<'p> {
+    word: &'p AtomicU64,
+    write: bool,
+    /// With one worker nobody else can take it: no locked instructions needed.
+    alone: bool,
+    not_send: PhantomData<*const ()>,
+}
+
+/// The store to oneself: every other worker is out of its batch until this is dropped.
+pub struct Exclusive<'x> {
+    pinned: &'x Pinned<'x>,
+}
+
+/// Where a key's newest record is.
+enum Walk {
+    Found { address: Address, raw: Raw, tier: Tier },
+    Missing,
+    Cold(Address),
+}
+
+impl<'p> Pinned<'p> {
+    #[inline]
+    pub(crate) fn enter(
+        store: &'p Arc<Store>,
+        worker: usize,
+        pinned: &'p Cell<bool>,
+        access_clock: &'p Cell<u32>,
+    ) -> Self {
+        let epoch = store.epochs.enter(worker);
+        Self { store, worker, epoch, promised: Cell::new(0), pinned, access_clock, not_send: PhantomData }
+    }
+
+    /// The epoch this batch has announced.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Announces the current epoch anew, which lets waiting pages go, and gives way to a worker that
+    /// waits for the exclusive mode. Costs two loads if nothing happened. Returns the epoch.
+    #[inline]
+    pub fn refresh(&mut self) -> u64 {
+        self.drop_promise();
+        self.epoch = self.store.epochs.refresh(self.worker, self.epoch);
+        self.epoch
+    }
+
+    #[inline]
+    pub fn key<'a>(&self, space: u32, bytes: &'a [u8]) -> Key<'a> {
+        self.store.key(space, bytes)
+    }
+
+    #[inline]
+    pub fn bucket_of(&self, hash: u64) -> u64 {
+        self.store.index.bucket_of(hash)
+    }
+
+    /// Brings the hash's index bucket into the cache. Call it for a whole batch first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.store.index.prefetch(hash);
+    }
+
+    /// Brings the newest record under the hash into the cache. Call it for the batch after [`Pinned::prefetch`].
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        self.store.log.prefetch(self.store.index.peek(hash));
+    }
+
+    /// Latches the bucket of `hash`; spins. Take one at a time: a second one may be the same bucket.
+    #[inline]
+    pub fn latch(&self, hash: u64, write: bool) -> Latch<'_> {
+        self.latch_bucket(self.bucket_of(hash), write)
+    }
+
+    #[inline]
+    pub(crate) fn latch_bucket(&self, bucket: u64, write: bool) -> Latch<'_> {
+        Latch::take(self.store.index.latch(bucket), write, self.store.epochs.workers() == 1)
+    }
+
+    /// Waits until all other workers are out of their batches; no latches are needed inside. Views taken
+    /// before are gone: meanwhile this batch may have ended and begun anew.
+    pub fn exclusive(&mut self) -> Exclusive<'_> {
+        self.drop_promise();
+        self.epoch = self.store.epochs.lock_exclusive(self.worker, self.epoch);
+        Exclusive { pinned: self }
+    }
+
+    /// True in the exclusive mode of this worker.
+    #[inline]
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.store.epochs.has_exclusive(self.worker)
+    }
+
+    #[inline]
+    fn debug_assert_latched(&self, hash: u64, write: bool) {
+        if cfg!(debug_assertions) && !self.is_exclusive() {
+            let word = self.store.index.latch(self.bucket_of(hash)).load(Ordering::Relaxed);
+            let held = if write { latch::is_locked_exclusive(word) } else { latch::is_locked(word) };
+            assert!(held, "the bucket is not latched");
+        }
+    }
+
+    /// Looks a key up. Records `index_lookup` and the tiers that were asked, unless the answer took a held
+    /// record: then the look-up that asked for it has recorded them.
+    #[inline]
+    pub fn find<'s>(&'s self, key: &Key<'_>, held: &'s Held, trace: &mut TraceBuffer) -> Found<'s> {
+        self.debug_assert_latched(key.hash, false);
+        let slot = self.store.index.find(key.hash);
+        let bucket = self.bucket_of(key.hash);
+        // Records held for other keys do not matter to this one's spans: so look first, record afterwards.
+        let at_once = held.is_empty();
+        if at_once {
+            trace.index_lookup(bucket);
+        }
+        let Some(slot) = slot else {
+            if !at_once {
+                trace.index_lookup(bucket);
+            }
+            return Found::Missing;
+        };
+        let mut took_held = false;
+        let walk = self.walk(slot.address(), key, held, &mut took_held);
+        if !took_held {
+            if !at_once {
+                trace.index_lookup(bucket);
+            }
+            match &walk {
+                Walk::Missing => {}
+                Walk::Found { raw, tier: Tier::Mutable, .. } => {
+                    trace.storage_read(Tier::Mutable, true, raw.value_len());
+                }
+                Walk::Found { raw, .. } => {
+                    trace.storage_read(Tier::Mutable, false, 0);
+                    trace.storage_read(Tier::ReadOnly, true, raw.value_len());
+                }
+                Walk::Cold(_) => {
+                    trace.storage_read(Tier::Mutable, false, 0);
+                    trace.storage_read(Tier::ReadOnly, false, 0);
+                }
+            }
+        }
+        match walk {
+            // SAFETY: in memory the record stays while `self` is pinned, held it stays while `held` is borrowed;
+            // the latch keeps writers out.
+            Walk::Found { address, raw, tier } => Found::Record(unsafe { raw.view(address, tier) }),
+            Walk::Missing => Found::Missing,
+            Walk::Cold(address) => Found::Cold(address),
+        }
+    }
+
+    /// Follows a chain to the key's newest record. A tombstone is `Missing`.
+    #[inline]
+    fn walk(&self, from: Address, key: &Key<'_>, held: &Held, took_held: &mut bool) -> Walk {
+        let head = self.store.log.regions.head();
+        let mut address = from;
+        while address != 0 {
+            let raw = if address >= head {
+                // SAFETY: we are pinned and just found it at or above head.
+                unsafe { self.store.log.at(address) }
+            } else if let Some(record) = held.get(address) {
+                *took_held = true;
+                record.raw()
+            } else {
+                return Walk::Cold(address);
+            };
+            if is_of(raw, key) {
+                if raw.is_tombstone() {
+                    return Walk::Missing;
+                }
+                let tier = match address {
+                    _ if address < head => Tier::Disk,
+                    _ if address < self.store.log.regions.read_only() => Tier::ReadOnly,
+                    _ => Tier::Mutable,
+                };
+                return Walk::Found { address, raw, tier };
+            }
+            address = raw.previous();
+        }
+        Walk::Missing
+    }
+
+    /// Stores a value: over the old one if that is mutable and has the room, else in a new record. Never
+    /// needs the disk. `value` is the concatenation of its parts, which may point into the key's old value.
+    /// Views of the key are stale afterwards.
+    ///
+    /// # Errors
+    /// Before anything changed; `NeedReason::ValueTooLarge` if it can never fit.
+    #[inline]
+    pub fn upsert(
+        &self,
+        key: &Key<'_>,
+        kind: Kind,
+        expire_at_ms: u64,
+        value: &[&[u8]],
+        held: &Held,
+        trace: &mut TraceBuffer,
+    ) -> Result<(), NeedSpace> {
+        self.debug_assert_latched(key.hash, true);
+        let len = value.iter().map(|part| part.len()).sum();
+        let slot = self.store.index.find(key.hash);
+        let mut capacity = len;
+        if let Some((address, raw)) = slot.and_then(|slot| self.in_memory(slot.address(), key)) {
+            if address >= self.store.log.regions.read_only() && len <= raw.capacity() && raw.may_overwrite(value) {
+                // SAFETY: mutable (seen while pinned, so it is not sealed before we leave), latched for writing, fits.
+                unsafe {
+                    raw.overwrite(kind, expire_at_ms, value, len);
+                    raw.set_access(self.access_clock.get());
+                }
+                trace.storage_write(Tier::Mutable, len);
+                return Ok(());
+            }
+            if len > raw.value_len() && !raw.is_tombstone() {
+                capacity += (len / 2).min(SLACK_MAX);
+            }
+        }
+        let new =
+            Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access: self.access_clock.get() };
+        self.append(key, slot, held, &new)?;
+        trace.storage_write(Tier::Mutable, len);
+        Ok(())
+    }
+
+    /// The key's newest record, if it is in memory before anything cold.
+    #[inline]
+    fn in_memory(&self, from: Address, key: &Key<'_>) -> Option<(Address, Raw)> {
+        let head = self.store.log.regions.head();
+        let mut address = from;
+        // 0 ends the chain and lies below every head.
+        while address >= head {
+            // SAFETY: we are pinned and just found it at or above head.
+            let raw = unsafe { self.store.log.at(address) };
+            if is_of(raw, key) {
+                return Some((address, raw));
+            }
+            address = raw.previous();
+        }
+        None
+    }
+
+    /// Changes a value in place without changing its length: `false` (and nothing done) if the record is
+    /// not mutable. The caller has found the key and holds the latch for writing.
+    pub fn update_in_place(&self, key: &Key<'_>, f: &mut dyn FnMut(&mut [u8]), trace: &mut TraceBuffer) -> bool {
+        self.debug_assert_latched(key.hash, true);
+        let found = self.store.index.find(key.hash).and_then(|slot| self.in_memory(slot.address(), key));
+        match found {
+            Some((address, raw)) if address >= self.store.log.regions.read_only() && !raw.is_tombstone() => {
+                // SAFETY: mutable and latched for writing; the slice is the value and does not outlive the call.
+                f(unsafe { std::slice::from_raw_parts_mut(raw.value_ptr(), raw.value_len()) });
+                // SAFETY: mutable.
+                unsafe { raw.set_access(self.access_clock.get()) };
+                trace.storage_write(Tier::Mutable, raw.value_len());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sets or removes (0) the expiry: in place if mutable, else in a copy of the record. `Ok(false)` if the
+    /// key is missing, or cold and not held: look it up first.
+    pub fn set_expiry(
+        &self,
+        key: &Key<'_>,
+        expire_at_ms: u64,
+        held: &Held,
+        trace: &mut TraceBuffer,
+    ) -> Result<bool, NeedSpace> {
+        self.debug_assert_latched(key.hash, true);
+        let Some(slot) = self.store.index.find(key.hash) else { return Ok(false) };
+        let Walk::Found { raw, tier, .. } = self.walk(slot.address(), key, held, &mut false) else { return Ok(false) };
+        let mut bytes = 0;
+        if tier == Tier::Mutable {
+            // SAFETY: mutable and latched for writing.
+            unsafe { raw.set_expiry(expire_at_ms) };
+        } else {
+            // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
+            let value: &[u8] = unsafe { raw.value() };
+            bytes = value.len();
+            let new = Append {
+                kind: raw.kind(),
+                tombstone: false,
+                expire_at_ms,
+                value: &[value],
+                len: bytes,
+                capacity: bytes,
+                access: raw.access(),
+            };
+            self.append(key, Some(slot), held, &new)?;
+        }
+        trace.storage_write(Tier::Mutable, bytes);
+        Ok(true)
+    }
+
+    /// Deletes a key. `Ok(false)`: there was none. A record that is cold and not held is taken to be the
+    /// key's: look it up first where the answer matters.
+    pub fn delete(&self, key: &Key<'_>, held: &Held, trace: &mut TraceBuffer) -> Result<bool, NeedSpace> {
+        self.debug_assert_latched(key.hash, true);
+        let Some(slot) = self.store.index.find(key.hash) else { return Ok(false) };
+        match self.walk(slot.address(), key, held, &mut false) {
+            Walk::Missing => return Ok(false),
+            Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => slot.clear(),
+            // SAFETY: mutable and latched for writing.
+            Walk::Found { raw, tier: Tier::Mutable, .. } => unsafe { raw.set_tombstone() },
+            Walk::Found { .. } | Walk::Cold(_) => {
+                let new = Append {
+                    kind: Kind::String,
+                    tombstone: true,
+                    expire_at_ms: 0,
+                    value: &[],
+                    len: 0,
+                    capacity: 0,
+                    access: 0,
+                };
+                self.append(key, Some(slot), held, &new)?;
+            }
+        }
+        trace.storage_write(Tier::Mutable, 0);
+        Ok(true)
+    }
+
+    /// Sets a record's access clock, if it is mutable. `address` is of a view of this batch.
+    #[inline]
+    pub fn touch(&self, address: Address) {
+        if address >= self.store.log.regions.read_only() {
+            // SAFETY: in memory, for it is mutable; the field is atomic.
+            unsafe { self.store.log.at(address).set_access(self.access_clock.get()) };
+        }
+    }
+
+    fn append(&self, key: &Key<'_>, slot: Option<Slot<'_>>, held: &Held, new: &Append<'_>) -> Result<(), NeedSpace> {
+        let log = &self.store.log;
+        log.check_value(key.bytes.len(), new.len)?;
+        let capacity = new.capacity.min(log.max_value(key.bytes.len()));
+        let size = record_size(key.bytes.len(), capacity);
+        let address = log.allocate(size, &self.promised, &self.store.epochs)?;
+        let newest = slot.map_or(0, Slot::address);
+        // SAFETY: the bytes were allocated just now, while pinned: nobody else knows them, and the page
+        // is not sealed before we leave.
+        unsafe {
+            log.at(address).write_new(&NewRecord {
+                previous: self.previous(newest, key, held),
+                space: key.space,
+                key: key.bytes,
+                kind: new.kind,
+                tombstone: new.tombstone,
+                expire_at_ms: new.expire_at_ms,
+                access: new.access,
+                value: new.value,
+                value_len: new.len,
+                size,
+            });
+        }
+        slot.unwrap_or_else(|| self.store.index.vacant(key.hash)).set(key.hash, address);
+        Ok(())
+    }
+
+    /// What a new record of `key` points back to. Nobody asks for a superseded record, so one at the front
+    /// of its chain is left out: a key written often does not grow a chain.
+    fn previous(&self, newest: Address, key: &Key<'_>, held: &Held) -> Address {
+        let raw = if newest >= self.store.log.regions.head() {
+            // SAFETY: we are pinned and just found it at or above head.
+            unsafe { self.store.log.at(newest) }
+        } else if let Some(record) = held.get(newest) {
+            record.raw()
+        } else {
+            return newest;
+        };
+        if is_of(raw, key) { raw.previous() } else { newest }
+    }
+
+    /// Promises that the following writes of this batch, `records` of them with keys and values of `bytes` in
+    /// all, do not lack space. Holds until the batch ends, is refreshed, or asks again; only in the
+    /// exclusive mode can no other worker use it up. Does not look at single values: see [`Pinned::check_value`].
+    pub fn room_for(&self, bytes: usize, records: usize) -> Result<(), NeedSpace> {
+        self.drop_promise();
+        // Slack at most doubles a value; alignment adds less than 8 bytes to each record.
+        self.promised.set(self.store.log.promise(2 * bytes + records * (HEADER + 8))?);
+        Ok(())
+    }
+
+    pub fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
+        self.store.log.check_value(key_len, bytes)
+    }
+
+    fn drop_promise(&self) {
+        let pages = self.promised.take();
+        if pages > 0 {
+            self.store.log.release_promise(pages);
+        }
+    }
+}
+
+struct Append<'a> {
+    kind: Kind,
+    tombstone: bool,
+    expire_at_ms: u64,
+    value: &'a [&'a [u8]],
+    len: usize,
+    capacity: usize,
+    access: u32,
+}
+
+#[inline]
+fn is_of(raw: Raw, key: &Key<'_>) -> bool {
+    // SAFETY: the callers are pinned or hold the record, and the latch keeps writers out.
+    raw.key_len() == key.bytes.len() && raw.space() == key.space && unsafe { raw.key() } == key.bytes
+}
+
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        self.drop_promise();
+        self.store.epochs.leave(self.worker);
+        self.pinned.set(false);
+    }
+}
+
+impl<'x> Deref for Exclusive<'x> {
+    type Target = Pinned<'x>;
+
+    fn deref(&self) -> &Pinned<'x> {
+        self.pinned
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        self.pinned.drop_promise();
+        self.pinned.store.epochs.unlock_exclusive(self.pinned.worker);
+    }
+}
+
+impl<'p> Latch<'p> {
+    #[inline]
+    fn take(word: &'p AtomicU64, write: bool, alone: bool) -> Self {
+        match (alone, write) {
+            (true, _) => latch::lock_alone(word, write),
+            (false, true) => latch::lock_exclusive(word),
+            (false, false) => latch::lock_shared(word),
+        }
+        Self { word, write, alone, not_send: PhantomData }
+    }
+}
+
+impl Drop for Latch<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match (self.alone, self.write) {
+            (true, write) => latch::unlock_alone(self.word, write),
+            (false, true) => latch::unlock_exclusive(self.word),
+            (false, false) => latch::unlock_shared(self.word),
+        }
+    }
+}

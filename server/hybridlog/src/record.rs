@@ -1,0 +1,407 @@
+//! The record's layout, in memory and on disk alike.
+//!
+//! ```text
+//!  0  u64  previous address (48) | format version (4) | kind (4) | encoding (4) | flags (4)
+//!  8  u32  crc32c, filled in when the page is sealed
+//! 12  u32  access clock: LRU seconds or LFU counter
+//! 16  u64  expiry, milliseconds since the Unix epoch; 0: none
+//! 24  u32  space: the database generation the key belongs to
+//! 28  u32  key length
+//! 32  u32  value length
+//! 36  u32  value capacity: value length and room to grow
+//! 40       key, value, slack
+//! ```
+//! Records begin at multiples of 8 and do not cross pages. The rest of a page is covered by a filler, of
+//! which only the first word exists. All numbers are little-endian on disk; so are the machines it runs on.
+
+use crate::address::{ADDRESS_BITS, ADDRESS_MASK, Address};
+use crate::sync::{AtomicU32, Ordering};
+use ferrite_telemetry::Tier;
+
+/// Bytes before the key.
+pub(crate) const HEADER: usize = 40;
+/// Records start at multiples of this.
+pub(crate) const ALIGN: usize = 8;
+/// The format this code writes.
+const VERSION: u64 = 1;
+
+const VERSION_SHIFT: u32 = ADDRESS_BITS;
+const KIND_SHIFT: u32 = VERSION_SHIFT + 4;
+const ENCODING_SHIFT: u32 = KIND_SHIFT + 4;
+const FLAGS_SHIFT: u32 = ENCODING_SHIFT + 4;
+
+/// The key is deleted.
+pub(crate) const TOMBSTONE: u64 = 1 << FLAGS_SHIFT;
+/// Nothing until the end of the page.
+pub(crate) const FILLER: u64 = 1 << (FLAGS_SHIFT + 1);
+/// The value is an extent outside of the page. Reserved: nothing writes it yet and a reader refuses it.
+pub(crate) const EXTENT: u64 = 1 << (FLAGS_SHIFT + 2);
+
+const _: () = assert!(cfg!(target_endian = "little"), "the record layout is little-endian");
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    String = 0,
+    List = 1,
+    Set = 2,
+    ZSet = 3,
+    Hash = 4,
+    Stream = 5,
+}
+
+impl Kind {
+    fn from_bits(bits: u64) -> Option<Self> {
+        Some(match bits & 0xf {
+            0 => Self::String,
+            1 => Self::List,
+            2 => Self::Set,
+            3 => Self::ZSet,
+            4 => Self::Hash,
+            5 => Self::Stream,
+            _ => return None,
+        })
+    }
+}
+
+/// A record as a reader sees it. Its slices point into the log: they are good until the guard they came
+/// from goes, and only while no write touches the same key.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'s> {
+    pub space: u32,
+    pub key: &'s [u8],
+    pub value: &'s [u8],
+    pub kind: Kind,
+    /// Milliseconds since the Unix epoch; 0: never.
+    pub expire_at_ms: u64,
+    pub tier: Tier,
+    pub address: Address,
+    /// LRU seconds or LFU bits, as the writer set them.
+    pub access: u32,
+    /// Bytes the record takes in the log.
+    pub size: usize,
+}
+
+/// What goes into a new record.
+pub(crate) struct NewRecord<'a> {
+    pub previous: Address,
+    pub space: u32,
+    pub key: &'a [u8],
+    pub kind: Kind,
+    pub tombstone: bool,
+    pub expire_at_ms: u64,
+    pub access: u32,
+    pub value: &'a [&'a [u8]],
+    pub value_len: usize,
+    pub size: usize,
+}
+
+/// Bytes a record takes.
+#[inline]
+pub(crate) fn record_size(key_len: usize, capacity: usize) -> usize {
+    (HEADER + key_len + capacity).next_multiple_of(ALIGN)
+}
+
+/// A pointer to a record in a page. Whoever makes one vouches for what the methods need: the page stays,
+/// and the latch of the record's bucket (or the exclusive mode) is held as each method says.
+#[derive(Clone, Copy)]
+pub(crate) struct Raw(*mut u8);
+
+impl Raw {
+    /// # Safety
+    /// `at` is 8-aligned and begins a record (or a filler) that stays readable for as long as this is used.
+    #[inline]
+    pub(crate) unsafe fn new(at: *mut u8) -> Self {
+        debug_assert_eq!(at as usize % ALIGN, 0);
+        Self(at)
+    }
+
+    #[inline]
+    fn u64(self, at: usize) -> u64 {
+        // SAFETY: the header is readable and `at` a multiple of 8 inside it (contract of `new`).
+        unsafe { self.0.add(at).cast::<u64>().read() }
+    }
+
+    #[inline]
+    fn u32(self, at: usize) -> u32 {
+        // SAFETY: as in `u64`, with 4.
+        unsafe { self.0.add(at).cast::<u32>().read() }
+    }
+
+    #[inline]
+    pub(crate) fn word(self) -> u64 {
+        self.u64(0)
+    }
+
+    #[inline]
+    pub(crate) fn previous(self) -> Address {
+        self.word() & ADDRESS_MASK
+    }
+
+    #[inline]
+    pub(crate) fn is_tombstone(self) -> bool {
+        self.word() & TOMBSTONE != 0
+    }
+
+    #[inline]
+    pub(crate) fn expire_at_ms(self) -> u64 {
+        self.u64(16)
+    }
+
+    #[inline]
+    pub(crate) fn space(self) -> u32 {
+        self.u32(24)
+    }
+
+    #[inline]
+    pub(crate) fn key_len(self) -> usize {
+        self.u32(28) as usize
+    }
+
+    #[inline]
+    pub(crate) fn value_len(self) -> usize {
+        self.u32(32) as usize
+    }
+
+    #[inline]
+    pub(crate) fn capacity(self) -> usize {
+        self.u32(36) as usize
+    }
+
+    #[inline]
+    pub(crate) fn size(self) -> usize {
+        record_size(self.key_len(), self.capacity())
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        Kind::from_bits(self.word() >> KIND_SHIFT).unwrap_or(Kind::String)
+    }
+
+    /// # Safety
+    /// The record stays for `'s`, and nobody writes it meanwhile.
+    #[inline]
+    pub(crate) unsafe fn key<'s>(self) -> &'s [u8] {
+        // SAFETY: the key follows the header; lifetime and absence of writers are the caller's.
+        unsafe { std::slice::from_raw_parts(self.0.add(HEADER), self.key_len()) }
+    }
+
+    /// # Safety
+    /// As [`Raw::key`].
+    #[inline]
+    pub(crate) unsafe fn value<'s>(self) -> &'s [u8] {
+        // SAFETY: the value follows the key; the rest is the caller's.
+        unsafe { std::slice::from_raw_parts(self.value_ptr(), self.value_len()) }
+    }
+
+    #[inline]
+    pub(crate) fn value_ptr(self) -> *mut u8 {
+        // SAFETY: inside the record: capacity bytes follow the key.
+        unsafe { self.0.add(HEADER + self.key_len()) }
+    }
+
+    /// The access clock is the one field that readers write, under a shared latch: hence atomic.
+    #[inline]
+    pub(crate) fn access(self) -> u32 {
+        self.access_cell().load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn access_cell<'s>(self) -> &'s AtomicU32 {
+        // SAFETY: 4-aligned, in the header, and only ever accessed as an atomic once the record is published.
+        unsafe { &*self.0.add(12).cast::<AtomicU32>() }
+    }
+
+    /// # Safety
+    /// The record lies in memory that may be written.
+    #[inline]
+    pub(crate) unsafe fn set_access(self, clock: u32) {
+        self.access_cell().store(clock, Ordering::Relaxed);
+    }
+
+    /// # Safety
+    /// As [`Raw::key`].
+    pub(crate) unsafe fn view<'s>(self, address: Address, tier: Tier) -> RecordView<'s> {
+        // SAFETY: handed on.
+        let (key, value) = unsafe { (self.key(), self.value()) };
+        RecordView {
+            space: self.space(),
+            key,
+            value,
+            kind: self.kind(),
+            expire_at_ms: self.expire_at_ms(),
+            tier,
+            address,
+            access: self.access(),
+            size: self.size(),
+        }
+    }
+
+    /// # Safety
+    /// `size` bytes from here are the caller's alone.
+    pub(crate) unsafe fn write_new(self, new: &NewRecord<'_>) {
+        let capacity = new.size - HEADER - new.key.len();
+        debug_assert!(new.size.is_multiple_of(ALIGN) && new.value_len <= capacity);
+        debug_assert!(new.previous <= ADDRESS_MASK);
+        let word = new.previous
+            | VERSION << VERSION_SHIFT
+            | (new.kind as u64) << KIND_SHIFT
+            | if new.tombstone { TOMBSTONE } else { 0 };
+        // SAFETY: the caller owns `size` bytes; header, key and parts fit as asserted above.
+        unsafe {
+            let at = self.0;
+            at.cast::<u64>().write(word);
+            at.add(8).cast::<u32>().write(0);
+            at.add(12).cast::<u32>().write(new.access);
+            at.add(16).cast::<u64>().write(new.expire_at_ms);
+            at.add(24).cast::<u32>().write(new.space);
+            at.add(28).cast::<u32>().write(new.key.len() as u32);
+            at.add(32).cast::<u32>().write(new.value_len as u32);
+            at.add(36).cast::<u32>().write(capacity as u32);
+            std::ptr::copy_nonoverlapping(new.key.as_ptr(), at.add(HEADER), new.key.len());
+            let mut to = at.add(HEADER + new.key.len());
+            for part in new.value {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len());
+                to = to.add(part.len());
+            }
+        }
+    }
+
+    /// True if `parts` can be written over the value in order: none of them is read from a place in the
+    /// value that an earlier part overwrites (a part that already is where it belongs is fine).
+    pub(crate) fn may_overwrite(self, parts: &[&[u8]]) -> bool {
+        let base = self.value_ptr() as usize;
+        let end = base + self.capacity();
+        let mut to = base;
+        parts.iter().all(|part| {
+            let from = part.as_ptr() as usize;
+            let outside = from >= end || from + part.len() <= base || part.is_empty();
+            let in_place = from == to;
+            to += part.len();
+            outside || in_place
+        })
+    }
+
+    /// # Safety
+    /// The record is mutable, its bucket latched for writing; the parts fit the capacity and
+    /// [`Raw::may_overwrite`] said yes.
+    pub(crate) unsafe fn overwrite(self, kind: Kind, expire_at_ms: u64, parts: &[&[u8]], len: usize) {
+        debug_assert!(len <= self.capacity());
+        let word = self.word() & !(TOMBSTONE | 0xff << KIND_SHIFT) | (kind as u64) << KIND_SHIFT;
+        let mut to = self.value_ptr();
+        // SAFETY: the caller's contract; `copy` allows the part that already lies where it goes.
+        unsafe {
+            for part in parts {
+                std::ptr::copy(part.as_ptr(), to, part.len());
+                to = to.add(part.len());
+            }
+            self.0.cast::<u64>().write(word);
+            self.0.add(16).cast::<u64>().write(expire_at_ms);
+            self.0.add(32).cast::<u32>().write(len as u32);
+        }
+    }
+
+    /// # Safety
+    /// The record is mutable and its bucket latched for writing.
+    pub(crate) unsafe fn set_expiry(self, expire_at_ms: u64) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.add(16).cast::<u64>().write(expire_at_ms) }
+    }
+
+    /// # Safety
+    /// As [`Raw::set_expiry`].
+    pub(crate) unsafe fn set_tombstone(self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.0.cast::<u64>().write(self.word() | TOMBSTONE);
+            self.0.add(32).cast::<u32>().write(0);
+        }
+    }
+
+    /// Covers the rest of a page.
+    ///
+    /// # Safety
+    /// The 8 bytes from here are the caller's alone.
+    pub(crate) unsafe fn write_filler(self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.cast::<u64>().write(FILLER | VERSION << VERSION_SHIFT) }
+    }
+}
+
+/// Why bytes are not the record that was looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record's checksum does not match")]
+    Checksum,
+    #[error("the record has format version {0}, this build reads {VERSION}")]
+    Version(u8),
+    #[error("the record's lengths are impossible")]
+    Lengths,
+    #[error("the record is a filler, an extent or of an unknown type")]
+    NotAValue,
+}
+
+/// Size of the record whose header `bytes` begins with, checked for plausibility only. `room` is what is
+/// left of its page.
+pub(crate) fn peek_size(bytes: &[u8], room: usize) -> Result<usize, RecordError> {
+    if bytes.len() < HEADER {
+        return Err(RecordError::Lengths);
+    }
+    let word = u64_at(bytes, 0);
+    if word >> VERSION_SHIFT & 0xf != VERSION {
+        return Err(RecordError::Version((word >> VERSION_SHIFT & 0xf) as u8));
+    }
+    if word & (FILLER | EXTENT) != 0 || Kind::from_bits(word >> KIND_SHIFT).is_none() {
+        return Err(RecordError::NotAValue);
+    }
+    let (key, value, capacity) = (u32_at(bytes, 28) as usize, u32_at(bytes, 32) as usize, u32_at(bytes, 36) as usize);
+    let size = record_size(key, capacity);
+    if value > capacity || size > room { Err(RecordError::Lengths) } else { Ok(size) }
+}
+
+/// Checks the record that `bytes` begins with against its checksum and the address it was read from.
+pub(crate) fn verify(bytes: &[u8], address: Address, room: usize) -> Result<usize, RecordError> {
+    let size = peek_size(bytes, room)?;
+    if bytes.len() < size {
+        return Err(RecordError::Lengths);
+    }
+    if checksum(bytes, address) != u32_at(bytes, 8) { Err(RecordError::Checksum) } else { Ok(size) }
+}
+
+/// Over header, key and value, not the slack, and over the address, so that a record found at the wrong
+/// place is no record.
+fn checksum(bytes: &[u8], address: Address) -> u32 {
+    let end = HEADER + u32_at(bytes, 28) as usize + u32_at(bytes, 32) as usize;
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&address.to_le_bytes()), &bytes[..8]);
+    crc32c::crc32c_append(sum, &bytes[12..end])
+}
+
+/// Fills in the checksums of a page that nobody writes any more. `page` begins at `start`; records begin
+/// at `from`.
+pub(crate) fn seal_page(page: &mut [u8], start: Address, from: usize) {
+    let mut at = from;
+    while at < page.len() {
+        if u64_at(page, at) & FILLER != 0 {
+            return;
+        }
+        let room = page.len() - at;
+        let Ok(size) = peek_size(&page[at..], room) else {
+            // Only a bug can bring us here; what follows stays unsealed, so a reader gets an error, not a wrong record.
+            debug_assert!(false, "page at {start} has no record at offset {at}");
+            return;
+        };
+        let sum = checksum(&page[at..at + size], start + at as u64);
+        page[at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
+        at += size;
+    }
+}
+
+#[inline]
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}
+
+#[inline]
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+}

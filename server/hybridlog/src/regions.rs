@@ -1,0 +1,164 @@
+//! The limits between the regions: `begin ≤ head ≤ read_only ≤ tail`.
+//!
+//! A limit only grows. Whoever moves one gets the epoch that must be safe before it acts on what was passed:
+//! a worker in an earlier batch may have seen the old limit.
+
+use crate::address::Address;
+use crate::epoch::EpochTable;
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam_utils::CachePadded;
+
+pub(crate) struct Regions {
+    /// The next record's address. Every worker moves it.
+    pub(crate) tail: CachePadded<AtomicU64>,
+    limits: CachePadded<Limits>,
+}
+
+struct Limits {
+    read_only: AtomicU64,
+    /// `read_only` as every worker has seen it: below it no record is written any more.
+    safe_read_only: AtomicU64,
+    head: AtomicU64,
+}
+
+impl Regions {
+    pub(crate) fn new(begin: Address, tail: Address) -> Self {
+        Self {
+            tail: CachePadded::new(AtomicU64::new(tail)),
+            limits: CachePadded::new(Limits {
+                read_only: AtomicU64::new(begin),
+                safe_read_only: AtomicU64::new(begin),
+                head: AtomicU64::new(begin),
+            }),
+        }
+    }
+
+    /// Records from here on are updated in place.
+    #[inline]
+    pub(crate) fn read_only(&self) -> Address {
+        self.limits.read_only.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn safe_read_only(&self) -> Address {
+        self.limits.safe_read_only.load(Ordering::Acquire)
+    }
+
+    /// Records from here on are in memory (anonymous or mapped).
+    #[inline]
+    pub(crate) fn head(&self) -> Address {
+        self.limits.head.load(Ordering::Acquire)
+    }
+
+    /// Moves `read_only` up to `to`. Returns the epoch after which nobody writes below it, if it moved.
+    pub(crate) fn shift_read_only(&self, to: Address, epochs: &EpochTable) -> Option<u64> {
+        Self::shift(&self.limits.read_only, to, epochs)
+    }
+
+    /// Call when the epoch of [`Regions::shift_read_only`] is safe.
+    pub(crate) fn read_only_is_safe(&self, to: Address) {
+        debug_assert!(to <= self.read_only());
+        self.limits.safe_read_only.fetch_max(to, Ordering::AcqRel);
+    }
+
+    /// Moves `head` up to `to`. Returns the epoch after which nobody reads below it, if it moved.
+    pub(crate) fn shift_head(&self, to: Address, epochs: &EpochTable) -> Option<u64> {
+        debug_assert!(to <= self.safe_read_only(), "a page leaves memory only after it was flushed");
+        Self::shift(&self.limits.head, to, epochs)
+    }
+
+    fn shift(limit: &AtomicU64, to: Address, epochs: &EpochTable) -> Option<u64> {
+        if limit.fetch_max(to, Ordering::SeqCst) >= to { None } else { Some(epochs.bump()) }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_page_release {
+    //! One worker uses a page as a batch does, the other thread takes it away as the flush task does. loom fails
+    //! the model if the two accesses to the page can overlap.
+    use super::*;
+    use crate::sync::AtomicBool;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+
+    const PAGE: Address = 64;
+    const NEXT: Address = 4096;
+
+    struct Model {
+        epochs: EpochTable,
+        regions: Regions,
+        page: UnsafeCell<u32>,
+        done: AtomicBool,
+    }
+
+    // SAFETY: loom checks the accesses to the page.
+    unsafe impl Sync for Model {}
+    // SAFETY: loom checks the accesses to the page.
+    unsafe impl Send for Model {}
+
+    fn new_model() -> Arc<Model> {
+        Arc::new(Model {
+            epochs: EpochTable::new(1),
+            regions: Regions::new(PAGE, NEXT),
+            page: UnsafeCell::new(0),
+            done: AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn loom_a_page_is_flushed_only_after_safe_read_only() {
+        loom::model(|| {
+            let model = new_model();
+            let worker = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    model.epochs.enter(0);
+                    if PAGE >= model.regions.read_only() {
+                        // SAFETY: an in-place update; that it is alone is what the model checks.
+                        model.page.with_mut(|page| unsafe { *page += 1 });
+                    }
+                    model.epochs.leave(0);
+                })
+            };
+            let epoch = model.regions.shift_read_only(NEXT, &model.epochs).expect("it moved");
+            let flush = model.clone();
+            model.epochs.defer(epoch, move || {
+                flush.regions.read_only_is_safe(NEXT);
+                // SAFETY: the flush reads the page; that nobody writes it is what the model checks.
+                flush.page.with(|page| unsafe { assert!(*page <= 1) });
+                flush.done.store(true, Ordering::Relaxed);
+            });
+            worker.join().unwrap();
+            assert!(model.done.load(Ordering::Relaxed), "the last to leave does what was deferred");
+            assert_eq!(model.regions.safe_read_only(), NEXT);
+        });
+    }
+
+    #[test]
+    fn loom_an_announced_epoch_keeps_a_page_from_being_freed() {
+        loom::model(|| {
+            let model = new_model();
+            model.regions.shift_read_only(NEXT, &model.epochs).expect("it moved");
+            model.regions.read_only_is_safe(NEXT);
+            let worker = {
+                let model = model.clone();
+                loom::thread::spawn(move || {
+                    model.epochs.enter(0);
+                    if PAGE >= model.regions.head() {
+                        // SAFETY: a read; that the page is not freed meanwhile is what the model checks.
+                        model.page.with(|page| unsafe { assert_eq!(*page, 0) });
+                    }
+                    model.epochs.leave(0);
+                })
+            };
+            let epoch = model.regions.shift_head(NEXT, &model.epochs).expect("it moved");
+            let release = model.clone();
+            model.epochs.defer(epoch, move || {
+                // SAFETY: this stands for freeing.
+                release.page.with_mut(|page| unsafe { *page = u32::MAX });
+                release.done.store(true, Ordering::Relaxed);
+            });
+            worker.join().unwrap();
+            assert!(model.done.load(Ordering::Relaxed));
+        });
+    }
+}

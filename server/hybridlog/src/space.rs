@@ -1,0 +1,56 @@
+//! When a write has to wait or is refused: reasons and errors.
+
+use std::io;
+
+/// Why a write cannot go ahead now. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeedReason {
+    /// No free page in memory: wait for the flush.
+    Memory,
+    /// No space reserved in the log file.
+    LogFile,
+    /// No space reserved in the append-only file.
+    AofFile,
+    /// Waiting does not help: the record (or the whole command's records) can never fit into `max` bytes.
+    ValueTooLarge { max: usize },
+}
+
+/// What a write lacks. Wait with [`crate::Store::wait_for_space`], then run the command again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedSpace {
+    pub reason: NeedReason,
+    /// What was asked for: log pages in bytes, bytes of a frame, or bytes of the value.
+    pub bytes: usize,
+}
+
+/// A value that does not fit into a page beside its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("value of {bytes} bytes exceeds storage.page_size: at most {max} bytes fit")]
+pub struct ValueTooLarge {
+    pub bytes: usize,
+    pub max: usize,
+}
+
+impl From<ValueTooLarge> for NeedSpace {
+    fn from(error: ValueTooLarge) -> Self {
+        Self { reason: NeedReason::ValueTooLarge { max: error.max }, bytes: error.bytes }
+    }
+}
+
+/// Why waiting for space failed, or the log file could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    #[error("no space left on the disk of the log file")]
+    Full,
+    #[error("writing the log file fails: {0}")]
+    Failed(io::ErrorKind),
+    #[error(transparent)]
+    ValueTooLarge(#[from] ValueTooLarge),
+}
+
+impl StorageError {
+    /// `true` for the ways a disk says that it is full.
+    pub(crate) fn is_full(error: &io::Error) -> bool {
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    }
+}

@@ -1,0 +1,224 @@
+//! The store that all workers share, and the handle each worker has on it.
+
+use crate::address::{Address, FIRST_ADDRESS};
+use crate::epoch::EpochTable;
+use crate::index::Index;
+use crate::key::{HashSeed, Key};
+use crate::log::Log;
+use crate::pinned::Pinned;
+use crate::space::{NeedReason, NeedSpace, StorageError, ValueTooLarge};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Bytes; a power of two of at least 4096. A record does not cross pages.
+    pub page_size: usize,
+    /// Pages updated in place; at least 1.
+    pub mutable_pages: usize,
+    /// Pages served from a map of the log file; may be 0.
+    pub read_only_pages: usize,
+    /// A power of two; seven keys fit in one.
+    pub index_buckets: usize,
+    pub workers: usize,
+    pub hash_seed: u64,
+}
+
+/// The engine without its device. Shared by all workers.
+pub struct Store {
+    pub(crate) index: Index,
+    pub(crate) log: Arc<Log>,
+    pub(crate) epochs: EpochTable,
+    seed: HashSeed,
+    /// Which worker ids have a handle.
+    claimed: Box<[AtomicBool]>,
+    pub(crate) counters: Counters,
+}
+
+/// What the background work counts.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) pages_flushed: AtomicU64,
+    pub(crate) flush_errors: AtomicU64,
+    pub(crate) disk_reads: AtomicU64,
+    pub(crate) checksum_errors: AtomicU64,
+}
+
+/// Sizes and positions at one moment. The limits are read one after another while they move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub begin: Address,
+    pub head: Address,
+    pub read_only: Address,
+    pub tail: Address,
+    pub epoch: u64,
+    /// Bytes of log in each tier, superseded records included.
+    pub mutable_bytes: u64,
+    pub read_only_bytes: u64,
+    pub disk_bytes: u64,
+    pub index_buckets: usize,
+    pub index_overflow_buckets: usize,
+    /// Bytes of the index; untouched buckets are counted though not resident.
+    pub index_bytes: usize,
+    /// Anonymous and mapped pages.
+    pub page_bytes: usize,
+    /// `index_bytes + page_bytes`.
+    pub memory_bytes: usize,
+    pub pages_flushed: u64,
+    pub flush_errors: u64,
+    pub disk_reads: u64,
+    pub checksum_errors: u64,
+    /// The disk of the log file was full at the last attempt to reserve space.
+    pub disk_full: bool,
+}
+
+impl Store {
+    /// # Panics
+    /// If the configuration is out of its documented ranges.
+    pub fn new(config: StoreConfig) -> Arc<Self> {
+        assert!(config.workers >= 1, "a store has at least one worker");
+        Arc::new(Self {
+            index: Index::new(config.index_buckets),
+            log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages),
+            epochs: EpochTable::new(config.workers),
+            seed: HashSeed::new(config.hash_seed),
+            claimed: (0..config.workers).map(|_| AtomicBool::new(false)).collect(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// The handle of worker `id`, of which there is one at a time.
+    ///
+    /// # Panics
+    /// If the worker has one already, or `id` is not below `StoreConfig::workers`.
+    pub fn worker(self: &Arc<Self>, id: usize) -> WorkerHandle {
+        assert!(!self.claimed[id].swap(true, Ordering::AcqRel), "worker {id} has a handle already");
+        WorkerHandle { store: self.clone(), id, pinned: Cell::new(false), access_clock: Cell::new(0) }
+    }
+
+    #[inline]
+    pub fn key<'a>(&self, space: u32, bytes: &'a [u8]) -> Key<'a> {
+        Key::new(&self.seed, space, bytes)
+    }
+
+    pub fn hash_seed(&self) -> &HashSeed {
+        &self.seed
+    }
+
+    pub fn page_size(&self) -> usize {
+        self.log.paging.size()
+    }
+
+    pub fn index_buckets(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// The largest value that fits beside a key of `key_len` bytes.
+    pub fn max_value(&self, key_len: usize) -> usize {
+        self.log.max_value(key_len)
+    }
+
+    /// An error if a value of `bytes` can never be stored beside a key of `key_len` bytes.
+    pub fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
+        self.log.check_value(key_len, bytes)
+    }
+
+    /// Waits until what `need` lacked is there; then the command is run again. Answers an error at once while
+    /// the disk is full or refuses writes, and for what waiting cannot help. `NeedReason::AofFile` is the
+    /// AOF's to wait for and is not accepted here.
+    ///
+    /// Never call it while pinned: the flush waits for the batch to end.
+    pub async fn wait_for_space(&self, need: &NeedSpace) -> Result<(), StorageError> {
+        loop {
+            let woken = self.log.space.notified();
+            let mut woken = std::pin::pin!(woken);
+            // Registered before the check: a wake between check and await is not lost.
+            woken.as_mut().enable();
+            match need.reason {
+                NeedReason::ValueTooLarge { max } => return Err(ValueTooLarge { bytes: need.bytes, max }.into()),
+                _ if self.log.has_room(need) => return Ok(()),
+                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => return Err(StorageError::Full),
+                NeedReason::Memory => {
+                    if let Some(kind) = *self.log.failing.lock() {
+                        return Err(StorageError::Failed(kind));
+                    }
+                    // Memory may be short because the page after it has no place in the file.
+                    if self.log.full.load(Ordering::Acquire) && self.log.lacks_file_space(need) {
+                        return Err(StorageError::Full);
+                    }
+                }
+                NeedReason::LogFile => {}
+                NeedReason::AofFile => {
+                    debug_assert!(false, "the AOF waits for its own space");
+                    return Ok(());
+                }
+            }
+            self.log.work.notify_one();
+            woken.await;
+        }
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let log = &self.log;
+        let (head, read_only, tail) =
+            (log.regions.head(), log.regions.read_only(), log.regions.tail.load(Ordering::Acquire));
+        let (index_bytes, page_bytes) = (self.index.bytes(), log.bytes());
+        StoreStats {
+            begin: FIRST_ADDRESS,
+            head,
+            read_only,
+            tail,
+            epoch: self.epochs.current(),
+            mutable_bytes: tail.saturating_sub(read_only),
+            read_only_bytes: read_only.saturating_sub(head),
+            disk_bytes: head - FIRST_ADDRESS,
+            index_buckets: self.index.len(),
+            index_overflow_buckets: self.index.overflow_len(),
+            index_bytes,
+            page_bytes,
+            memory_bytes: index_bytes + page_bytes,
+            pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
+            flush_errors: self.counters.flush_errors.load(Ordering::Relaxed),
+            disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),
+            checksum_errors: self.counters.checksum_errors.load(Ordering::Relaxed),
+            disk_full: log.full.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A worker's way to the store. May be moved to the worker's thread, not shared.
+pub struct WorkerHandle {
+    store: Arc<Store>,
+    id: usize,
+    pinned: Cell<bool>,
+    access_clock: Cell<u32>,
+}
+
+impl WorkerHandle {
+    /// Pins the epoch for a batch of commands. Waits, spinning, while another worker is in the exclusive mode.
+    ///
+    /// # Panics
+    /// If the worker is pinned already.
+    #[inline]
+    pub fn pin(&self) -> Pinned<'_> {
+        assert!(!self.pinned.replace(true), "worker {} is pinned already", self.id);
+        Pinned::enter(&self.store, self.id, &self.pinned, &self.access_clock)
+    }
+
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// What the access clock of records written or touched from now on shows (LRU seconds or LFU bits).
+    #[inline]
+    pub fn set_access_clock(&self, clock: u32) {
+        self.access_clock.set(clock);
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.store.claimed[self.id].store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,164 @@
+//! The engine against models, faults and other threads, on a disk in memory.
+#![allow(clippy::disallowed_methods)]
+
+mod faults;
+mod model;
+mod stress;
+mod tiers;
+mod world;
+
+use crate::{Found, Held, Kind, LogDevice, NeedSpace, Pinned, StorageError, Store, StoreConfig, WorkerHandle};
+use ferrite_telemetry::TraceBuffer;
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use world::{FakeDisk, FakeFile, FakeWorld};
+
+pub(crate) fn silent() -> TraceBuffer {
+    TraceBuffer::new(|| 0)
+}
+
+/// One worker with a store on a disk in memory, driven as a session drives it.
+pub(crate) struct Engine {
+    pub(crate) store: Arc<Store>,
+    pub(crate) world: FakeWorld,
+    pub(crate) worker: WorkerHandle,
+    pub(crate) device: LogDevice<FakeWorld>,
+    trace: RefCell<TraceBuffer>,
+}
+
+pub(crate) fn tiny(workers: usize) -> StoreConfig {
+    StoreConfig { page_size: 4096, mutable_pages: 2, read_only_pages: 2, index_buckets: 4, workers, hash_seed: 7 }
+}
+
+impl Engine {
+    pub(crate) fn new(config: StoreConfig) -> Self {
+        Self::on(config, FakeWorld::new(FakeDisk::default()))
+    }
+
+    pub(crate) fn on(config: StoreConfig, world: FakeWorld) -> Self {
+        let store = Store::new(config);
+        let file: FakeFile = world.block_on(crate::create_log(&store, &world, Path::new("log"))).unwrap();
+        world.start(crate::flush_task(store.clone(), world.clone(), file.clone()));
+        let device = LogDevice::new(store.clone(), world.clone(), file);
+        Self { worker: store.worker(0), device, store, world, trace: RefCell::new(silent()) }
+    }
+
+    /// Runs a command as the driver does: again after each disk read and each wait for space.
+    pub(crate) fn run<T>(
+        &self,
+        mut command: impl FnMut(&Pinned<'_>, &Held, &mut TraceBuffer) -> Result<T, Wait>,
+    ) -> Result<T, StorageError> {
+        let mut held = Held::default();
+        loop {
+            let pinned = self.worker.pin();
+            let wait = match command(&pinned, &held, &mut self.trace.borrow_mut()) {
+                Ok(done) => return Ok(done),
+                Err(wait) => wait,
+            };
+            drop(pinned);
+            match wait {
+                Wait::Records(addresses) => {
+                    for address in addresses {
+                        let read = self.world.block_on(self.device.read_record(address)).expect("the disk is sound");
+                        held.insert(address, read.record);
+                    }
+                }
+                Wait::Space(need) => self.world.block_on(self.store.wait_for_space(&need))?,
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.run(|pinned, held, trace| {
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, false);
+            match pinned.find(&key, held, trace) {
+                Found::Record(record) => Ok(Some(record.value.to_vec())),
+                Found::Missing => Ok(None),
+                Found::Cold(address) => Err(Wait::Records(vec![address])),
+            }
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        self.run(|pinned, held, trace| {
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, true);
+            Ok(pinned.upsert(&key, Kind::String, 0, &[value], held, trace)?)
+        })
+    }
+
+    /// The value grows by `suffix`, as APPEND does it: the old value is one of the parts.
+    pub(crate) fn append(&self, key: &[u8], suffix: &[u8]) -> Result<(), StorageError> {
+        self.run(|pinned, held, trace| {
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, true);
+            match pinned.find(&key, held, trace) {
+                Found::Cold(address) => Err(Wait::Records(vec![address])),
+                Found::Missing => Ok(pinned.upsert(&key, Kind::String, 0, &[suffix], held, trace)?),
+                Found::Record(old) => {
+                    Ok(pinned.upsert(&key, Kind::String, old.expire_at_ms, &[old.value, suffix], held, trace)?)
+                }
+            }
+        })
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<bool, StorageError> {
+        self.run(|pinned, held, trace| {
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, true);
+            match pinned.find(&key, held, trace) {
+                Found::Cold(address) => Err(Wait::Records(vec![address])),
+                _ => Ok(pinned.delete(&key, held, trace)?),
+            }
+        })
+    }
+
+    /// Sets the expiry; gives the one there was.
+    pub(crate) fn expire(&self, key: &[u8], at: u64) -> Option<u64> {
+        self.run(|pinned, held, trace| {
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, true);
+            let old = match pinned.find(&key, held, trace) {
+                Found::Cold(address) => return Err(Wait::Records(vec![address])),
+                Found::Missing => return Ok(None),
+                Found::Record(record) => record.expire_at_ms,
+            };
+            assert!(pinned.set_expiry(&key, at, held, trace)?);
+            Ok(Some(old))
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn scan(&self, buckets: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut cursor = 0;
+        loop {
+            cursor = self
+                .run(|pinned, held, _| {
+                    pinned
+                        .scan(cursor, buckets, held, &mut |record| {
+                            all.push((record.key.to_vec(), record.value.to_vec()));
+                        })
+                        .map_err(Wait::Records)
+                })
+                .unwrap();
+            if cursor == 0 {
+                return all;
+            }
+        }
+    }
+}
+
+pub(crate) enum Wait {
+    Records(Vec<u64>),
+    Space(NeedSpace),
+}
+
+impl From<NeedSpace> for Wait {
+    fn from(need: NeedSpace) -> Self {
+        Self::Space(need)
+    }
+}

@@ -1,0 +1,246 @@
+//! What each tier answers and records, and when a page may leave it.
+
+use super::{Engine, Wait, silent, tiny};
+use crate::{Found, Held, Kind, NeedReason, Store};
+use ferrite_telemetry::{Tier, TraceBuffer};
+use std::sync::atomic::Ordering;
+
+/// As many new keys, each with a page to itself; the first shares the page of what was small before it.
+fn fill(engine: &Engine, pages: usize) {
+    for n in 0..pages {
+        let name = format!("fill{}", engine.store.stats().tail);
+        engine.set(name.as_bytes(), &[n as u8; 3900]).unwrap();
+        engine.world.run();
+    }
+}
+
+fn tier_of(engine: &Engine, key: &[u8]) -> Option<Tier> {
+    let pinned = engine.worker.pin();
+    let key = pinned.key(0, key);
+    let _latch = pinned.latch(key.hash, false);
+    match pinned.find(&key, &Held::default(), &mut silent()) {
+        Found::Record(record) => Some(record.tier),
+        Found::Missing => None,
+        Found::Cold(_) => Some(Tier::Disk),
+    }
+}
+
+#[test]
+fn a_key_goes_from_mutable_to_read_only_to_disk_and_back() {
+    let engine = Engine::new(tiny(1));
+    engine.set(b"key", b"value").unwrap();
+    assert_eq!(tier_of(&engine, b"key"), Some(Tier::Mutable));
+    fill(&engine, 3);
+    assert_eq!(tier_of(&engine, b"key"), Some(Tier::ReadOnly));
+    assert_eq!(engine.get(b"key").as_deref(), Some(&b"value"[..]));
+    fill(&engine, 4);
+    assert_eq!(tier_of(&engine, b"key"), Some(Tier::Disk));
+    assert_eq!(engine.get(b"key").as_deref(), Some(&b"value"[..]));
+    engine.set(b"key", b"new").unwrap();
+    assert_eq!(tier_of(&engine, b"key"), Some(Tier::Mutable));
+    let stats = engine.store.stats();
+    assert!(stats.begin <= stats.head && stats.head <= stats.read_only && stats.read_only <= stats.tail);
+    assert!(stats.page_bytes <= 4096 * (2 + 2 + 2 + 2), "{stats:?}");
+}
+
+#[test]
+fn ten_times_more_data_than_memory_reads_back() {
+    let engine = Engine::new(tiny(1));
+    let value = |n: usize| vec![n as u8; 100 + n % 700];
+    for n in 0..600 {
+        engine.set(format!("key{n}").as_bytes(), &value(n)).unwrap();
+    }
+    assert!(engine.store.stats().disk_bytes > 10 * 4 * 4096);
+    for n in 0..600 {
+        assert_eq!(engine.get(format!("key{n}").as_bytes()), Some(value(n)), "key{n}");
+    }
+}
+
+#[test]
+fn a_mutable_value_is_updated_in_place_and_grows_into_its_slack() {
+    let engine = Engine::new(tiny(1));
+    engine.set(b"key", &[1; 100]).unwrap();
+    let tail = engine.store.stats().tail;
+    engine.set(b"key", &[2; 60]).unwrap();
+    assert_eq!(engine.expire(b"key", 99), Some(0));
+    assert_eq!(engine.store.stats().tail, tail);
+    engine.append(b"key", &[3; 60]).unwrap();
+    let grown = engine.store.stats().tail;
+    assert!(grown > tail);
+    engine.append(b"key", &[4; 40]).unwrap();
+    assert_eq!(engine.store.stats().tail, grown, "the slack took it");
+    assert_eq!(engine.get(b"key").unwrap(), [vec![2; 60], vec![3; 60], vec![4; 40]].concat());
+    assert_eq!(engine.expire(b"key", 0), Some(99));
+}
+
+#[test]
+fn spans_name_the_tiers_that_were_asked() {
+    let engine = Engine::new(tiny(1));
+    let spans = |key: &[u8]| {
+        let mut trace = TraceBuffer::new(|| 0);
+        trace.configure(Some(ferrite_telemetry::Detail::Full));
+        trace.start_batch();
+        trace.begin_command();
+        let from = trace.recorded().len();
+        engine
+            .run(|pinned, held, _| {
+                let key = pinned.key(0, key);
+                let _latch = pinned.latch(key.hash, false);
+                match pinned.find(&key, held, &mut trace) {
+                    Found::Cold(address) => Err(Wait::Records(vec![address])),
+                    _ => Ok(()),
+                }
+            })
+            .unwrap();
+        trace.recorded().split_off(from)
+    };
+    engine.set(b"cold", b"1").unwrap();
+    fill(&engine, 5);
+    engine.set(b"warm", b"22").unwrap();
+    fill(&engine, 3);
+    engine.set(b"hot", b"333").unwrap();
+    let count = |spans: &[String], part: &str| spans.iter().filter(|span| span.contains(part)).count();
+    let (missing, hot, warm, cold) = (spans(b"nothing"), spans(b"hot"), spans(b"warm"), spans(b"cold"));
+    assert_eq!((missing.len(), count(&missing, "index")), (1, 1), "{missing:?}");
+    assert_eq!((hot.len(), count(&hot, "storage.read")), (2, 1), "{hot:?}");
+    assert_eq!((warm.len(), count(&warm, "storage.read")), (3, 2), "{warm:?}");
+    assert_eq!((cold.len(), count(&cold, "storage.read")), (3, 2), "a held record adds nothing: {cold:?}");
+}
+
+#[test]
+fn a_page_is_not_flushed_while_a_batch_may_write_it() {
+    let engine = Engine::new(tiny(2));
+    let other = engine.store.worker(1);
+    engine.set(b"key", b"before").unwrap();
+    let pinned = other.pin();
+    let key = pinned.key(0, b"key");
+    fill(&engine, 3);
+    // read_only has passed the record, but worker 1 began before that.
+    let stats = engine.store.stats();
+    assert!(stats.read_only >= 4096);
+    assert_eq!(stats.pages_flushed, 0, "flushed under a batch");
+    assert_eq!(engine.world.disk.switches.writes.load(Ordering::Relaxed), 1, "the file header alone");
+    {
+        let _latch = pinned.latch(key.hash, true);
+        assert!(matches!(pinned.find(&key, &Held::default(), &mut silent()), Found::Record(_)));
+    }
+    drop(pinned);
+    engine.world.run();
+    assert!(engine.store.stats().pages_flushed > 0, "the batch's end lets it go");
+}
+
+#[test]
+fn a_page_is_not_released_while_a_batch_may_read_it() {
+    let engine = Engine::new(tiny(2));
+    let other = engine.store.worker(1);
+    engine.set(b"key", b"value").unwrap();
+    fill(&engine, 3);
+    let pinned = other.pin();
+    let key = pinned.key(0, b"key");
+    let held = Held::default();
+    let found = {
+        let _latch = pinned.latch(key.hash, false);
+        pinned.find(&key, &held, &mut silent())
+    };
+    let Found::Record(view) = found else { panic!("{found:?}") };
+    assert_eq!(view.tier, Tier::ReadOnly);
+    // As many pages as the pinned batch lets through.
+    for n in 0..40 {
+        let pin = engine.worker.pin();
+        let name = [n];
+        let key = pin.key(0, &name);
+        let latch = pin.latch(key.hash, true);
+        let done = pin.upsert(&key, Kind::String, 0, &[&[n; 3900]], &held, &mut silent());
+        drop(latch);
+        drop(pin);
+        engine.world.run();
+        if let Err(need) = done {
+            assert_eq!(need.reason, NeedReason::Memory);
+            break;
+        }
+        assert!(n < 39, "the budget stops the writer");
+    }
+    assert_eq!(view.value, b"value", "the map is still there");
+    drop(pinned);
+    engine.world.run();
+    fill(&engine, 6);
+    assert_eq!(engine.get(b"key").as_deref(), Some(&b"value"[..]));
+}
+
+#[test]
+fn a_value_larger_than_a_page_is_refused_by_name() {
+    let engine = Engine::new(tiny(1));
+    let max = engine.store.max_value(3);
+    assert!(engine.set(b"key", &vec![1; max]).is_ok());
+    let error = engine.set(b"key", &vec![1; max + 1]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("value of {} bytes exceeds storage.page_size: at most {max} bytes fit", max + 1)
+    );
+    assert_eq!(engine.get(b"key").unwrap().len(), max, "nothing changed");
+    assert!(engine.set(&[b'k'; 5000], b"").is_err(), "nor a key that is larger");
+}
+
+#[test]
+fn room_once_given_holds_for_a_whole_command() {
+    let engine = Engine::new(tiny(1));
+    let held = Held::default();
+    for turn in 0..30u8 {
+        let values: Vec<Vec<u8>> = (0..20).map(|n| vec![turn ^ n; 100 + 190 * n as usize]).collect();
+        let bytes: usize = values.iter().map(|value| value.len() + 2).sum();
+        loop {
+            let mut pinned = engine.worker.pin();
+            let exclusive = pinned.exclusive();
+            let Err(need) = exclusive.room_for(bytes, values.len()) else {
+                for (n, value) in values.iter().enumerate() {
+                    let name = [b'm', n as u8];
+                    let key = exclusive.key(0, &name);
+                    exclusive.upsert(&key, Kind::String, 0, &[value], &held, &mut silent()).expect("promised");
+                }
+                break;
+            };
+            drop(exclusive);
+            drop(pinned);
+            engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
+        }
+    }
+    for n in 0..20u8 {
+        assert_eq!(engine.get(&[b'm', n]).unwrap(), vec![29 ^ n; 100 + 190 * n as usize]);
+    }
+    let pinned = engine.worker.pin();
+    let reason = pinned.room_for(100_000_000, 1).unwrap_err().reason;
+    assert!(matches!(reason, NeedReason::ValueTooLarge { .. }), "never, so waiting is no answer");
+}
+
+#[test]
+fn a_deleted_key_stays_deleted_in_every_tier() {
+    let engine = Engine::new(tiny(1));
+    for n in 0..40u8 {
+        engine.set(&[n], &[n; 600]).unwrap();
+    }
+    for n in (0..40u8).step_by(2) {
+        assert!(engine.delete(&[n]).unwrap());
+        assert!(!engine.delete(&[n]).unwrap());
+    }
+    fill(&engine, 8);
+    for n in 0..40u8 {
+        assert_eq!(engine.get(&[n]).is_some(), n % 2 == 1, "{n}");
+    }
+}
+
+#[test]
+fn a_store_without_a_device_works_within_its_memory() {
+    let store = Store::new(crate::StoreConfig { mutable_pages: 64, ..tiny(1) });
+    let worker = store.worker(0);
+    let pinned = worker.pin();
+    let key = pinned.key(1, b"key");
+    {
+        let _latch = pinned.latch(key.hash, true);
+        pinned.upsert(&key, Kind::String, 5, &[b"va", b"lue"], &Held::default(), &mut silent()).unwrap();
+        assert!(pinned.update_in_place(&key, &mut |value| value[0] = b'V', &mut silent()));
+    }
+    let _latch = pinned.latch(key.hash, false);
+    let held = Held::default();
+    let Found::Record(record) = pinned.find(&key, &held, &mut silent()) else { panic!("it was written") };
+    assert_eq!((record.value, record.expire_at_ms, record.space), (&b"Value"[..], 5, 1));
+}

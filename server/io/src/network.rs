@@ -1,0 +1,33 @@
+//! Stream sockets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+#[allow(async_fn_in_trait)]
+pub trait Network: Clone + 'static {
+    /// A listening socket that is not yet tied to a worker: bound once, listened on by every worker.
+    type Bound: Clone + Send + 'static;
+    type Listener: Listener<Stream = Self::Stream>;
+    type Stream: Stream;
+
+    /// Binds and listens. A port in use is `ErrorKind::AddrInUse`; port 0 takes a free one.
+    fn bind(&self, address: SocketAddr) -> io::Result<Self::Bound>;
+    fn bound_address(&self, bound: &Self::Bound) -> io::Result<SocketAddr>;
+    /// Accepts connections of `bound` on this worker; workers share them.
+    fn listen(&self, bound: &Self::Bound) -> io::Result<Self::Listener>;
+    async fn connect(&self, address: SocketAddr) -> io::Result<Self::Stream>;
+}
+
+#[allow(async_fn_in_trait)]
+pub trait Listener: 'static {
+    type Stream: Stream;
+    async fn accept(&self) -> io::Result<(Self::Stream, SocketAddr)>;
+}
+
+/// A connected stream (`TCP_NODELAY` set where that means something).
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    fn peer_addr(&self) -> io::Result<SocketAddr>;
+}

@@ -1,0 +1,166 @@
+//! All databases: which generation of keys each shows, how many there are, who watches them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::scratch::{Counters, Scratch};
+use crate::watch::Registry;
+
+/// The databases, shared by all workers.
+///
+/// A database is a *space*: the generation that its keys carry in the engine. Emptying a database gives it a new
+/// space, swapping two swaps their spaces: both are done at once, whatever the number of keys. Spaces change only in the
+/// exclusive mode, so that a command sees one space from its beginning to its end.
+pub struct Databases {
+    slots: Box<[Slot]>,
+    next_space: AtomicU32,
+    pub(crate) watchers: Arc<Registry>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    expired: AtomicU64,
+    changes: AtomicU64,
+}
+
+struct Slot {
+    space: AtomicU32,
+    keys: AtomicU64,
+    expires: AtomicU64,
+}
+
+/// Counts since the start (or [`Databases::reset_figures`]), over all databases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub keyspace_hits: u64,
+    pub keyspace_misses: u64,
+    pub expired_keys: u64,
+    /// Changes since the start; never reset.
+    pub changes: u64,
+}
+
+impl Databases {
+    pub fn new(count: u32) -> Self {
+        let slot = |space| Slot { space: AtomicU32::new(space), keys: AtomicU64::new(0), expires: AtomicU64::new(0) };
+        Databases {
+            slots: (0..count).map(slot).collect(),
+            next_space: AtomicU32::new(count),
+            watchers: Arc::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of databases.
+    pub fn count(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The generation that the database shows now.
+    pub fn space(&self, db: u32) -> u32 {
+        self.slots[db as usize].space.load(Relaxed)
+    }
+
+    /// Number of keys, those that have expired unseen included, as in Redis.
+    pub fn keys(&self, db: u32) -> u64 {
+        self.slots[db as usize].keys.load(Relaxed)
+    }
+
+    /// Number of keys that have a time of expiry.
+    pub fn expires(&self, db: u32) -> u64 {
+        self.slots[db as usize].expires.load(Relaxed)
+    }
+
+    pub fn total_keys(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.keys.load(Relaxed)).sum()
+    }
+
+    pub fn figures(&self) -> Figures {
+        Figures {
+            keyspace_hits: self.hits.load(Relaxed),
+            keyspace_misses: self.misses.load(Relaxed),
+            expired_keys: self.expired.load(Relaxed),
+            changes: self.changes.load(Relaxed),
+        }
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_figures(&self) {
+        for figure in [&self.hits, &self.misses, &self.expired] {
+            figure.store(0, Relaxed);
+        }
+    }
+
+    /// Adds what a worker counted; to be called once per batch.
+    pub fn absorb(&self, scratch: &mut Scratch) {
+        let Counters { hits, misses, expired, changes } = std::mem::take(&mut scratch.counters);
+        for (figure, by) in
+            [(&self.hits, hits), (&self.misses, misses), (&self.expired, expired), (&self.changes, changes)]
+        {
+            if by != 0 {
+                figure.fetch_add(by, Relaxed);
+            }
+        }
+    }
+
+    /// Keeps the counts when a key goes from one state to another; `None` is no key, else its time of expiry.
+    pub(crate) fn count_change(&self, db: u32, before: Option<u64>, after: Option<u64>) {
+        let slot = &self.slots[db as usize];
+        match (before, after) {
+            (None, Some(_)) => _ = slot.keys.fetch_add(1, Relaxed),
+            (Some(_), None) => _ = slot.keys.fetch_sub(1, Relaxed),
+            _ => {}
+        }
+        let expires = |state: Option<u64>| state.is_some_and(|at| at != 0);
+        match (expires(before), expires(after)) {
+            (false, true) => _ = slot.expires.fetch_add(1, Relaxed),
+            (true, false) => _ = slot.expires.fetch_sub(1, Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Exclusive mode only.
+    pub(crate) fn empty(&self, db: u32) {
+        let slot = &self.slots[db as usize];
+        slot.space.store(self.next_space.fetch_add(1, Relaxed), Relaxed);
+        slot.keys.store(0, Relaxed);
+        slot.expires.store(0, Relaxed);
+    }
+
+    /// Exclusive mode only.
+    pub(crate) fn swap(&self, a: u32, b: u32) {
+        let (a, b) = (&self.slots[a as usize], &self.slots[b as usize]);
+        b.space.store(a.space.swap(b.space.load(Relaxed), Relaxed), Relaxed);
+        b.keys.store(a.keys.swap(b.keys.load(Relaxed), Relaxed), Relaxed);
+        b.expires.store(a.expires.swap(b.expires.load(Relaxed), Relaxed), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_follow_the_keys_and_their_expiry() {
+        let databases = Databases::new(2);
+        databases.count_change(0, None, Some(0));
+        databases.count_change(0, None, Some(5));
+        databases.count_change(0, Some(0), Some(9));
+        assert_eq!((databases.keys(0), databases.expires(0)), (2, 2));
+        databases.count_change(0, Some(5), None);
+        assert_eq!((databases.keys(0), databases.expires(0)), (1, 1));
+        assert_eq!(databases.keys(1), 0);
+    }
+
+    #[test]
+    fn emptying_gives_a_space_never_seen_and_swapping_swaps_it() {
+        let databases = Databases::new(2);
+        databases.count_change(1, None, Some(0));
+        databases.empty(0);
+        let fresh = databases.space(0);
+        assert!(fresh >= 2);
+        databases.swap(0, 1);
+        assert_eq!((databases.space(1), databases.space(0)), (fresh, 1));
+        assert_eq!((databases.keys(0), databases.keys(1)), (1, 0));
+    }
+}

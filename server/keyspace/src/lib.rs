@@ -1,0 +1,38 @@
+//! Databases, typed values, expiry and watchers over the engine.
+//!
+//! A [`Keyspace`] is one command's view: it is made when the command's latch (or the exclusive mode) is held, collects
+//! the effects of the command's writes and appends them to the append-only file as one frame at the end. It never
+//! waits: what it cannot do now it says with a [`Pause`], before anything has changed.
+
+mod databases;
+mod expired;
+mod replay;
+mod scan;
+mod scratch;
+mod view;
+mod watch;
+
+pub use databases::{Databases, Figures};
+pub use ferrite_hybridlog::{Kind, RecordView};
+
+pub use scratch::Scratch;
+pub use view::{Expiry, Keyspace, Lent};
+pub use watch::WatchSet;
+
+use ferrite_hybridlog::{Address, NeedSpace};
+
+/// Why a command stopped. Nothing has changed; but for [`Pause::Refused`] it is called again later.
+#[derive(Debug)]
+pub enum Pause {
+    /// A key that the command declares is on disk: fetch its record, and those of the commands behind it.
+    Keys,
+    /// Records that the command does not declare are on disk (a scan, EXEC, another database).
+    Records(Vec<Address>),
+    /// There is no room for what the command would write.
+    Space(NeedSpace),
+    /// The command cannot be done: this is the error to reply.
+    Refused(&'static str),
+}
+
+/// The key holds another type than the command works on.
+pub const WRONG_TYPE: Pause = Pause::Refused("WRONGTYPE Operation against a key holding the wrong kind of value");

@@ -1,0 +1,78 @@
+//! Applying the effects of the append-only file at start.
+
+use ferrite_hybridlog::aof::Effect;
+
+use crate::scratch::Presence;
+use crate::view::{Expiry, Keyspace};
+use crate::watch::Touch;
+use crate::{Kind, Pause};
+
+impl Keyspace<'_> {
+    /// Applies one effect; the view is one without an append-only file, in the exclusive mode.
+    ///
+    /// # Errors
+    /// A pause, after which the effect is applied again. A database beyond the configured number is refused.
+    pub fn replay(&mut self, effect: Effect<'_>) -> Result<(), Pause> {
+        debug_assert!(self.lent.aof.is_none(), "what is replayed is in the file already");
+        let result = self.apply(effect);
+        match result {
+            Ok(()) => self.commit(),
+            Err(_) => self.abandon(),
+        }
+        result
+    }
+
+    fn apply(&mut self, effect: Effect<'_>) -> Result<(), Pause> {
+        match effect {
+            Effect::Set { db, key, value, expire_at_ms } => {
+                self.turn_to(db)?;
+                let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
+                self.fetched(key)?;
+                self.put(key, Kind::String, value, expiry)
+            }
+            Effect::Delete { db, key } => {
+                self.turn_to(db)?;
+                self.fetched(key)?;
+                match self.presence(key)? {
+                    Presence::Missing => Ok(()),
+                    present => self.remove(key, present, Touch::Changed),
+                }
+            }
+            Effect::Expire { db, key, expire_at_ms } => {
+                self.turn_to(db)?;
+                self.fetched(key)?;
+                match self.presence(key)? {
+                    Presence::Missing => Ok(()),
+                    Presence::Present { .. } => self.expire(key, Some(expire_at_ms)),
+                }
+            }
+            Effect::FlushDb { db } => {
+                self.turn_to(db)?;
+                self.flush_db()
+            }
+            Effect::FlushAll => self.flush_all(),
+            Effect::SwapDb { a, b } => {
+                self.turn_to(a)?;
+                self.turn_to(b)?;
+                self.swap_db(a, b)
+            }
+        }
+    }
+
+    fn turn_to(&mut self, db: u32) -> Result<(), Pause> {
+        if db >= self.databases().count() {
+            return Err(Pause::Refused(
+                "the append-only file names a database that is not configured: raise `databases`",
+            ));
+        }
+        self.select(db);
+        Ok(())
+    }
+
+    /// Nobody prefetches for a replay, so it names the record itself.
+    fn fetched(&mut self, key: &[u8]) -> Result<(), Pause> {
+        let mut cold = Vec::new();
+        self.cold(key, &mut cold);
+        if cold.is_empty() { Ok(()) } else { Err(Pause::Records(cold)) }
+    }
+}

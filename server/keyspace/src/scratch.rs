@@ -1,0 +1,111 @@
+//! What a worker keeps from one command to the next, so that a command allocates nothing.
+
+use crate::expired::ExpiredKeys;
+
+/// Buffers and the state of the command at hand. One per worker; commands of one worker run one after the other.
+pub struct Scratch {
+    /// Encoded effects of the command at hand, until its frame is appended.
+    pub(crate) effects: Vec<u8>,
+    /// Values put together before they are written.
+    pub(crate) value: Vec<u8>,
+    /// Bytes reserved in the append-only file for the command at hand.
+    pub(crate) reserved: usize,
+    /// Room for all of the command's writes has been reserved: from here on none of them can fail.
+    pub(crate) covered: bool,
+    /// The command at hand has changed something: from here on it cannot pause.
+    pub(crate) wrote: bool,
+    /// The last key looked up by the command at hand.
+    pub(crate) last: Option<Lookup>,
+    /// Keys that reads found expired, to be deleted once the reading command is over.
+    pub(crate) expired: ExpiredKeys,
+    pub(crate) counters: Counters,
+    /// The view at hand does work that is not the command's own: its trace stays muted.
+    pub(crate) silent: bool,
+    /// Where RANDOMKEY began, while it waits for records there.
+    pub(crate) random_walk: Option<(u64, u64)>,
+    random: u64,
+}
+
+/// What is known of a key, so that a write after a read (and a read after the latch) does not hash and search again.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup {
+    /// Where the caller's key lies: arguments stay where they are during a command.
+    pub key_at: usize,
+    pub key_len: usize,
+    pub space: u32,
+    pub hash: u64,
+    pub found: Option<Presence>,
+}
+
+/// Whether a key is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Missing,
+    /// There is a record, expired or not.
+    Present {
+        expire_at_ms: u64,
+    },
+}
+
+impl Presence {
+    /// The time of expiry of a key that has not expired at `now_ms`; 0: never.
+    pub(crate) fn live(self, now_ms: u64) -> Option<u64> {
+        match self {
+            Presence::Present { expire_at_ms } if !has_expired(expire_at_ms, now_ms) => Some(expire_at_ms),
+            _ => None,
+        }
+    }
+}
+
+/// A key whose time is reached is gone at that very millisecond and after.
+pub(crate) fn has_expired(expire_at_ms: u64, now_ms: u64) -> bool {
+    expire_at_ms != 0 && expire_at_ms < now_ms
+}
+
+/// Counted per worker, added to the shared figures once per batch.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counters {
+    pub hits: u64,
+    pub misses: u64,
+    pub expired: u64,
+    pub changes: u64,
+}
+
+impl Scratch {
+    /// `seed` is for RANDOMKEY only.
+    pub fn new(seed: u64) -> Self {
+        Scratch {
+            effects: Vec::new(),
+            value: Vec::new(),
+            reserved: 0,
+            covered: false,
+            wrote: false,
+            last: None,
+            expired: ExpiredKeys::default(),
+            counters: Counters::default(),
+            silent: false,
+            random_walk: None,
+            random: seed,
+        }
+    }
+
+    /// Reads have found expired keys that are still to be deleted.
+    #[inline]
+    pub fn has_expired(&self) -> bool {
+        !self.expired.is_empty()
+    }
+
+    /// Takes the database and name of one of them, for [`crate::Keyspace::delete_expired`].
+    pub fn next_expired(&mut self) -> Option<(u32, Box<[u8]>)> {
+        self.expired.take()
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014).
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

@@ -1,0 +1,571 @@
+//! One command's view of the databases.
+
+use ferrite_hybridlog::aof::{Aof, Effect};
+use ferrite_hybridlog::{Address, Found, Held, Key, Kind, NeedSpace, Pinned, RecordView};
+use ferrite_telemetry::TraceBuffer;
+
+use crate::databases::Databases;
+use crate::scratch::{Lookup, Presence, Scratch, has_expired};
+use crate::watch::{Touch, WatchSet};
+use crate::{Pause, WRONG_TYPE};
+
+/// Bytes of one encoded effect, and of its frame, beside key and value.
+const EFFECT_OVERHEAD: usize = 64;
+
+/// What a [`Keyspace`] is made of: lent by the worker.
+pub struct Lent<'a> {
+    pub pinned: &'a Pinned<'a>,
+    pub held: &'a Held,
+    pub trace: &'a mut TraceBuffer,
+    pub databases: &'a Databases,
+    /// `None`: no append-only file.
+    pub aof: Option<&'a Aof>,
+    pub scratch: &'a mut Scratch,
+    /// Unix time of the command in milliseconds.
+    pub now_ms: u64,
+}
+
+/// One command's view. Who makes it holds the latch of the one key the command works on, or the exclusive mode.
+///
+/// Methods take the key's database from [`Keyspace::db`]. A method that pauses has changed nothing; a command that writes
+/// more than once calls [`Keyspace::reserve`] before the first write, so that none of them can pause.
+pub struct Keyspace<'a> {
+    pub(crate) lent: Lent<'a>,
+    db: u32,
+    space: u32,
+    /// CLIENT NO-TOUCH: reads leave the access clock alone.
+    pub no_touch: bool,
+}
+
+/// What becomes of a key's time of expiry when it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    Keep,
+    Never,
+    /// Milliseconds since the Unix epoch, not 0.
+    At(u64),
+}
+
+impl<'a> Keyspace<'a> {
+    /// A view for a new command on database `db`.
+    pub fn new(lent: Lent<'a>, db: u32) -> Self {
+        debug_assert!(!lent.scratch.wrote && lent.scratch.effects.is_empty(), "the command before was not finished");
+        let space = lent.databases.space(db);
+        Keyspace { lent, db, space, no_touch: false }
+    }
+
+    /// A view for work that is not a command's: nothing of it is traced. To be ended.
+    pub fn silent(lent: Lent<'a>, db: u32) -> Self {
+        lent.scratch.silent = true;
+        lent.trace.mute(true);
+        Self::new(lent, db)
+    }
+
+    /// Deletes a key whose time has come, if that is still so, and ends the view. What pauses is kept for later.
+    pub fn delete_expired(mut self, key: &[u8]) -> Result<(), Pause> {
+        let now_ms = self.lent.now_ms;
+        let result = match self.presence(key) {
+            Ok(presence @ Presence::Present { .. }) if presence.live(now_ms).is_none() => {
+                self.remove(key, presence, Touch::Expired)
+            }
+            Ok(_) => {
+                self.lent.scratch.expired.forget(self.db, key);
+                Ok(())
+            }
+            Err(pause) => Err(pause),
+        };
+        match result {
+            Ok(()) => self.commit(),
+            Err(_) => {
+                self.abandon();
+                self.lent.scratch.expired.add(self.db, key);
+            }
+        }
+        self.lent.scratch.silent = false;
+        self.lent.trace.mute(false);
+        result
+    }
+
+    /// The same command's view, lent on: for the commands of a transaction.
+    pub fn lend(&mut self) -> Keyspace<'_> {
+        let Lent { pinned, held, ref mut trace, databases, aof, ref mut scratch, now_ms } = self.lent;
+        let lent = Lent { pinned, held, trace, databases, aof, scratch, now_ms };
+        Keyspace { lent, db: self.db, space: self.space, no_touch: self.no_touch }
+    }
+
+    pub fn db(&self) -> u32 {
+        self.db
+    }
+
+    /// Turns to another database, for the keys named from here on.
+    pub fn select(&mut self, db: u32) {
+        self.db = db;
+        self.space = self.lent.databases.space(db);
+    }
+
+    pub fn databases(&self) -> &'a Databases {
+        self.lent.databases
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.lent.now_ms
+    }
+
+    pub fn trace(&mut self) -> &mut TraceBuffer {
+        self.lent.trace
+    }
+
+    /// The key's value for a reader: counted as hit or miss, its access clock set. An expired key is missing.
+    #[inline]
+    pub fn read(&mut self, key: &[u8]) -> Result<Option<RecordView<'_>>, Pause> {
+        let record = self.counted(key)?;
+        if let Some(record) = record
+            && !self.no_touch
+        {
+            self.lent.pinned.touch(record.address);
+        }
+        Ok(record)
+    }
+
+    /// As [`Keyspace::read`], without an access: for commands that ask about a key, not for its value.
+    pub fn look(&mut self, key: &[u8]) -> Result<Option<RecordView<'_>>, Pause> {
+        self.counted(key)
+    }
+
+    #[inline]
+    fn counted(&mut self, key: &[u8]) -> Result<Option<RecordView<'a>>, Pause> {
+        // Counted only once known: a pause comes back.
+        let record = self.lookup(key)?;
+        let counters = &mut self.lent.scratch.counters;
+        match record {
+            Some(_) => counters.hits += 1,
+            None => counters.misses += 1,
+        }
+        Ok(record)
+    }
+
+    /// The string's bytes for a reader.
+    pub fn read_string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Pause> {
+        string(self.read(key)?)
+    }
+
+    /// The key's value for a writer: not counted.
+    pub fn get(&mut self, key: &[u8]) -> Result<Option<RecordView<'_>>, Pause> {
+        self.lookup(key)
+    }
+
+    /// The string's bytes for a writer.
+    pub fn get_string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Pause> {
+        string(self.get(key)?)
+    }
+
+    /// Is there such a key, of whatever type? Not counted.
+    pub fn exists(&mut self, key: &[u8]) -> Result<bool, Pause> {
+        Ok(self.presence(key)?.live(self.lent.now_ms).is_some())
+    }
+
+    /// Writes a string, whatever the key held.
+    pub fn set(&mut self, key: &[u8], value: &[u8], expiry: Expiry) -> Result<(), Pause> {
+        self.put(key, Kind::String, value, expiry)
+    }
+
+    /// Writes a value, whatever the key held.
+    pub fn put(&mut self, key: &[u8], kind: Kind, value: &[u8], expiry: Expiry) -> Result<(), Pause> {
+        let before = self.presence_for_write(key)?;
+        let expire_at_ms = match expiry {
+            Expiry::Never => 0,
+            Expiry::At(at) => at,
+            Expiry::Keep => before.live(self.lent.now_ms).unwrap_or(0),
+        };
+        self.prepare(key.len() + value.len())?;
+        let target = self.key(key);
+        let Lent { pinned, held, ref mut trace, .. } = self.lent;
+        let written = pinned.upsert(&target, kind, expire_at_ms, &[value], held, trace);
+        self.written(written)?;
+        self.effect(Effect::Set { db: self.db, key, value, expire_at_ms });
+        self.changed(key, before, Some(expire_at_ms), Touch::Changed);
+        Ok(())
+    }
+
+    /// Puts `insert` into the string at `offset`, zeros before it where the string was shorter; the new length. The time
+    /// of expiry stays.
+    pub fn splice(&mut self, key: &[u8], offset: usize, insert: &[u8]) -> Result<usize, Pause> {
+        let mut value = std::mem::take(&mut self.lent.scratch.value);
+        value.clear();
+        value.extend_from_slice(self.get_string(key)?.unwrap_or_default());
+        let end = offset + insert.len();
+        if value.len() < end {
+            value.resize(end, 0);
+        }
+        value[offset..end].copy_from_slice(insert);
+        let written = self.set(key, &value, Expiry::Keep);
+        let len = value.len();
+        self.lent.scratch.value = value;
+        written.map(|()| len)
+    }
+
+    /// Copies value and time of expiry of the live key `from` to `to` in database `to_db`, over what is there.
+    pub fn copy(&mut self, from: &[u8], to_db: u32, to: &[u8]) -> Result<(), Pause> {
+        let mut value = std::mem::take(&mut self.lent.scratch.value);
+        value.clear();
+        let source = self.get(from)?.map(|record| {
+            value.extend_from_slice(record.value);
+            (record.kind, record.expire_at_ms)
+        });
+        let (kind, expire_at_ms) = source.expect("the caller has looked the key up");
+        let from_db = self.db;
+        self.select(to_db);
+        let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
+        let written = self.put(to, kind, &value, expiry);
+        self.select(from_db);
+        self.lent.scratch.value = value;
+        written
+    }
+
+    /// Deletes the key; false if there was none.
+    pub fn delete(&mut self, key: &[u8]) -> Result<bool, Pause> {
+        let before = self.presence_for_write(key)?;
+        if before.live(self.lent.now_ms).is_none() {
+            return Ok(false);
+        }
+        self.remove(key, before, Touch::Changed)?;
+        Ok(true)
+    }
+
+    /// Sets (`None`: ends) the time of expiry of a live key.
+    pub fn expire(&mut self, key: &[u8], at_ms: Option<u64>) -> Result<(), Pause> {
+        let before = self.presence_for_write(key)?;
+        debug_assert!(before.live(self.lent.now_ms).is_some());
+        let at_ms = at_ms.unwrap_or(0);
+        self.prepare(key.len())?;
+        let target = self.key(key);
+        let Lent { pinned, held, ref mut trace, .. } = self.lent;
+        let written = pinned.set_expiry(&target, at_ms, held, trace);
+        self.written(written)?;
+        self.effect(Effect::Expire { db: self.db, key, expire_at_ms: at_ms });
+        self.changed(key, before, Some(at_ms), Touch::Changed);
+        Ok(())
+    }
+
+    /// Makes sure that the writes to come, of at most `records` records with `bytes` of keys and values, cannot pause.
+    pub fn reserve(&mut self, bytes: usize, records: usize) -> Result<(), Pause> {
+        if self.lent.scratch.covered {
+            return Ok(());
+        }
+        debug_assert!(!self.lent.scratch.wrote, "reserve comes before the first write");
+        self.lent.pinned.room_for(bytes, records).map_err(Pause::Space)?;
+        self.reserve_frame(bytes + records * EFFECT_OVERHEAD)?;
+        self.lent.scratch.covered = true;
+        Ok(())
+    }
+
+    /// Refuses a value that no record can hold. Writers of several values ask before the first.
+    pub fn check_value(&self, key: &[u8], value_len: usize) -> Result<(), Pause> {
+        self.lent.pinned.check_value(key.len(), value_len).map_err(|error| Pause::Space(error.into()))
+    }
+
+    /// The longest value that a record can hold.
+    pub fn value_max(&self) -> usize {
+        match self.lent.pinned.check_value(0, u32::MAX as usize) {
+            Err(error) => error.max,
+            Ok(()) => u32::MAX as usize,
+        }
+    }
+
+    /// Empties one database. Exclusive mode only.
+    pub fn flush_db(&mut self) -> Result<(), Pause> {
+        self.prepare(0)?;
+        self.lent.scratch.wrote = true;
+        self.empty(self.db);
+        self.effect(Effect::FlushDb { db: self.db });
+        Ok(())
+    }
+
+    /// Empties all databases. Exclusive mode only.
+    pub fn flush_all(&mut self) -> Result<(), Pause> {
+        self.prepare(0)?;
+        self.lent.scratch.wrote = true;
+        for db in 0..self.lent.databases.count() {
+            self.empty(db);
+        }
+        self.effect(Effect::FlushAll);
+        Ok(())
+    }
+
+    /// Exchanges what two databases show. Exclusive mode only.
+    pub fn swap_db(&mut self, a: u32, b: u32) -> Result<(), Pause> {
+        self.prepare(0)?;
+        self.lent.scratch.wrote = true;
+        self.lent.databases.swap(a, b);
+        if !self.lent.databases.watchers.is_empty() {
+            for db in [a, b] {
+                self.touch_all(db);
+            }
+        }
+        // What waited for deletion waits under the wrong number now; the next read finds it again.
+        self.lent.scratch.expired.clear();
+        self.lent.scratch.last = None;
+        self.lent.scratch.counters.changes += 1;
+        self.select(self.db);
+        self.effect(Effect::SwapDb { a, b });
+        Ok(())
+    }
+
+    /// Number of keys, without those that reads of this command (or transaction) found expired.
+    pub fn len(&self) -> u64 {
+        let waiting = self.lent.scratch.expired.count(self.db) as u64;
+        self.lent.databases.keys(self.db).saturating_sub(waiting)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Watches the key for `set`'s connection.
+    pub fn watch(&mut self, key: &[u8], set: &mut WatchSet) -> Result<(), Pause> {
+        if !set.contains(self.db, key) {
+            let state = self.presence(key)?.live(self.lent.now_ms);
+            set.add(&self.lent.databases.watchers, self.db, key, state);
+        }
+        Ok(())
+    }
+
+    /// A number for RANDOMKEY.
+    pub fn random(&mut self) -> u64 {
+        self.lent.scratch.random()
+    }
+
+    /// Whether the command, or the transaction it is part of, has changed something already.
+    pub fn has_written(&self) -> bool {
+        self.lent.scratch.wrote
+    }
+
+    /// The length of the key's value, 0 without a live one; and whether it has to be fetched first.
+    pub fn value_len(&mut self, key: &[u8]) -> Result<usize, Address> {
+        let target = self.key(key);
+        self.mute(true);
+        let Lent { pinned, held, ref mut trace, .. } = self.lent;
+        let found = pinned.find(&target, held, trace);
+        self.mute(false);
+        match found {
+            Found::Record(record) => Ok(record.value.len()),
+            Found::Missing => Ok(0),
+            Found::Cold(address) => Err(address),
+        }
+    }
+
+    /// Adds the address that a lookup of the key waits for, if it is on disk.
+    pub fn cold(&mut self, key: &[u8], into: &mut Vec<Address>) {
+        let target = self.key(key);
+        self.mute(true);
+        let Lent { pinned, held, ref mut trace, .. } = self.lent;
+        if let Found::Cold(address) = pinned.find(&target, held, trace) {
+            into.push(address);
+        }
+        self.mute(false);
+    }
+
+    /// The bucket latch's hash of a key in this database.
+    pub fn hash(&mut self, key: &[u8]) -> u64 {
+        self.key(key).hash
+    }
+
+    /// Ends the command: its effects become one frame of the append-only file. The latch is still held.
+    pub fn commit(&mut self) {
+        if self.lent.scratch.wrote {
+            let Lent { pinned, ref mut trace, aof, ref mut scratch, .. } = self.lent;
+            // The worker announces it anew once the latch is released: before, nobody may pass us.
+            trace.epoch_advance(pinned.epoch());
+            if let Some(aof) = aof {
+                aof.append(&scratch.effects);
+                trace.aof_append(scratch.effects.len());
+            }
+        }
+        self.forget();
+    }
+
+    /// Ends a command that paused: nothing has changed.
+    pub fn abandon(&mut self) {
+        assert!(!self.lent.scratch.wrote, "a command paused after its first write");
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        let scratch = &mut *self.lent.scratch;
+        if let Some(aof) = self.lent.aof.filter(|_| scratch.reserved != 0) {
+            aof.release(scratch.reserved);
+        }
+        scratch.reserved = 0;
+        scratch.effects.clear();
+        scratch.covered = false;
+        scratch.wrote = false;
+        scratch.last = None;
+    }
+
+    /// The key with its hash, computed once.
+    pub(crate) fn key<'k>(&mut self, bytes: &'k [u8]) -> Key<'k> {
+        let (key_at, key_len, space) = (bytes.as_ptr() as usize, bytes.len(), self.space);
+        match self.lent.scratch.last {
+            Some(last) if last.key_at == key_at && last.key_len == key_len && last.space == space => {
+                Key { space, bytes, hash: last.hash }
+            }
+            _ => {
+                let key = self.lent.pinned.key(space, bytes);
+                self.lent.scratch.last = Some(Lookup { key_at, key_len, space, hash: key.hash, found: None });
+                key
+            }
+        }
+    }
+
+    /// The record of a live key. What has expired is noted for deletion.
+    #[inline]
+    fn lookup(&mut self, bytes: &[u8]) -> Result<Option<RecordView<'a>>, Pause> {
+        let key = self.key(bytes);
+        let Lent { pinned, held, ref mut trace, now_ms, .. } = self.lent;
+        match pinned.find(&key, held, trace) {
+            Found::Missing => {
+                self.remember(Presence::Missing);
+                Ok(None)
+            }
+            Found::Cold(_) => Err(Pause::Keys),
+            Found::Record(record) => {
+                self.remember(Presence::Present { expire_at_ms: record.expire_at_ms });
+                if has_expired(record.expire_at_ms, now_ms) {
+                    self.lent.scratch.expired.add(self.db, bytes);
+                    return Ok(None);
+                }
+                Ok(Some(record))
+            }
+        }
+    }
+
+    /// Whether there is a record of the key; not searched again after [`Keyspace::lookup`].
+    pub(crate) fn presence(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
+        self.key(bytes);
+        if let Some(Lookup { found: Some(presence), .. }) = self.lent.scratch.last {
+            return Ok(presence);
+        }
+        self.lookup(bytes)?;
+        let last = self.lent.scratch.last.expect("just looked up");
+        Ok(last.found.expect("just found"))
+    }
+
+    /// [`Keyspace::presence`] for a write that does not read the value: the trace shows the index alone.
+    fn presence_for_write(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
+        let key = self.key(bytes);
+        if let Some(Lookup { found: Some(presence), .. }) = self.lent.scratch.last {
+            return Ok(presence);
+        }
+        self.mute(true);
+        let presence = self.presence(bytes);
+        self.mute(false);
+        self.lent.trace.index_lookup(self.lent.pinned.bucket_of(key.hash));
+        presence
+    }
+
+    /// `mute` of the trace does not nest: in a view that is silent as a whole it stays.
+    fn mute(&mut self, on: bool) {
+        if !self.lent.scratch.silent {
+            self.lent.trace.mute(on);
+        }
+    }
+
+    fn remember(&mut self, presence: Presence) {
+        if let Some(last) = &mut self.lent.scratch.last {
+            last.found = Some(presence);
+        }
+    }
+
+    /// Deletes a record that is there, expired or not.
+    pub(crate) fn remove(&mut self, key: &[u8], before: Presence, touch: Touch) -> Result<(), Pause> {
+        self.prepare(key.len())?;
+        let target = self.key(key);
+        let Lent { pinned, held, ref mut trace, .. } = self.lent;
+        let written = pinned.delete(&target, held, trace);
+        self.written(written)?;
+        self.effect(Effect::Delete { db: self.db, key });
+        self.changed(key, before, None, touch);
+        Ok(())
+    }
+
+    /// Before a write: makes sure of its place in the append-only file.
+    fn prepare(&mut self, bytes: usize) -> Result<(), Pause> {
+        if self.lent.scratch.covered {
+            return Ok(());
+        }
+        debug_assert!(!self.lent.scratch.wrote, "a second write needs `reserve` before the first");
+        self.reserve_frame(bytes + EFFECT_OVERHEAD)
+    }
+
+    fn reserve_frame(&mut self, bytes: usize) -> Result<(), Pause> {
+        if let Some(aof) = self.lent.aof {
+            aof.reserve(bytes).map_err(Pause::Space)?;
+            self.lent.scratch.reserved += bytes;
+        }
+        Ok(())
+    }
+
+    fn written<T>(&mut self, result: Result<T, NeedSpace>) -> Result<(), Pause> {
+        result.map_err(Pause::Space)?;
+        self.lent.scratch.wrote = true;
+        Ok(())
+    }
+
+    fn effect(&mut self, effect: Effect<'_>) {
+        if self.lent.aof.is_some() {
+            effect.encode_into(&mut self.lent.scratch.effects);
+        }
+    }
+
+    fn changed(&mut self, key: &[u8], before: Presence, after: Option<u64>, touch: Touch) {
+        let before = match before {
+            Presence::Missing => None,
+            Presence::Present { expire_at_ms } => Some(expire_at_ms),
+        };
+        let databases = self.lent.databases;
+        databases.count_change(self.db, before, after);
+        self.remember(match after {
+            None => Presence::Missing,
+            Some(expire_at_ms) => Presence::Present { expire_at_ms },
+        });
+        let scratch = &mut *self.lent.scratch;
+        scratch.counters.changes += 1;
+        if before.is_some_and(|at| has_expired(at, self.lent.now_ms)) {
+            scratch.counters.expired += 1;
+        }
+        if !scratch.expired.is_empty() {
+            scratch.expired.forget(self.db, key);
+        }
+        if !databases.watchers.is_empty() {
+            databases.watchers.touch(self.db, key, touch);
+        }
+    }
+
+    fn empty(&mut self, db: u32) {
+        self.lent.scratch.counters.changes += self.lent.databases.keys(db);
+        self.lent.databases.empty(db);
+        self.lent.databases.watchers.touch_all(db, |_| false);
+        self.lent.scratch.expired.clear();
+        self.lent.scratch.last = None;
+        self.select(self.db);
+    }
+
+    fn touch_all(&mut self, db: u32) {
+        let databases = self.lent.databases;
+        let (pinned, held, space) = (self.lent.pinned, self.lent.held, databases.space(db));
+        self.mute(true);
+        databases.watchers.touch_all(db, |key| {
+            // A record on disk counts as there: a transaction fails needlessly, which it may, rather than wait here.
+            !matches!(pinned.find(&pinned.key(space, key), held, self.lent.trace), Found::Missing)
+        });
+        self.mute(false);
+    }
+}
+
+fn string(record: Option<RecordView<'_>>) -> Result<Option<&[u8]>, Pause> {
+    match record {
+        None => Ok(None),
+        Some(record) if record.kind == Kind::String => Ok(Some(record.value)),
+        Some(_) => Err(WRONG_TYPE),
+    }
+}

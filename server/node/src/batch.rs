@@ -1,0 +1,305 @@
+//! The driver of a batch: prefetch, then commit. Commands run synchronously and in order; only between two of them, or
+//! when one asks for more before it has changed anything, does the connection wait.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use ferrite_commands::call::{Env, execute, keys_of};
+use ferrite_commands::spec::flag;
+use ferrite_commands::{Admission, CommandSpec, Deferred, admit, table};
+use ferrite_hybridlog::NeedSpace;
+use ferrite_hybridlog::aof::FsyncPolicy;
+use ferrite_io::{Clock, World};
+use ferrite_keyspace::Pause;
+use ferrite_resp::{Args, Reply};
+use ferrite_telemetry::{Checkpoint, Outcome, Wait};
+
+use crate::context;
+use crate::deferred;
+use crate::host::NodeHost;
+use crate::prefetch;
+use crate::session::{Connection, OUTPUT_FLUSH_BYTES};
+
+/// Where a batch stands between two synchronous stretches.
+#[derive(Default)]
+struct Progress {
+    /// The next command.
+    at: usize,
+    /// The command at `at` was admitted and has paused.
+    paused: Option<Paused>,
+}
+
+/// A command that waits.
+struct Paused {
+    spec: &'static CommandSpec,
+    /// What its trace held before its first run.
+    checkpoint: Checkpoint,
+    /// Bytes of the wrapper before its own name, in arguments.
+    skip: usize,
+}
+
+/// Why a synchronous stretch ended.
+enum Stop {
+    Done,
+    Pause(Pause),
+    Deferred(Deferred),
+    /// Enough replies have gathered.
+    Output,
+}
+
+impl<W: World> Connection<W> {
+    /// Runs the first `count` commands and writes their replies. False: the client cannot be written to.
+    pub(crate) async fn run_batch(&mut self, count: usize) -> bool {
+        let mut progress = Progress::default();
+        loop {
+            match self.run_stretch(&mut progress, count) {
+                Stop::Done => return self.finish_batch().await,
+                Stop::Output => {
+                    if !self.flush().await {
+                        return false;
+                    }
+                }
+                Stop::Pause(pause) => self.wait(pause, &mut progress, count).await,
+                Stop::Deferred(deferred) => {
+                    // What was asked before it is answered before it: SHUTDOWN and DEBUG SLEEP may take their time.
+                    if !self.flush().await {
+                        return false;
+                    }
+                    let start = self.output.len();
+                    deferred::perform(self, deferred).await;
+                    self.finish(&mut progress, start, None);
+                }
+            }
+        }
+    }
+
+    /// Runs commands until one of them needs something that takes time. The epoch is pinned once.
+    fn run_stretch(&mut self, progress: &mut Progress, count: usize) -> Stop {
+        let worker = self.worker.clone();
+        let node = &*worker.node;
+        let clock = worker.world.clock();
+        let unix_ns = clock.unix_ns();
+        let proto_max_bulk_len = node.live.proto_max_bulk_len.load(Relaxed) as usize;
+        let host = NodeHost { node, unix_ns, monotonic_ns: self.trace.mark() };
+        let mut pinned = worker.handle.pin();
+        let mut scratch = worker.scratch.borrow_mut();
+        self.trace.pinned(pinned.epoch());
+        let stop = loop {
+            if progress.at == count || self.session.close_after_reply {
+                break Stop::Done;
+            }
+            if self.output.len() >= OUTPUT_FLUSH_BYTES {
+                break Stop::Output;
+            }
+            let Connection { commands, input, session, trace, output, held, .. } = self;
+            let pending = &commands[progress.at];
+            let all = pending.parsed.args(&input[pending.at..]);
+            let reply_start = output.len();
+            let (spec, skip) = match &progress.paused {
+                Some(paused) => {
+                    trace.select(pending.trace);
+                    trace.resume();
+                    (paused.spec, paused.skip)
+                }
+                None => {
+                    trace.select(pending.trace);
+                    let attributes = pending.parsed.attributes(&input[pending.at..]);
+                    let skip = context::resolve(all, attributes, session, trace);
+                    let args = all.from(skip);
+                    let mut reply = Reply::new(output, session.protocol);
+                    match admit(args, session, &mut reply, &host) {
+                        Admission::Run(spec) => {
+                            session.last_command = spec.name;
+                            describe(trace, spec, args);
+                            trace.dispatch();
+                            trace.execute_open();
+                            (spec, skip)
+                        }
+                        Admission::Answered => {
+                            describe_refused(trace, args);
+                            trace.dispatch();
+                            self.finish(progress, reply_start, None);
+                            continue;
+                        }
+                    }
+                }
+            };
+            let checkpoint = match &progress.paused {
+                Some(paused) => paused.checkpoint,
+                None => trace.checkpoint(),
+            };
+            let mut env = Env {
+                pinned: &mut pinned,
+                held,
+                trace,
+                databases: &node.databases,
+                aof: node.aof().map(|aof| &**aof),
+                host: &host,
+                now_ms: unix_ns / 1_000_000,
+                scratch: &mut scratch,
+                proto_max_bulk_len,
+            };
+            let reply = Reply::new(output, session.protocol);
+            match execute(spec, &mut env, all.from(skip), session, reply) {
+                Ok(()) => match session.deferred.take() {
+                    Some(deferred) => break Stop::Deferred(deferred),
+                    None => self.finish(progress, reply_start, Some(spec)),
+                },
+                Err(pause) => {
+                    output.truncate(reply_start);
+                    if let Pause::Refused(error) = pause {
+                        Reply::new(output, session.protocol).error(error);
+                        self.finish(progress, reply_start, Some(spec));
+                        continue;
+                    }
+                    progress.paused = Some(Paused { spec, checkpoint, skip });
+                    break Stop::Pause(pause);
+                }
+            }
+        };
+        node.databases.absorb(&mut scratch);
+        stop
+    }
+
+    /// The command at hand has its reply, from `reply_start` on.
+    fn finish(&mut self, progress: &mut Progress, reply_start: usize, spec: Option<&'static CommandSpec>) {
+        progress.paused = None;
+        let worker = self.worker.clone();
+        let node = &*worker.node;
+        let pending = &self.commands[progress.at];
+        progress.at += 1;
+        let (outcome, error) = outcome_of(&self.output[reply_start..]);
+        let aof = node.aof();
+        let position = aof.map_or(0, |aof| aof.position());
+        if let Some(aof) = aof
+            && position > aof.durable()
+            && aof.policy() == FsyncPolicy::Always
+        {
+            self.syncs.push(self.trace.aof_sync_open());
+        }
+        if outcome == Outcome::Err {
+            worker.stats().errors.add(1);
+            node.count_error(error);
+        }
+        let ids = self.trace.ids();
+        let execution_ns = self.trace.finish_command(outcome, error, position);
+        worker.stats().commands.add(1);
+        if let Some(spec) = spec {
+            node.telemetry.metrics.command(worker.id, spec.index(), execution_ns, outcome == Outcome::Err);
+            let duration_us = execution_ns / 1000;
+            if node.slowlog.takes(duration_us) && !spec.has(flag::SKIP_SLOWLOG) {
+                let args = pending.parsed.args(&self.input[pending.at..]);
+                let unix_s = worker.world.clock().unix_ns() / 1_000_000_000;
+                let trace_id = ids.map(|(trace, _)| trace);
+                node.slowlog.record(args, duration_us, unix_s, &self.session.addr, &self.session.name, trace_id);
+            }
+        }
+        if self.session.end_command() {
+            self.unanswered += 1;
+        } else {
+            self.output.truncate(reply_start);
+        }
+    }
+
+    /// Waits for what a command has asked for; afterwards it is run again.
+    async fn wait(&mut self, pause: Pause, progress: &mut Progress, count: usize) {
+        let checkpoint = progress.paused.as_ref().expect("a paused command").checkpoint;
+        let command = self.commands[progress.at].trace;
+        self.trace.select(command);
+        match pause {
+            Pause::Keys => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Disk);
+                if let Err(error) = prefetch::keys(self, progress.at, count).await {
+                    self.refuse(progress, &error.to_string());
+                }
+            }
+            Pause::Records(addresses) => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Disk);
+                if let Err(error) = prefetch::records(self, &addresses).await {
+                    self.refuse(progress, &error.to_string());
+                }
+            }
+            Pause::Space(need) => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Space);
+                if let Err(error) = self.wait_for_space(need).await {
+                    self.refuse(progress, &error);
+                }
+            }
+            Pause::Refused(_) => unreachable!("answered where it ran"),
+        }
+        // What was recorded while it waited stays, whatever becomes of the next run.
+        self.trace.select(command);
+        if let Some(paused) = &mut progress.paused {
+            paused.checkpoint = self.trace.checkpoint();
+        }
+    }
+
+    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), String> {
+        let node = self.worker.node.clone();
+        use ferrite_hybridlog::NeedReason;
+        match need.reason {
+            NeedReason::AofFile => {
+                let aof = node.aof().expect("a need of AOF space comes from an AOF");
+                aof.wait_for_space(need.bytes).await.map_err(|error| error.to_string())
+            }
+            NeedReason::Memory | NeedReason::LogFile | NeedReason::ValueTooLarge { .. } => {
+                node.store.wait_for_space(&need).await.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// The paused command cannot go on: it is answered with an error, having changed nothing.
+    fn refuse(&mut self, progress: &mut Progress, reason: &str) {
+        let start = self.output.len();
+        Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {reason}"));
+        let spec = progress.paused.as_ref().map(|paused| paused.spec);
+        self.trace.select(self.commands[progress.at].trace);
+        self.trace.resume();
+        self.finish(progress, start, spec);
+    }
+}
+
+fn describe(trace: &mut ferrite_telemetry::TraceBuffer, spec: &'static CommandSpec, args: Args<'_>) {
+    if trace.is_on() {
+        trace.describe(spec.trace_name(), args.len(), keys_of(spec, args).map(|at| args.get(at)));
+    }
+}
+
+/// A command that is not in the table, or that was refused: its name is the client's, so it is not taken for one.
+fn describe_refused(trace: &mut ferrite_telemetry::TraceBuffer, args: Args<'_>) {
+    if !trace.is_on() {
+        return;
+    }
+    match table::resolve(args) {
+        Some(spec) => trace.describe(spec.trace_name(), args.len(), std::iter::empty()),
+        None => trace.describe("UNKNOWN", args.len(), std::iter::empty()),
+    }
+}
+
+/// What the reply says of the command: an error with its text, a null, or success.
+fn outcome_of(reply: &[u8]) -> (Outcome, &[u8]) {
+    match reply {
+        [b'-', text @ ..] => {
+            let end = text.iter().position(|&byte| byte == b'\r').unwrap_or(text.len());
+            (Outcome::Err, &text[..end])
+        }
+        b"$-1\r\n" | b"*-1\r\n" | b"_\r\n" => (Outcome::Nil, b""),
+        _ => (Outcome::Ok, b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outcome_is_read_off_the_reply() {
+        assert_eq!(outcome_of(b"-ERR no\r\n"), (Outcome::Err, b"ERR no".as_slice()));
+        assert_eq!(outcome_of(b"$-1\r\n"), (Outcome::Nil, b"".as_slice()));
+        assert_eq!(outcome_of(b"_\r\n"), (Outcome::Nil, b"".as_slice()));
+        assert_eq!(outcome_of(b"$2\r\n-1\r\n"), (Outcome::Ok, b"".as_slice()));
+        assert_eq!(outcome_of(b""), (Outcome::Ok, b"".as_slice()));
+    }
+}

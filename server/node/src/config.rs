@@ -1,0 +1,339 @@
+//! The configuration as plain data, with its defaults. Files, flags and the environment are read by whoever
+//! builds the node; field names are the keys' names.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// All of a server's configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub storage: StorageConfig,
+    pub aof: AofConfig,
+    pub admin: AdminConfig,
+    pub telemetry: TelemetryConfig,
+    pub logging: LoggingConfig,
+}
+
+/// `[server]`: the listening sockets, the workers and Redis's own limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// TCP port; 0 takes a free one.
+    pub port: u16,
+    pub bind: Vec<IpAddr>,
+    /// Worker threads; 0 means one per core.
+    pub workers: usize,
+    pub maxclients: usize,
+    pub requirepass: Option<String>,
+    pub databases: usize,
+    /// Longest argument of a command, in bytes.
+    pub proto_max_bulk_len: u64,
+    /// Bytes of a command that one client may have pending.
+    pub query_buffer_limit: u64,
+    /// Bytes of replies that may wait for one client before it is closed; 0 means no limit.
+    pub output_buffer_limit: u64,
+    /// Seconds between TCP keep-alive probes; 0 means none.
+    pub tcp_keepalive: u64,
+    /// Seconds after which an idle client is closed; 0 means never.
+    pub timeout: u64,
+    /// Microseconds from which a command enters the slow log; -1 means none does.
+    pub slowlog_log_slower_than: i64,
+    pub slowlog_max_len: usize,
+    pub slowlog_trace_id: SlowlogTraceId,
+    pub enable_debug_command: DebugCommand,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            port: 6379,
+            bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            workers: 0,
+            maxclients: 10_000,
+            requirepass: None,
+            databases: 16,
+            proto_max_bulk_len: 512 << 20,
+            query_buffer_limit: 1 << 30,
+            output_buffer_limit: 0,
+            tcp_keepalive: 300,
+            timeout: 0,
+            slowlog_log_slower_than: 10_000,
+            slowlog_max_len: 128,
+            slowlog_trace_id: SlowlogTraceId::Auto,
+            enable_debug_command: DebugCommand::No,
+        }
+    }
+}
+
+/// `[storage]`: the HybridLog's regions and its directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StorageConfig {
+    pub dir: PathBuf,
+    /// MiB of memory for records that are updated in place.
+    pub mutable_region_size_mb: f64,
+    /// MiB of memory for records that are read from a map of the log.
+    pub read_only_region_size_mb: f64,
+    /// Bytes of a page; 0 derives it from the regions.
+    pub page_size: u64,
+    /// MiB of memory that the hash index starts with.
+    pub index_size_mb: f64,
+    pub disk_backend: DiskBackend,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("./ferrite-data"),
+            mutable_region_size_mb: 256.0,
+            read_only_region_size_mb: 128.0,
+            page_size: 0,
+            index_size_mb: 64.0,
+            disk_backend: DiskBackend::Auto,
+        }
+    }
+}
+
+/// `[aof]`: the append-only file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AofConfig {
+    pub enabled: bool,
+    pub appendfsync: AppendFsync,
+}
+
+impl Default for AofConfig {
+    fn default() -> Self {
+        Self { enabled: true, appendfsync: AppendFsync::Everysec }
+    }
+}
+
+/// `[admin]`: the HTTP listener with `/metrics` and `/healthz`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminConfig {
+    pub enabled: bool,
+    pub bind: IpAddr,
+    pub port: u16,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { enabled: true, bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9090 }
+    }
+}
+
+/// `[telemetry]`: the recorder and OTLP export.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryConfig {
+    /// Whether anything is exported. The recorder does not depend on it.
+    pub enabled: bool,
+    pub endpoint: String,
+    pub protocol: OtlpProtocol,
+    pub service_name: String,
+    pub service_version: String,
+    pub service_namespace: Option<String>,
+    /// Share of traces that is exported, from 0.0 to 1.0.
+    pub sample_rate: f64,
+    /// `OTEL_TRACES_SAMPLER` as it was written: the sampler's module judges it, as the specification says.
+    pub sampler: Option<String>,
+    /// `OTEL_TRACES_SAMPLER_ARG` as it was written.
+    pub sampler_arg: Option<String>,
+    /// Whether spans are recorded at all.
+    pub traces_enabled: bool,
+    pub metrics_enabled: bool,
+    pub logs_enabled: bool,
+    pub traces_exporter: Exporter,
+    pub metrics_exporter: Exporter,
+    pub logs_exporter: Exporter,
+    /// Seconds between two exports of the metrics.
+    pub metrics_export_interval: f64,
+    /// Spans or log records in one export at most.
+    pub batch_size: usize,
+    /// Milliseconds after which a batch that is not full is exported.
+    pub batch_timeout_ms: u64,
+    /// Spans that may wait for export; further ones are dropped and counted.
+    pub queue_size: usize,
+    pub span_detail: SpanDetail,
+    pub resource_attributes: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            endpoint: "http://localhost:4317".to_owned(),
+            protocol: OtlpProtocol::Grpc,
+            service_name: "ferrite".to_owned(),
+            service_version: env!("CARGO_PKG_VERSION").to_owned(),
+            service_namespace: None,
+            sample_rate: 1.0,
+            sampler: None,
+            sampler_arg: None,
+            traces_enabled: true,
+            metrics_enabled: true,
+            logs_enabled: true,
+            traces_exporter: Exporter::Otlp,
+            metrics_exporter: Exporter::Otlp,
+            logs_exporter: Exporter::Otlp,
+            metrics_export_interval: 60.0,
+            batch_size: 512,
+            batch_timeout_ms: 5000,
+            queue_size: 65_536,
+            span_detail: SpanDetail::Full,
+            resource_attributes: BTreeMap::new(),
+            headers: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[logging]`: what is written to standard output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoggingConfig {
+    /// A level, or directives as in `RUST_LOG`: `ferrite=debug,opentelemetry=debug`.
+    pub level: String,
+    pub format: LogFormat,
+    pub commands: LogCommands,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Json, commands: LogCommands::Off }
+    }
+}
+
+/// A value that is one of a few names.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// Every value with its name; the first name of a value is the one that is written.
+    const NAMES: &'static [(&'static str, Self)];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, value)| *value == self).expect("every value has a name").0
+    }
+
+    /// The value of that name, in any case.
+    fn of_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+}
+
+/// Declares an enumeration and the names that its values have in the configuration.
+macro_rules! choice {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal $(| $alias:literal)*,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $type {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl Choice for $type {
+            const NAMES: &'static [(&'static str, Self)] =
+                &[$(($name, Self::$variant), $(($alias, Self::$variant),)*)+];
+        }
+    };
+}
+
+choice! {
+    /// Whether SLOWLOG entries carry the trace id as a field of its own.
+    SlowlogTraceId {
+        /// In the client-name field, where the client has set no name.
+        Auto = "auto",
+        /// As a seventh field of every entry.
+        Always = "always",
+    }
+}
+
+choice! {
+    /// Who may use DEBUG.
+    DebugCommand {
+        No = "no",
+        Yes = "yes",
+        /// Connections from this host.
+        Local = "local",
+    }
+}
+
+choice! {
+    /// What serves the disk.
+    DiskBackend {
+        /// io_uring, or `io-threads` where it is forbidden.
+        Auto = "auto",
+        IoUring = "io_uring" | "io-uring",
+        IoThreads = "io-threads" | "io_threads",
+    }
+}
+
+choice! {
+    /// When the AOF is made durable.
+    AppendFsync {
+        /// Before any reply leaves that depends on it.
+        Always = "always",
+        Everysec = "everysec",
+        /// When the kernel likes.
+        No = "no",
+    }
+}
+
+choice! {
+    /// OTLP's transport.
+    OtlpProtocol {
+        Grpc = "grpc",
+        Http = "http" | "http/protobuf",
+    }
+}
+
+choice! {
+    /// Where a signal goes while telemetry is enabled.
+    Exporter {
+        Otlp = "otlp",
+        None = "none",
+    }
+}
+
+choice! {
+    /// How much of a command becomes spans.
+    SpanDetail {
+        /// The root alone.
+        Command = "command",
+        /// Parse, index, tiers, epoch and AOF too.
+        Storage = "storage",
+        Full = "full",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat {
+        Json = "json",
+        Text = "text",
+    }
+}
+
+choice! {
+    /// Which commands write a log line.
+    LogCommands {
+        Off = "off",
+        /// Those that enter the slow log.
+        Slow = "slow",
+        All = "all",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_found_by_every_name_and_written_by_its_first() {
+        assert_eq!(OtlpProtocol::of_name("http/protobuf"), Some(OtlpProtocol::Http));
+        assert_eq!(OtlpProtocol::Http.name(), "http");
+        assert_eq!(AppendFsync::of_name("EverySec"), Some(AppendFsync::Everysec));
+        assert_eq!(AppendFsync::of_name("sometimes"), None);
+    }
+
+    #[test]
+    fn the_defaults_listen_on_loopback_and_export_nothing() {
+        let config = Config::default();
+        assert!(config.server.bind.iter().all(IpAddr::is_loopback) && config.admin.bind.is_loopback());
+        assert!(!config.telemetry.enabled && config.telemetry.traces_enabled && config.aof.enabled);
+    }
+}

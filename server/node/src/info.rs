@@ -1,0 +1,108 @@
+//! The numbers behind INFO.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use ferrite_commands::server::info::{
+    ClientsInfo, CommandStat, CpuInfo, DatabaseInfo, InfoSnapshot, MemoryInfo, PersistenceInfo, ServerInfo, StatsInfo,
+};
+
+use ferrite_commands::table;
+
+use crate::host::NodeHost;
+
+/// As Redis's `latency-tracking-info-percentiles` by default.
+const LATENCY_PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
+
+pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
+    let node = host.node;
+    let process = (node.process)();
+    let totals = node.totals();
+    let figures = node.databases.figures();
+    let store = node.store.stats();
+    let commands = node
+        .telemetry
+        .metrics
+        .totals_since_reset()
+        .into_iter()
+        .map(|totals| CommandStat {
+            name: table::by_index(totals.command).name.to_owned(),
+            calls: totals.calls(),
+            usec: totals.sum_ns / 1000,
+            rejected: 0,
+            failed: totals.failed,
+            latency_us: LATENCY_PERCENTILES.map(|at| (at, totals.percentile_ns(at) as f64 / 1000.0)).to_vec(),
+        })
+        .collect();
+    InfoSnapshot {
+        server: ServerInfo {
+            ferrite_version: env!("CARGO_PKG_VERSION").to_owned(),
+            os: node.os.clone(),
+            process_id: node.process_id,
+            run_id: node.run_id.clone(),
+            tcp_port: node.port(),
+            unix_us: host.unix_ns / 1000,
+            uptime_s: host.monotonic_ns.saturating_sub(node.started_monotonic_ns) / 1_000_000_000,
+            executable: node.executable.clone(),
+            config_file: node.config_file.as_ref().map(|(path, _)| path.display().to_string()).unwrap_or_default(),
+            multiplexing_api: "epoll".to_owned(),
+            storage_io: node.disk_backend.get().copied().unwrap_or_default().to_owned(),
+            workers: node.workers(),
+            binds: node.config.server.bind.iter().map(ToString::to_string).collect(),
+        },
+        clients: ClientsInfo {
+            connected: node.clients.len() as u64,
+            max: node.live.maxclients.load(Relaxed) as u64,
+            ..ClientsInfo::default()
+        },
+        memory: MemoryInfo {
+            used: store.memory_bytes as u64,
+            rss: process.rss_bytes,
+            peak: store.memory_bytes as u64,
+            overhead: store.index_bytes as u64,
+            total_system: process.system_memory_bytes,
+            policy: "noeviction".to_owned(),
+            mutable: store.mutable_bytes,
+            read_only: store.read_only_bytes,
+            disk: store.disk_bytes,
+            index: store.index_bytes as u64,
+            ..MemoryInfo::default()
+        },
+        persistence: PersistenceInfo {
+            changes_since_save: figures.changes,
+            last_save: node.started_unix_ns / 1_000_000_000,
+            aof_enabled: node.aof().is_some(),
+            aof_last_write_ok: node.failure.get().is_none(),
+            aof_current_size: node.aof().map_or(0, |aof| aof.position()),
+            aof_buffer_length: node.aof().map_or(0, |aof| aof.position() - aof.durable()),
+            ..PersistenceInfo::default()
+        },
+        stats: StatsInfo {
+            connections_received: totals.connections,
+            commands_processed: totals.commands,
+            net_input_bytes: totals.bytes_received,
+            net_output_bytes: totals.bytes_sent,
+            rejected_connections: totals.rejected_connections,
+            expired_keys: figures.expired_keys,
+            keyspace_hits: figures.keyspace_hits,
+            keyspace_misses: figures.keyspace_misses,
+            disk_reads: totals.disk_reads,
+            total_error_replies: totals.errors,
+            reads_processed: totals.socket_reads,
+            writes_processed: totals.socket_writes,
+            ..StatsInfo::default()
+        },
+        cpu: CpuInfo { sys_s: process.cpu_system_s, user_s: process.cpu_user_s, ..CpuInfo::default() },
+        replication_id: node.replication_id.clone(),
+        commands,
+        errors: node.errors.lock().iter().map(|(prefix, count)| (prefix.clone(), *count)).collect(),
+        keyspace: (0..node.databases.count())
+            .filter(|&db| node.databases.keys(db) > 0)
+            .map(|db| DatabaseInfo {
+                db,
+                keys: node.databases.keys(db),
+                expires: node.databases.expires(db),
+                avg_ttl_ms: 0,
+            })
+            .collect(),
+    }
+}

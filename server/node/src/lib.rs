@@ -1,0 +1,34 @@
+//! Workers, sessions, admin HTTP and persistence wiring, generic over World.
+//!
+//! [`Node`] is what all workers share; [`run_worker`] is one worker's life, from the data directory to the drain. A
+//! connection is a session on one worker: it parses a batch of commands, runs them and writes their replies.
+
+mod admin;
+mod batch;
+mod clients;
+pub mod config;
+mod context;
+mod deferred;
+mod host;
+mod info;
+mod live;
+mod metrics;
+mod node;
+mod parameters;
+mod prefetch;
+mod session;
+mod signal;
+mod start;
+mod stats;
+mod worker;
+
+pub use metrics::collect;
+pub use node::{Node, ProcessFigures, RenderConfig, Setup};
+pub use start::{Start, StartError, run_worker};
+
+use ferrite_io::{Clock, World};
+
+/// After a failed accept (no more file descriptors, say) the next one would fail at once too.
+async fn pause_after_failed_accept<W: World>(world: &W) {
+    world.clock().sleep(std::time::Duration::from_millis(100)).await;
+}

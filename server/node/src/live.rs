@@ -1,0 +1,53 @@
+//! The settings that CONFIG SET changes while the server runs; the rest of the configuration stays as it was read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::config::{Config, SlowlogTraceId};
+
+pub struct Live {
+    pub maxclients: AtomicUsize,
+    /// Bytes.
+    pub proto_max_bulk_len: AtomicU64,
+    /// Bytes.
+    pub query_buffer_limit: AtomicU64,
+    /// Bytes; 0 for none.
+    pub output_buffer_limit: AtomicU64,
+    /// Seconds; 0 for never.
+    pub timeout_s: AtomicU64,
+    pub slowlog_trace_id_always: AtomicBool,
+    /// `None`: no password is required.
+    pub requirepass: Mutex<Option<Vec<u8>>>,
+}
+
+impl Live {
+    pub fn new(config: &Config) -> Live {
+        let server = &config.server;
+        Live {
+            maxclients: AtomicUsize::new(server.maxclients),
+            proto_max_bulk_len: AtomicU64::new(server.proto_max_bulk_len),
+            query_buffer_limit: AtomicU64::new(server.query_buffer_limit),
+            output_buffer_limit: AtomicU64::new(server.output_buffer_limit),
+            timeout_s: AtomicU64::new(server.timeout),
+            slowlog_trace_id_always: AtomicBool::new(server.slowlog_trace_id == SlowlogTraceId::Always),
+            requirepass: Mutex::new(server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes)),
+        }
+    }
+
+    /// `config` with what has been changed since.
+    pub fn applied_to(&self, mut config: Config) -> Config {
+        let server = &mut config.server;
+        server.maxclients = self.maxclients.load(Ordering::Relaxed);
+        server.proto_max_bulk_len = self.proto_max_bulk_len.load(Ordering::Relaxed);
+        server.query_buffer_limit = self.query_buffer_limit.load(Ordering::Relaxed);
+        server.output_buffer_limit = self.output_buffer_limit.load(Ordering::Relaxed);
+        server.timeout = self.timeout_s.load(Ordering::Relaxed);
+        server.slowlog_trace_id = match self.slowlog_trace_id_always.load(Ordering::Relaxed) {
+            true => SlowlogTraceId::Always,
+            false => SlowlogTraceId::Auto,
+        };
+        server.requirepass = self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());
+        config
+    }
+}

@@ -1,0 +1,70 @@
+//! All metrics of a node at one moment, for `/metrics` and for OTLP alike.
+
+use ferrite_otlp::{Point, Series, Value};
+use ferrite_telemetry::schema::{DropReason, Metric};
+use ferrite_telemetry::Tier;
+
+use crate::node::Node;
+use crate::stats::Totals;
+
+/// Reads everything. Counters are the totals since the start: CONFIG RESETSTAT does not touch them.
+pub fn collect(node: &Node) -> Vec<Series> {
+    let store = node.store.stats();
+    let totals = Totals::of(node.stats.iter());
+    let figures = node.databases.figures();
+    let queue = node.telemetry.queue.counts();
+    let (mut created, mut sampled, mut over_span_limit, mut over_batch_limit) = (0, 0, 0, 0);
+    for (_, counters) in node.recorders.lock().iter() {
+        created += counters.created();
+        sampled += counters.sampled();
+        over_span_limit += counters.over_span_limit();
+        over_batch_limit += counters.over_batch_limit();
+    }
+    let labelled = |metric: Metric, points: &[(&str, u64)]| Series {
+        metric,
+        points: points
+            .iter()
+            .map(|(label, value)| Point { label: Some((*label).to_owned()), value: Value::Integer(*value) })
+            .collect(),
+    };
+    let keys = (0..node.databases.count())
+        .map(|db| (db.to_string(), node.databases.keys(db)))
+        .filter(|(db, keys)| *keys > 0 || db == "0")
+        .map(|(db, keys)| Point { label: Some(db), value: Value::Integer(keys) })
+        .collect();
+    let [commands, durations] =
+        node.telemetry.metrics.command_series(|command| ferrite_commands::table::trace_name(command).to_owned());
+    vec![
+        commands,
+        durations,
+        Series::single(Metric::MEMORY_USED, store.memory_bytes as u64),
+        Series::single(Metric::CONNECTIONS_ACTIVE, node.clients.len() as u64),
+        Series::single(Metric::CONNECTIONS_TOTAL, totals.connections),
+        labelled(
+            Metric::HYBRIDLOG_TIER_SIZE,
+            &[
+                (Tier::Mutable.as_str(), store.mutable_bytes),
+                (Tier::ReadOnly.as_str(), store.read_only_bytes),
+                (Tier::Disk.as_str(), store.disk_bytes),
+            ],
+        ),
+        Series { metric: Metric::KEYS_TOTAL, points: keys },
+        Series::single(Metric::KEYS_EXPIRED_TOTAL, figures.expired_keys),
+        Series::single(Metric::NETWORK_BYTES_RECEIVED, totals.bytes_received),
+        Series::single(Metric::NETWORK_BYTES_SENT, totals.bytes_sent),
+        Series::single(Metric::EPOCH_CURRENT, store.epoch),
+        Series::single(Metric::SPANS_CREATED, created),
+        Series::single(Metric::SPANS_SAMPLED, sampled),
+        Series::single(Metric::SPANS_EXPORTED, queue.exported),
+        labelled(
+            Metric::SPANS_DROPPED,
+            &[
+                (DropReason::QueueFull.as_str(), queue.dropped_queue_full),
+                (DropReason::ExportFailed.as_str(), queue.dropped_export_failed),
+                (DropReason::SpanLimit.as_str(), over_span_limit),
+                (DropReason::BatchLimit.as_str(), over_batch_limit),
+            ],
+        ),
+        Series::single(Metric::QUEUE_DEPTH, queue.depth),
+    ]
+}

@@ -1,0 +1,226 @@
+//! CONFIG GET and CONFIG SET: Redis's parameter names over Ferrite's configuration. Only what the server honours is
+//! listed, and a few fixed answers that clients ask for.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering::Relaxed;
+
+use ferrite_commands::ConfigSetError;
+use ferrite_commands::glob;
+use ferrite_hybridlog::aof::FsyncPolicy;
+
+use crate::config::{Choice, SlowlogTraceId};
+use crate::node::Node;
+
+type Set = fn(&Node, &str) -> Result<(), String>;
+
+/// One parameter: its value as Redis would print it and, if it may change at run time, how.
+struct Parameter {
+    name: &'static str,
+    get: fn(&Node) -> String,
+    set: Option<Set>,
+}
+
+const fn fixed(name: &'static str, get: fn(&Node) -> String) -> Parameter {
+    Parameter { name, get, set: None }
+}
+
+const fn live(name: &'static str, get: fn(&Node) -> String, set: Set) -> Parameter {
+    Parameter { name, get, set: Some(set) }
+}
+
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+/// In the order of their names.
+static PARAMETERS: &[Parameter] = &[
+    fixed("appenddirname", |_| "appendonlydir".to_owned()),
+    live("appendfsync", |node| policy_name(node).to_owned(), |node, value| {
+        let policy = match value.to_ascii_lowercase().as_str() {
+            "always" => FsyncPolicy::Always,
+            "everysec" => FsyncPolicy::EverySec,
+            "no" => FsyncPolicy::No,
+            _ => return Err("argument(s) must be one of the following: everysec, always, no".to_owned()),
+        };
+        node.set_fsync_policy(policy);
+        Ok(())
+    }),
+    fixed("appendonly", |node| yes_no(node.config.aof.enabled)),
+    fixed("bind", |node| node.config.server.bind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+    live(
+        "client-query-buffer-limit",
+        |node| node.live.query_buffer_limit.load(Relaxed).to_string(),
+        // Redis's own lower bound: a command's name must fit.
+        |node, value| {
+            node.live.query_buffer_limit.store(memory(value, 1 << 20, i64::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
+    fixed("databases", |node| node.config.server.databases.to_string()),
+    fixed("dir", |node| node.config.storage.dir.display().to_string()),
+    fixed("enable-debug-command", |node| node.config.server.enable_debug_command.name().to_owned()),
+    fixed("io-threads", |node| node.workers().to_string()),
+    live(
+        "maxclients",
+        |node| node.live.maxclients.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.maxclients.store(number(value, 1, u64::from(u32::MAX))? as usize, Relaxed);
+            Ok(())
+        },
+    ),
+    fixed("maxmemory", |_| "0".to_owned()),
+    fixed("maxmemory-policy", |_| "noeviction".to_owned()),
+    fixed("port", |node| node.port().to_string()),
+    live(
+        "proto-max-bulk-len",
+        |node| node.live.proto_max_bulk_len.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.proto_max_bulk_len.store(memory(value, 1 << 20, i64::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "requirepass",
+        |node| String::from_utf8_lossy(node.live.requirepass.lock().as_deref().unwrap_or_default()).into_owned(),
+        |node, value| {
+            *node.live.requirepass.lock() = (!value.is_empty()).then(|| value.as_bytes().to_vec());
+            Ok(())
+        },
+    ),
+    // Redis's snapshots do not exist here; redis-benchmark and others ask all the same.
+    fixed("save", |_| String::new()),
+    live(
+        "slowlog-log-slower-than",
+        |node| node.slowlog.slower_than_us().to_string(),
+        |node, value| {
+            let us = value.parse::<i64>().ok().filter(|&us| us >= -1);
+            node.slowlog.set_slower_than_us(us.ok_or("argument must be between -1 and 9223372036854775807 inclusive")?);
+            Ok(())
+        },
+    ),
+    live(
+        "slowlog-max-len",
+        |node| node.slowlog.max_len().to_string(),
+        |node, value| {
+            node.slowlog.set_max_len(number(value, 0, i64::MAX as u64)? as usize);
+            Ok(())
+        },
+    ),
+    live(
+        "slowlog-trace-id",
+        |node| {
+            let always = node.live.slowlog_trace_id_always.load(Relaxed);
+            if always { SlowlogTraceId::Always } else { SlowlogTraceId::Auto }.name().to_owned()
+        },
+        |node, value| {
+            let choice = SlowlogTraceId::of_name(value)
+                .ok_or("argument(s) must be one of the following: auto, always")?;
+            node.live.slowlog_trace_id_always.store(choice == SlowlogTraceId::Always, Relaxed);
+            Ok(())
+        },
+    ),
+    fixed("tcp-keepalive", |node| node.config.server.tcp_keepalive.to_string()),
+    live(
+        "timeout",
+        |node| node.live.timeout_s.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.timeout_s.store(number(value, 0, i32::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
+];
+
+fn policy_name(node: &Node) -> &'static str {
+    match node.fsync_policy() {
+        FsyncPolicy::Always => "always",
+        FsyncPolicy::EverySec => "everysec",
+        FsyncPolicy::No => "no",
+    }
+}
+
+fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {
+    let parsed: u64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+    within(parsed, min, max)
+}
+
+/// A number of bytes with Redis's units: `k`, `kb`, `m`, `mb`, `g`, `gb`.
+fn memory(value: &str, min: u64, max: u64) -> Result<u64, String> {
+    let text = value.to_ascii_lowercase();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let unit = match &text[digits..] {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1_000_000,
+        "mb" => 1 << 20,
+        "g" => 1_000_000_000,
+        "gb" => 1 << 30,
+        _ => return Err("argument must be a memory value".to_owned()),
+    };
+    let bytes = text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    within(bytes.ok_or_else(|| "argument must be a memory value".to_owned())?, min, max)
+}
+
+fn within(value: u64, min: u64, max: u64) -> Result<u64, String> {
+    if (min..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(format!("argument must be between {min} and {max} inclusive"))
+    }
+}
+
+/// All parameters whose name matches the glob.
+pub fn get(node: &Node, pattern: &[u8]) -> Vec<(Cow<'static, str>, Cow<'static, str>)> {
+    PARAMETERS
+        .iter()
+        .filter(|parameter| glob::matches(pattern, parameter.name.as_bytes(), true))
+        .map(|parameter| (parameter.name.into(), (parameter.get)(node).into()))
+        .collect()
+}
+
+/// Sets all or none: what was set before a refusal is set back.
+pub fn set(node: &Node, wanted: &[(&[u8], &[u8])]) -> Result<(), ConfigSetError> {
+    let mut changes: Vec<(&Parameter, Set, String)> = Vec::with_capacity(wanted.len());
+    for (name, value) in wanted {
+        let shown = || String::from_utf8_lossy(name).into_owned();
+        let parameter = PARAMETERS
+            .iter()
+            .find(|parameter| parameter.name.as_bytes().eq_ignore_ascii_case(name))
+            .ok_or_else(|| ConfigSetError::Unknown(shown()))?;
+        if changes.iter().any(|(earlier, ..)| earlier.name == parameter.name) {
+            return Err(ConfigSetError::Duplicate(shown()));
+        }
+        let set = parameter.set.ok_or_else(|| ConfigSetError::Immutable(shown()))?;
+        changes.push((parameter, set, String::from_utf8_lossy(value).into_owned()));
+    }
+    let before: Vec<String> = changes.iter().map(|(parameter, ..)| (parameter.get)(node)).collect();
+    for (at, (parameter, set, value)) in changes.iter().enumerate() {
+        if let Err(reason) = set(node, value) {
+            for ((_, set, _), value) in changes[..at].iter().zip(&before) {
+                set(node, value).expect("a value that was in force is accepted");
+            }
+            return Err(ConfigSetError::Refused { name: parameter.name.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_values_have_redis_units() {
+        assert_eq!(memory("1mb", 0, u64::MAX), Ok(1 << 20));
+        assert_eq!(memory("2K", 0, u64::MAX), Ok(2000));
+        assert_eq!(memory("7", 0, u64::MAX), Ok(7));
+        assert!(memory("mb", 0, u64::MAX).is_err());
+        assert!(memory("18446744073709551615gb", 0, u64::MAX).is_err());
+        assert!(memory("5", 6, 9).is_err());
+    }
+
+    #[test]
+    fn names_are_in_order_and_unique() {
+        assert!(PARAMETERS.windows(2).all(|pair| pair[0].name < pair[1].name));
+    }
+}

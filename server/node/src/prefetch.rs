@@ -1,0 +1,129 @@
+//! Reads from disk for commands that wait: all of a batch's cold keys at once, so that their I/O overlaps.
+
+use ferrite_commands::call::keys_of;
+use ferrite_commands::{otel, table};
+use ferrite_hybridlog::{Address, Found, ReadError};
+use ferrite_io::World;
+use ferrite_telemetry::{DiskSlot, Tier};
+use futures_util::future::join_all;
+
+use crate::session::Connection;
+
+/// A key of a waiting command whose record is on disk.
+pub(crate) struct ColdKey {
+    /// Index in the batch.
+    command: usize,
+    hash: u64,
+    address: Address,
+    slot: DiskSlot,
+    /// An earlier read of the same key met an older neighbour: its span goes on.
+    again: bool,
+}
+
+/// The disk spans of the batch at hand, by command and key hash.
+pub(crate) type DiskSlots = Vec<(usize, u64, DiskSlot)>;
+
+/// Fetches the records that the keys of commands `from..count` lead to. What a read finds is at times not yet the key's
+/// own record but a neighbour in its chain: the command is then called again, pauses again, and the chain is followed
+/// one step further.
+pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Result<(), ReadError> {
+    let cold = find_cold(connection, from, count);
+    let worker = connection.worker.clone();
+    let results = join_all(cold.iter().map(|key| worker.device.read_record(key.address))).await;
+    let mut failed = None;
+    for (key, result) in cold.iter().zip(results) {
+        match result {
+            Ok(read) => {
+                let submitted_ns = if key.again { 0 } else { read.submitted_ns };
+                let bytes = Some(read.record.value_len());
+                connection.trace.disk_read_close(key.slot, submitted_ns, read.completed_ns, bytes, read.id.0);
+                connection.held.insert(key.address, read.record);
+                worker.stats().disk_reads.add(1);
+            }
+            Err(error) => {
+                connection.trace.disk_read_close(key.slot, 0, worker.now_ns(), None, 0);
+                // Only the paused command answers for its own keys; a later one will meet the error itself.
+                if key.command == from {
+                    failed = Some(error);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Looks up the keys of commands `from..count`, in order, and records for each cold one what was asked before the disk
+/// is. Keys in memory are left to their command.
+fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Vec<ColdKey> {
+    let Connection { worker, commands, input, session, trace, held, disk_slots, .. } = connection;
+    let space = worker.node.databases.space(session.db);
+    let pinned = worker.handle.pin();
+    let epoch = pinned.epoch();
+    trace.pinned(epoch);
+    let mut cold = Vec::new();
+    for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
+        let all = pending.parsed.args(&input[pending.at..]);
+        let skip = otel::unwrap(all).map_or(0, |wrapped| wrapped.skip);
+        let args = all.from(skip);
+        let Some(spec) = table::resolve(args) else { continue };
+        if !spec.arity_allows(args.len()) {
+            continue;
+        }
+        trace.select(pending.trace);
+        for at in keys_of(spec, args) {
+            let key = pinned.key(space, args.get(at));
+            trace.mute(true);
+            let latch = pinned.latch(key.hash, false);
+            let found = match pinned.find(&key, held, trace) {
+                Found::Cold(address) => Some(address),
+                Found::Record(_) | Found::Missing => None,
+            };
+            drop(latch);
+            trace.mute(false);
+            let Some(address) = found else { continue };
+            let known = disk_slots.iter().find(|(owner, hash, _)| (*owner, *hash) == (command, key.hash));
+            let slot = match known {
+                Some((_, _, slot)) => *slot,
+                None => {
+                    trace.index_lookup(pinned.bucket_of(key.hash));
+                    trace.storage_read(Tier::Mutable, false, 0);
+                    trace.storage_read(Tier::ReadOnly, false, 0);
+                    trace.epoch_protect(epoch);
+                    trace.disk_read_open()
+                }
+            };
+            if cold.iter().any(|other: &ColdKey| (other.command, other.hash) == (command, key.hash)) {
+                continue;
+            }
+            cold.push(ColdKey { command, hash: key.hash, address, slot, again: known.is_some() });
+            if known.is_none() {
+                disk_slots.push((command, key.hash, slot));
+            }
+        }
+    }
+    cold
+}
+
+/// Fetches records that a scan has met, or EXEC's queued commands.
+pub(crate) async fn records<W: World>(connection: &mut Connection<W>, addresses: &[Address]) -> Result<(), ReadError> {
+    let worker = connection.worker.clone();
+    let slot = connection.trace.disk_read_open();
+    let results = join_all(addresses.iter().map(|&address| worker.device.read_record(address))).await;
+    let (mut first, mut last, mut id, mut bytes) = (u64::MAX, 0, 0, 0);
+    let mut failed = None;
+    for (&address, result) in addresses.iter().zip(results) {
+        match result {
+            Ok(read) => {
+                first = first.min(read.submitted_ns);
+                last = last.max(read.completed_ns);
+                id = id.max(read.id.0);
+                bytes += read.record.value_len();
+                connection.held.insert(address, read.record);
+                worker.stats().disk_reads.add(1);
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    connection.trace.disk_read_close(slot, first.min(last), last, Some(bytes), id);
+    failed.map_or(Ok(()), Err)
+}

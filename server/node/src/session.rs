@@ -1,0 +1,344 @@
+//! One connection: bytes in, batches of commands, bytes out, in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+
+use bytes::{Buf, BytesMut};
+use ferrite_commands::Session;
+use ferrite_hybridlog::Held;
+use ferrite_io::{Clock, Network, Stream, World};
+use ferrite_resp::{Limits, Parsed, Parser, ProtocolError, Reply};
+use ferrite_telemetry::{SyncSlot, TraceBuffer};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::clients::{Client, Labels};
+use crate::prefetch::DiskSlots;
+use crate::worker::Worker;
+
+/// Room for one read of a connection.
+const READ_BYTES: usize = 16 * 1024;
+/// Commands of one batch: what is beyond waits for the next one, after this one's replies have left.
+pub(crate) const BATCH_COMMANDS_MAX: usize = 1024;
+/// Replies are written once this many bytes have gathered, even within a batch: a reader that is slower than its
+/// commands holds back its own connection, not the server's memory.
+pub(crate) const OUTPUT_FLUSH_BYTES: usize = 1 << 20;
+/// Buffers that have grown beyond this are given back once they are empty.
+const RETAINED_BYTES_MAX: usize = 64 * 1024;
+
+/// A parsed command of the batch at hand.
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// Where it starts in the input.
+    pub at: usize,
+    pub parsed: Parsed,
+    /// Its index in the trace buffer.
+    pub trace: usize,
+}
+
+/// One connection's state.
+pub(crate) struct Connection<W: World> {
+    pub worker: Rc<Worker<W>>,
+    pub stream: <W::Network as Network>::Stream,
+    pub client: Arc<Client>,
+    pub session: Session,
+    parser: Parser,
+    pub input: BytesMut,
+    /// The batch; its buffers are reused.
+    pub commands: Vec<Pending>,
+    pub output: Vec<u8>,
+    pub trace: TraceBuffer,
+    pub held: Held,
+    pub disk_slots: DiskSlots,
+    /// Waits for the AOF that the batch's commands have recorded.
+    pub syncs: Vec<SyncSlot>,
+    /// Commands whose replies are in `output`.
+    pub unanswered: usize,
+    /// Kill finds this task.
+    registered: bool,
+}
+
+/// Why reading ended.
+enum End {
+    /// The client closed, or the connection broke.
+    Closed,
+    Killed,
+    Shutdown,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve<W: World>(
+    worker: Rc<Worker<W>>,
+    mut stream: <W::Network as Network>::Stream,
+    peer: SocketAddr,
+) {
+    let node = worker.node.clone();
+    let clock = worker.world.clock().clone();
+    let local = stream.local_addr().unwrap_or(peer);
+    let id = node.clients.next_id();
+    let client = Arc::new(Client::new(id, peer, local, clock.unix_ns() / 1_000_000, clock.monotonic_ns()));
+    if !node.clients.try_insert(client.clone(), node.live.maxclients.load(Relaxed)) {
+        worker.stats().rejected_connections.add(1);
+        // The client may be gone already; it is refused either way.
+        let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+        return;
+    }
+    let open = node.live.requirepass.lock().is_none();
+    let mut trace = worker.recorder.borrow_mut().buffer();
+    trace.connection(id, Some(peer));
+    let mut connection = Connection {
+        session: Session::new(id, peer.to_string(), local.to_string(), open),
+        worker,
+        stream,
+        client,
+        parser: Parser::default(),
+        input: BytesMut::new(),
+        commands: Vec::new(),
+        output: Vec::new(),
+        trace,
+        held: Held::default(),
+        disk_slots: DiskSlots::new(),
+        syncs: Vec::new(),
+        unanswered: 0,
+        registered: false,
+    };
+    connection.run().await;
+    connection.session.discard_transaction();
+    node.clients.remove(id);
+}
+
+impl<W: World> Connection<W> {
+    async fn run(&mut self) {
+        loop {
+            match self.read().await {
+                Ok(()) => {}
+                Err(End::Closed | End::Killed | End::Shutdown) => return,
+            }
+            if !self.work().await {
+                // What the last replies were must still reach the client.
+                let _ = self.stream.shutdown().await;
+                return;
+            }
+        }
+    }
+
+    /// Works through all complete commands of the input. False: the connection ends.
+    async fn work(&mut self) -> bool {
+        loop {
+            let (count, consumed, broken) = self.parse_batch();
+            if count > 0 && (!self.run_batch(count).await || self.session.close_after_reply) {
+                return false;
+            }
+            self.input.advance(consumed);
+            if let Some(error) = broken {
+                tracing::debug!(client = self.client.id, %error, "a connection is closed");
+                Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {error}"));
+                self.node_error();
+                // Closing either way.
+                let _ = self.flush().await;
+                return false;
+            }
+            self.end_batch();
+            if consumed == 0 {
+                return self.input.len() as u64 <= self.worker.node.live.query_buffer_limit.load(Relaxed)
+                    || self.refuse_long_input();
+            }
+        }
+    }
+
+    fn node_error(&self) {
+        self.worker.stats().errors.add(1);
+        self.worker.node.count_error(b"ERR");
+    }
+
+    fn refuse_long_input(&self) -> bool {
+        tracing::warn!(
+            client = self.client.id,
+            bytes = self.input.len(),
+            "a client exceeded client-query-buffer-limit and is closed"
+        );
+        false
+    }
+
+    /// Finds the complete commands of the input: how many, how many bytes they take, and what stopped the parser.
+    fn parse_batch(&mut self) -> (usize, usize, Option<ProtocolError>) {
+        let limits = Limits {
+            max_bulk_len: self.worker.node.live.proto_max_bulk_len.load(Relaxed) as usize,
+            authenticated: self.session.authenticated,
+            ..Limits::default()
+        };
+        let (mut count, mut at) = (0, 0);
+        self.trace.start_batch();
+        while count < BATCH_COMMANDS_MAX && at < self.input.len() {
+            if self.commands.len() == count {
+                self.commands.push(Pending::default());
+            }
+            let pending = &mut self.commands[count];
+            match self.parser.parse(&self.input[at..], &limits, &mut pending.parsed) {
+                Ok(true) => {
+                    pending.at = at;
+                    at += pending.parsed.consumed;
+                    if !pending.parsed.args.is_empty() {
+                        pending.trace = self.trace.begin_command();
+                        self.trace.parse();
+                        count += 1;
+                    }
+                    if !self.session.authenticated {
+                        // AUTH changes the limits for what follows.
+                        break;
+                    }
+                }
+                Ok(false) => break,
+                Err(error) => return (count, at, Some(error)),
+            }
+        }
+        (count, at, None)
+    }
+
+    /// Reads once; more than nothing, or the end.
+    async fn read(&mut self) -> Result<(), End> {
+        self.input.reserve(READ_BYTES);
+        let Connection { stream, input, client, registered, worker, .. } = self;
+        let shutdown = &worker.node.shutdown;
+        let read = std::future::poll_fn(|context| {
+            if !*registered {
+                client.register(context.waker());
+                *registered = true;
+            }
+            if client.is_killed() {
+                return Poll::Ready(Err(if shutdown.is_raised() { End::Shutdown } else { End::Killed }));
+            }
+            match pin!(stream.read_buf(input)).poll(context) {
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Closed)),
+                Poll::Ready(Ok(bytes)) => Poll::Ready(Ok(bytes)),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let bytes = read.await?;
+        let stats = self.worker.stats();
+        stats.bytes_received.add(bytes as u64);
+        stats.socket_reads.add(1);
+        Ok(())
+    }
+
+    /// Between two batches: what is kept small is given back.
+    fn end_batch(&mut self) {
+        self.held.clear();
+        self.disk_slots.clear();
+        self.client.query_buffer.store(self.input.len() as u64, Relaxed);
+        self.client.last_active_ns.store(self.trace.mark().max(self.client.last_active_ns.load(Relaxed)), Relaxed);
+        if self.input.is_empty() && self.input.capacity() > RETAINED_BYTES_MAX {
+            self.input = BytesMut::new();
+        }
+        if self.output.capacity() > RETAINED_BYTES_MAX {
+            self.output = Vec::new();
+        }
+        self.publish_labels();
+    }
+
+    /// Brings CLIENT LIST up to date, if something that it shows has changed.
+    fn publish_labels(&self) {
+        let session = &self.session;
+        let mut labels = self.client.labels.lock();
+        labels.database = session.db;
+        labels.resp = if session.protocol == ferrite_resp::Protocol::Resp3 { 3 } else { 2 };
+        labels.last_command = session.last_command;
+        labels.multi = session.multi.as_ref().map_or(-1, |queue| queue.commands.len() as i64);
+        labels.watching = session.watched.len();
+        labels.no_evict = session.no_evict;
+        labels.no_touch = session.no_touch;
+        let Labels { name, lib_name, lib_ver, .. } = &mut *labels;
+        for (shown, own) in [(name, &session.name), (lib_name, &session.lib_name), (lib_ver, &session.lib_ver)] {
+            if shown != own {
+                shown.clone_from(own);
+            }
+        }
+    }
+
+    /// The end of a batch: writes what is left and hands the batch's spans to the recorder.
+    pub(crate) async fn finish_batch(&mut self) -> bool {
+        let alive = self.flush().await;
+        let queue = &self.worker.node.telemetry.queue;
+        self.worker.recorder.borrow_mut().commit(&mut self.trace, |trace| queue.push(trace));
+        alive
+    }
+
+    /// Writes the gathered replies once they may leave; the root spans of their commands end. False: the client cannot
+    /// be written to.
+    pub(crate) async fn flush(&mut self) -> bool {
+        self.await_durable().await;
+        let mut alive = true;
+        if !self.output.is_empty() {
+            self.trace.write_begin();
+            alive = self.write_while_reading().await.is_ok();
+            let stats = self.worker.stats();
+            stats.bytes_sent.add(self.output.len() as u64);
+            stats.socket_writes.add(1);
+            self.output.clear();
+        }
+        self.unanswered = 0;
+        self.trace.net_write();
+        alive
+    }
+
+    /// Writes the replies. A client may send a whole pipeline before it reads: while its replies find no room in the
+    /// socket, what it sends is taken in, up to the query buffer's limit, or both sides would wait for ever.
+    async fn write_while_reading(&mut self) -> std::io::Result<()> {
+        let Connection { stream, input, output, worker, client, .. } = self;
+        let input_max = worker.node.live.query_buffer_limit.load(Relaxed) as usize;
+        let mut written = 0;
+        std::future::poll_fn(|context| {
+            while written < output.len() {
+                match Pin::new(&mut *stream).poll_write(context, &output[written..]) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(bytes)) => written += bytes,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => {
+                        if client.is_killed() {
+                            return Poll::Ready(Err(std::io::ErrorKind::ConnectionAborted.into()));
+                        }
+                        if input.len() >= input_max {
+                            return Poll::Pending;
+                        }
+                        input.reserve(READ_BYTES);
+                        match pin!(stream.read_buf(input)).poll(context) {
+                            // The end of its input, or an error: the write itself will tell.
+                            Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => return Poll::Pending,
+                            Poll::Ready(Ok(_)) => {}
+                        }
+                    }
+                }
+            }
+            Pin::new(&mut *stream).poll_flush(context)
+        })
+        .await
+    }
+
+    /// Under `always` no reply leaves, a read's included, before the AOF is durable to where it was executed: what a
+    /// client has seen, no crash takes back.
+    async fn await_durable(&mut self) {
+        let Some(aof) = self.worker.node.aof() else { return };
+        if aof.policy() != ferrite_hybridlog::aof::FsyncPolicy::Always {
+            self.syncs.clear();
+            return;
+        }
+        let position = aof.position();
+        if aof.durable() < position
+            && let Err(error) = aof.wait_durable(position).await
+        {
+            self.output.clear();
+            for _ in 0..self.unanswered {
+                Reply::new(&mut self.output, self.session.protocol)
+                    .error(format!("MISCONF Errors writing to the AOF file: {error}"));
+            }
+        }
+        let now = self.worker.now_ns();
+        for slot in self.syncs.drain(..) {
+            self.trace.aof_sync_close(slot, now);
+        }
+    }
+}

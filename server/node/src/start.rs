@@ -1,0 +1,358 @@
+//! From a configuration to a serving node, and back: sockets, data directory, replay, workers, drain.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrite_hybridlog::aof::{Effect, aof_task};
+use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, open_data_dir};
+use ferrite_hybridlog::{
+    Address, Held, LogDevice, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
+};
+use ferrite_io::{Clock, Disk, Entropy, Network, OpenMode, World};
+use ferrite_keyspace::{Keyspace, Lent, Pause, Scratch};
+use ferrite_telemetry::{RING_BYTES_DEFAULT, Recorder, RecorderConfig, Sampler, TraceBuffer};
+use futures_util::future::select;
+use parking_lot::Mutex;
+
+use crate::admin;
+use crate::metrics;
+use crate::node::{Node, fsync_policy};
+use crate::signal::Signal;
+use crate::worker::Worker;
+
+/// The log device's file in the data directory.
+const LOG_FILE: &str = "hybrid.log";
+/// How long a stop waits for the connections to finish what they are doing.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_CHECK: Duration = Duration::from_millis(5);
+
+/// Why a node cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {error} (set another with --{option})")]
+    Bind { address: SocketAddr, option: &'static str, error: std::io::Error },
+    #[error(transparent)]
+    DataDirectory(#[from] OpenError),
+    #[error("{}: {error}", path.display())]
+    Log { path: PathBuf, error: StorageError },
+    #[error("{}: {error}", path.display())]
+    Open { path: PathBuf, error: std::io::Error },
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Why the replay of the append-only file stops.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("{0}")]
+    Open(std::io::Error),
+    #[error("{0}")]
+    Refused(&'static str),
+}
+
+/// The sockets that the workers share.
+#[derive(Clone)]
+struct Sockets<B> {
+    clients: Vec<B>,
+    admin: Option<B>,
+}
+
+/// What the workers of one node share while they start. `B` is the World's bound socket.
+pub struct Start<B> {
+    pub node: Arc<Node>,
+    sockets: Mutex<Option<Sockets<B>>>,
+    ready: Signal,
+}
+
+impl<B: Clone + Send> Start<B> {
+    pub fn new(node: Arc<Node>) -> Arc<Self> {
+        Arc::new(Self { node, sockets: Mutex::new(None), ready: Signal::default() })
+    }
+
+    /// Completes once the node accepts connections.
+    pub async fn ready(&self) {
+        self.ready.wait().await;
+    }
+}
+
+/// Runs worker `id` on its thread until the node is shut down. The first one opens the data directory; the others wait
+/// for it.
+pub async fn run_worker<W: World>(
+    start: Arc<Start<<W::Network as Network>::Bound>>,
+    world: W,
+    id: usize,
+) -> Result<(), StartError> {
+    let node = start.node.clone();
+    let result = match id {
+        0 => run_first(&start, &world).await,
+        _ => run_other(&start, &world, id).await,
+    };
+    // Whatever ended this worker ends the others.
+    node.shutdown.raise();
+    result?;
+    match node.failure.get() {
+        Some(reason) => Err(StartError::Failed(reason.clone())),
+        None => Ok(()),
+    }
+}
+
+async fn run_first<W: World>(
+    start: &Start<<W::Network as Network>::Bound>,
+    world: &W,
+) -> Result<(), StartError> {
+    let node = &start.node;
+    let _ = node.disk_backend.set(world.disk().backend());
+    // A busy port is found out before the data is read.
+    let sockets = bind(node, world)?;
+    let (mut directory, handle) = open(node, world).await?;
+    if let Some(admin) = &sockets.admin {
+        let node = node.clone();
+        let metrics = Arc::new(move || ferrite_otlp::render(&metrics::collect(&node)));
+        world.spawn(admin::serve(world.clone(), admin.clone(), metrics));
+    }
+    *start.sockets.lock() = Some(sockets.clone());
+    let worker = worker(node, world, 0, handle).await?;
+    worker.start(listen(world, &sockets)?);
+    start.ready.raise();
+    tracing::info!(
+        port = node.port(),
+        workers = node.workers(),
+        disk = world.disk().backend(),
+        "Ready to accept connections"
+    );
+    node.shutdown.wait().await;
+    drain(node, world).await;
+    if let Some(aof) = node.aof() {
+        match aof.close().await {
+            Ok(()) => directory.note_durable(aof.durable()).await?,
+            Err(error) => return Err(StartError::Failed(error.to_string())),
+        }
+    }
+    tracing::info!("Bye");
+    Ok(())
+}
+
+async fn run_other<W: World>(
+    start: &Start<<W::Network as Network>::Bound>,
+    world: &W,
+    id: usize,
+) -> Result<(), StartError> {
+    let node = &start.node;
+    select(pin!(start.ready()), pin!(node.shutdown.wait())).await;
+    let Some(sockets) = start.sockets.lock().clone() else {
+        // The first worker did not get so far; it says why.
+        return Ok(());
+    };
+    let handle = node.store.worker(id);
+    let worker = worker(node, world, id, handle).await?;
+    worker.start(listen(world, &sockets)?);
+    node.shutdown.wait().await;
+    drain(node, world).await;
+    Ok(())
+}
+
+/// No new commands: idle connections end at once, busy ones after their batch.
+async fn drain<W: World>(node: &Node, world: &W) {
+    let clock = world.clock();
+    let until = clock.monotonic_ns() + DRAIN_MAX.as_nanos() as u64;
+    while !node.clients.is_empty() && clock.monotonic_ns() < until {
+        node.clients.snapshot().iter().for_each(|client| client.kill());
+        clock.sleep(DRAIN_CHECK).await;
+    }
+}
+
+fn bind<W: World>(node: &Node, world: &W) -> Result<Sockets<<W::Network as Network>::Bound>, StartError> {
+    let network = world.network();
+    let bind = |address: SocketAddr, option| {
+        network.bind(address).map_err(|error| StartError::Bind { address, option, error })
+    };
+    let server = &node.config.server;
+    let mut clients = Vec::new();
+    for &ip in &server.bind {
+        // With port 0 all addresses get the port that the first one got.
+        let bound = bind(SocketAddr::new(ip, node.port()), "port")?;
+        if let Ok(address) = network.bound_address(&bound) {
+            node.set_port(address.port());
+        }
+        clients.push(bound);
+    }
+    let admin = &node.config.admin;
+    let admin = match admin.enabled {
+        true => Some(bind(SocketAddr::new(admin.bind, admin.port), "admin-port")?),
+        false => None,
+    };
+    Ok(Sockets { clients, admin })
+}
+
+fn listen<W: World>(
+    world: &W,
+    sockets: &Sockets<<W::Network as Network>::Bound>,
+) -> Result<Vec<<W::Network as Network>::Listener>, StartError> {
+    let network = world.network();
+    sockets
+        .clients
+        .iter()
+        .map(|bound| network.listen(bound).map_err(|error| StartError::Failed(format!("cannot listen: {error}"))))
+        .collect()
+}
+
+fn log_path(node: &Node) -> PathBuf {
+    node.config.storage.dir.join(LOG_FILE)
+}
+
+async fn worker<W: World>(
+    node: &Arc<Node>,
+    world: &W,
+    id: usize,
+    handle: WorkerHandle,
+) -> Result<Rc<Worker<W>>, StartError> {
+    let path = log_path(node);
+    let file = world.disk().open(&path, OpenMode::Device).await.map_err(|error| StartError::Open { path, error })?;
+    let telemetry = &node.config.telemetry;
+    let (sampler, warnings) = Sampler::from_settings(
+        Some(telemetry.sample_rate),
+        telemetry.sampler.as_deref(),
+        telemetry.sampler_arg.as_deref(),
+    );
+    if id == 0 {
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+    let recorder = Recorder::new(
+        W::Clock::monotonic_source(),
+        &RecorderConfig {
+            detail: node.span_detail(),
+            ring_bytes: RING_BYTES_DEFAULT,
+            sampler,
+            export: telemetry.enabled && telemetry.traces_exporter == crate::config::Exporter::Otlp,
+            seed: world.entropy().next_u64(),
+        },
+    );
+    node.recorders.lock().push((recorder.ring(), recorder.counters()));
+    Ok(Rc::new(Worker {
+        id,
+        node: node.clone(),
+        world: world.clone(),
+        device: LogDevice::new(node.store.clone(), world.clone(), file),
+        handle,
+        recorder: RefCell::new(recorder),
+        scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
+    }))
+}
+
+/// Opens the data directory, replays the append-only file and starts what writes on. The log device's file is made anew:
+/// recovery reads the append-only file.
+async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, WorkerHandle), StartError> {
+    let config = DataDirConfig {
+        aof: node.config.aof.enabled,
+        policy: fsync_policy(node.config.aof.appendfsync),
+        ..DataDirConfig::new(&node.config.storage.dir)
+    };
+    let mut replay = Replay {
+        node: node.clone(),
+        world: world.clone(),
+        handle: node.store.worker(0),
+        device: None,
+        held: Held::default(),
+        scratch: Scratch::new(0),
+        trace: TraceBuffer::new(W::Clock::monotonic_source()),
+    };
+    replay.trace.configure(None);
+    let recovered = open_data_dir(world, &config, async |effect| replay.apply(effect).await).await?;
+    if recovered.summary.frames > 0 {
+        tracing::info!(
+            frames = recovered.summary.frames,
+            bytes = recovered.summary.position,
+            keys = node.databases.total_keys(),
+            "the append-only file was replayed"
+        );
+    }
+    // Nothing was replayed: the log is still to be made.
+    replay.device().await.map_err(|error| StartError::Failed(error.to_string()))?;
+    if let Some((aof, file)) = recovered.aof {
+        node.set_aof(aof.clone());
+        world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+        let node = node.clone();
+        world.spawn(async move {
+            let error = aof.failed().await;
+            node.fail(error.to_string());
+        });
+    }
+    Ok((recovered.dir, replay.handle))
+}
+
+/// Applies effects to the empty store.
+struct Replay<W: World> {
+    node: Arc<Node>,
+    world: W,
+    handle: WorkerHandle,
+    /// Made with the log at the first effect: only once the directory is locked may its log be made anew.
+    device: Option<LogDevice<W>>,
+    held: Held,
+    scratch: Scratch,
+    trace: TraceBuffer,
+}
+
+impl<W: World> Replay<W> {
+    async fn device(&mut self) -> Result<&LogDevice<W>, ReplayError> {
+        if self.device.is_none() {
+            let (store, path) = (&self.node.store, log_path(&self.node));
+            let file = create_log(store, &self.world, &path).await?;
+            self.world.spawn(flush_task(store.clone(), self.world.clone(), file));
+            let file = self.world.disk().open(&path, OpenMode::Device).await.map_err(ReplayError::Open)?;
+            self.device = Some(LogDevice::new(store.clone(), self.world.clone(), file));
+        }
+        Ok(self.device.as_ref().expect("just made"))
+    }
+
+    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
+        self.device().await?;
+        let result = loop {
+            match self.try_apply(effect) {
+                Ok(()) => break Ok(()),
+                Err(Pause::Keys) => unreachable!("a replay names the records itself"),
+                Err(Pause::Records(addresses)) => self.fetch(&addresses).await?,
+                Err(Pause::Space(need)) => self.wait_for_space(need).await?,
+                Err(Pause::Refused(reason)) => break Err(ReplayError::Refused(reason)),
+            }
+        };
+        self.held.clear();
+        self.node.databases.absorb(&mut self.scratch);
+        result
+    }
+
+    fn try_apply(&mut self, effect: Effect<'_>) -> Result<(), Pause> {
+        let mut pinned = self.handle.pin();
+        let exclusive = pinned.exclusive();
+        let lent = Lent {
+            pinned: &exclusive,
+            held: &self.held,
+            trace: &mut self.trace,
+            databases: &self.node.databases,
+            aof: None,
+            scratch: &mut self.scratch,
+            now_ms: 0,
+        };
+        Keyspace::new(lent, 0).replay(effect)
+    }
+
+    async fn fetch(&mut self, addresses: &[Address]) -> Result<(), ReplayError> {
+        for &address in addresses {
+            let read = self.device().await?.read_record(address).await?;
+            self.held.insert(address, read.record);
+        }
+        Ok(())
+    }
+
+    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), ReplayError> {
+        Ok(self.node.store.wait_for_space(&need).await?)
+    }
+}

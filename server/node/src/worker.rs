@@ -1,0 +1,87 @@
+//! One worker: its part of the store, its recorder, its connections.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ferrite_hybridlog::{LogDevice, WorkerHandle};
+use ferrite_io::{Clock, Listener, Network, World};
+use ferrite_keyspace::Scratch;
+use ferrite_telemetry::Recorder;
+
+use crate::node::Node;
+use crate::session;
+use crate::stats::WorkerStats;
+
+/// One worker's state; on its thread only.
+pub(crate) struct Worker<W: World> {
+    pub id: usize,
+    pub node: Arc<Node>,
+    pub world: W,
+    pub handle: WorkerHandle,
+    pub device: LogDevice<W>,
+    pub recorder: RefCell<Recorder>,
+    pub scratch: RefCell<Scratch>,
+}
+
+impl<W: World> Worker<W> {
+    pub fn stats(&self) -> &WorkerStats {
+        &self.node.stats[self.id]
+    }
+
+    pub fn now_ns(&self) -> u64 {
+        self.world.clock().monotonic_ns()
+    }
+
+    /// Starts the worker's tasks: housekeeping, and one accept loop a listening socket.
+    pub fn start(self: Rc<Self>, listeners: Vec<<W::Network as Network>::Listener>) {
+        for listener in listeners {
+            self.world.spawn(accept(self.clone(), listener));
+        }
+        let world = self.world.clone();
+        world.spawn(keep_house(self));
+    }
+}
+
+async fn accept<W: World>(worker: Rc<Worker<W>>, listener: <W::Network as Network>::Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                worker.stats().connections.add(1);
+                worker.world.spawn(session::serve(worker.clone(), stream, peer));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                crate::pause_after_failed_accept(&worker.world).await;
+            }
+        }
+        if worker.node.shutdown.is_raised() {
+            return;
+        }
+    }
+}
+
+/// How often a worker looks at its clocks and for idle clients.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Follows the wall clock, which may be set, and ends the connections that have been idle for longer than `timeout`
+/// (the first worker does that for all).
+async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
+    loop {
+        let clock = worker.world.clock();
+        worker.recorder.borrow_mut().set_wall_clock(clock.monotonic_ns(), clock.unix_ns());
+        clock.sleep(HOUSEKEEPING).await;
+        let timeout_s = worker.node.live.timeout_s.load(Relaxed);
+        if timeout_s == 0 || worker.id != 0 {
+            continue;
+        }
+        let now_ns = worker.now_ns();
+        for client in worker.node.clients.snapshot() {
+            if now_ns.saturating_sub(client.last_active_ns.load(Relaxed)) > timeout_s * 1_000_000_000 {
+                client.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Export over OTLP: World tasks that take what the workers left and send it to a backend. No command waits for them.
+
+mod convert;
+mod metrics;
+mod outage;
+mod settings;
+#[cfg(test)]
+mod testing;
+mod traces;
+
+pub use metrics::{GrpcMetricExporter, MetricExportCounts, MetricExporter, export_metrics};
+pub use settings::{ExportError, ExportSettings, Protocol};
+pub use traces::{export_traces, grpc_span_exporter};
+
+use std::time::Duration;
+
+/// How long a shutdown may wait for a backend; what is not sent by then is dropped and counted.
+pub const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// Who made the spans and metrics.
+const SCOPE_NAME: &str = "ferrite";
+const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");

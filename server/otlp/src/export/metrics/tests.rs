@@ -1,0 +1,124 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric};
+
+use super::*;
+use crate::Metrics;
+use crate::export::testing::{Backend, TestClock, paused, real, settings, wait_until};
+
+fn collected() -> Vec<Series> {
+    let metrics = Metrics::new(1, 1);
+    metrics.command(0, 0, 1_500, false);
+    metrics.command(0, 0, 60_000_000_000, false);
+    let mut series: Vec<Series> = metrics.command_series(|_| "GET".to_owned()).into();
+    series.push(Series::single(Metric::MEMORY_USED, 42));
+    series
+        .push(Series { metric: Metric::CACHE_HIT_RATE, points: vec![Point { label: None, value: Value::Float(0.5) }] });
+    series.push(Series { metric: Metric::REPLICATION_LAG, points: Vec::new() });
+    series
+}
+
+fn text(attribute: &KeyValue) -> (&str, &str) {
+    let Some(AnyValueKind::StringValue(value)) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else {
+        panic!("not a text: {attribute:?}")
+    };
+    (&attribute.key, value)
+}
+
+#[test]
+fn each_instrument_becomes_its_message() {
+    let metrics = resource_metrics(Resource::default(), &collected(), Times { start: 7, now: 9 });
+    let metrics = &metrics.scope_metrics[0].metrics;
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    let declared = [Metric::COMMANDS_TOTAL, Metric::COMMAND_DURATION, Metric::MEMORY_USED, Metric::CACHE_HIT_RATE];
+    assert_eq!(names, declared.map(|metric| metric.name));
+    assert_eq!((metrics[1].unit.as_str(), metrics[2].unit.as_str()), ("s", "By"));
+
+    let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("{:?}", metrics[0]) };
+    assert!(sum.is_monotonic);
+    assert_eq!(sum.aggregation_temporality, AggregationTemporality::Cumulative as i32);
+    let point = &sum.data_points[0];
+    assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (7, 9));
+    assert_eq!(point.value, Some(Number::AsInt(2)));
+    assert_eq!(text(&point.attributes[0]), (Label::Command.as_str(), "GET"));
+
+    let Some(Data::Histogram(histogram)) = &metrics[1].data else { panic!("{:?}", metrics[1]) };
+    let point = &histogram.data_points[0];
+    assert_eq!(point.explicit_bounds, DURATION_BOUNDS);
+    assert_eq!(point.bucket_counts.len(), DURATION_BOUNDS.len() + 1);
+    assert_eq!((point.count, point.bucket_counts[1], point.bucket_counts.last()), (2, 1, Some(&1)));
+    assert!((point.sum.expect("it has a sum") - 60.000_001_5).abs() < 1e-9);
+
+    let Some(Data::Gauge(gauge)) = &metrics[2].data else { panic!("{:?}", metrics[2]) };
+    assert_eq!((gauge.data_points[0].value, gauge.data_points[0].start_time_unix_nano), (Some(Number::AsInt(42)), 0));
+    assert!(gauge.data_points[0].attributes.is_empty());
+    let Some(Data::Gauge(gauge)) = &metrics[3].data else { panic!("{:?}", metrics[3]) };
+    assert_eq!(gauge.data_points[0].value, Some(Number::AsDouble(0.5)));
+}
+
+/// Answers as it is told, and notes when it was asked.
+#[derive(Clone, Default)]
+struct Scripted {
+    times: Rc<RefCell<Vec<u64>>>,
+    answers: Rc<RefCell<Vec<Result<(), String>>>>,
+    silent: bool,
+}
+
+impl MetricExporter for Scripted {
+    async fn export(&self, _: ResourceMetrics) -> Result<(), String> {
+        self.times.borrow_mut().push(TestClock.monotonic_ns() / 1_000_000_000);
+        if self.silent {
+            std::future::pending::<()>().await;
+        }
+        self.answers.borrow_mut().pop().unwrap_or(Ok(()))
+    }
+}
+
+#[test]
+fn exports_come_at_the_interval_and_a_last_time_at_the_end() {
+    paused(async {
+        let exporter = Scripted::default();
+        exporter.answers.borrow_mut().push(Err("refused".to_owned()));
+        let counts = MetricExportCounts::default();
+        let shutdown = TestClock.sleep(Duration::from_secs(130));
+        run(TestClock, collected, exporter.clone(), settings("http://unused:1"), 7, &counts, shutdown).await;
+        assert_eq!(*exporter.times.borrow(), [60, 120, 130]);
+        assert_eq!((counts.succeeded(), counts.failed()), (2, 1));
+    });
+}
+
+#[test]
+fn a_silent_backend_delays_the_end_by_the_bound_at_most() {
+    paused(async {
+        let exporter = Scripted { silent: true, ..Scripted::default() };
+        let counts = MetricExportCounts::default();
+        let shutdown = TestClock.sleep(Duration::from_secs(10));
+        run(TestClock, collected, exporter.clone(), settings("http://unused:1"), 7, &counts, shutdown).await;
+        assert_eq!(*exporter.times.borrow(), [10]);
+        assert_eq!(TestClock.monotonic_ns(), 15_000_000_000);
+        assert_eq!(counts.failed(), 1);
+    });
+}
+
+#[test]
+fn metrics_arrive_over_grpc() {
+    real(async {
+        let backend = Backend::start(None).await;
+        let mut settings = settings(&backend.endpoint());
+        settings.metrics_interval = Duration::from_millis(20);
+        settings.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
+        let exporter = GrpcMetricExporter::new(&settings).expect("the settings are good");
+        let counts = MetricExportCounts::default();
+        let shutdown = wait_until(|| counts.succeeded() > 0);
+        run(TestClock, collected, exporter, settings, 7, &counts, shutdown).await;
+        let received = backend.received();
+        assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
+        let resource = received.metrics[0].resource.as_ref().expect("it names its origin");
+        let attributes: Vec<_> = resource.attributes.iter().map(text).collect();
+        assert!(attributes.contains(&("service.name", "ferrite")), "{attributes:?}");
+        assert!(attributes.is_sorted());
+        assert_eq!(received.metrics[0].scope_metrics[0].metrics.len(), 4);
+    });
+}

@@ -1,0 +1,26 @@
+//! Records to OTLP: the bounded queue, batches and export, metrics, `/metrics`, the format of log lines.
+//!
+//! Nothing here makes a command wait: the queue drops and counts, the counters are plain loads and stores.
+
+#[cfg(feature = "otel")]
+mod export;
+mod logging;
+mod metrics;
+mod prometheus;
+mod queue;
+
+#[cfg(feature = "otel")]
+pub use export::{
+    ExportError, ExportSettings, FLUSH_MAX, GrpcMetricExporter, MetricExportCounts, MetricExporter, Protocol,
+    export_metrics, export_traces, grpc_span_exporter,
+};
+pub use logging::{LogFormat, LogSettings, LoggingError, init_logging, subscriber};
+pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
+pub use prometheus::render;
+pub use queue::{ExportQueue, QueueCounts};
+
+/// What a node's workers share to tell of themselves.
+pub struct Telemetry {
+    pub metrics: Metrics,
+    pub queue: std::sync::Arc<ExportQueue>,
+}

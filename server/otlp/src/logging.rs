@@ -1,0 +1,232 @@
+//! Log lines on standard output: one JSON object or one line of text each, and which of them are written.
+
+use std::fmt;
+
+use ferrite_telemetry::schema::{LogField, log_target};
+use serde_json::Value;
+use time::OffsetDateTime;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// An object with the fields of [`LogField`], in their order.
+    Json,
+    /// Time, level, target, message, then the fields as `name=value`.
+    Text,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// A level, or directives as in `RUST_LOG`: `ferrite=debug,opentelemetry=debug`. `ferrite` means all of Ferrite, and
+    /// `ferrite::node` what the lines' targets show as that.
+    pub filter: String,
+    pub format: LogFormat,
+    /// The wall clock: nanoseconds since the Unix epoch.
+    pub unix_ns: fn() -> u64,
+}
+
+/// Logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    #[error(
+        "the log level \"{filter}\" is not understood ({source}): use off, error, warn, info, debug or trace, or directives like ferrite=debug,opentelemetry=debug"
+    )]
+    Filter { filter: String, source: tracing_subscriber::filter::ParseError },
+    #[error("logging has already been set up in this process")]
+    AlreadySet,
+}
+
+/// Writes what is logged anywhere in this process to standard output, from now on.
+pub fn init_logging(settings: &LogSettings) -> Result<(), LoggingError> {
+    subscriber(settings, std::io::stdout)?.try_init().map_err(|_| LoggingError::AlreadySet)
+}
+
+/// The subscriber behind [`init_logging`], for another place to write to; each line is one write.
+pub fn subscriber<M>(settings: &LogSettings, writer: M) -> Result<impl Subscriber + Send + Sync, LoggingError>
+where
+    M: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(directives(&settings.filter))
+        .map_err(|source| LoggingError::Filter { filter: settings.filter.clone(), source })?;
+    let lines = Lines { format: settings.format, unix_ns: settings.unix_ns };
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer);
+    Ok(tracing_subscriber::registry().with(filter).with(layer))
+}
+
+/// Targets are shown as [`log_target`] writes them but are matched as the compiler does: a directive for the one has to
+/// select the other too. `ferrite` alone is a prefix of both.
+fn directives(filter: &str) -> String {
+    let mut all = Vec::new();
+    // Blanks after commas are common, and not understood by the parser.
+    for directive in filter.split(',').map(str::trim) {
+        all.push(directive.to_owned());
+        all.extend(directive.strip_prefix("ferrite::").map(|inner| format!("ferrite_{inner}")));
+    }
+    all.join(",")
+}
+
+struct Lines {
+    format: LogFormat,
+    unix_ns: fn() -> u64,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut seen = Seen::default();
+        event.record(&mut seen);
+        let line = Line {
+            timestamp: timestamp((self.unix_ns)()),
+            level: event.metadata().level().as_str(),
+            target: &log_target(event.metadata().target()),
+            seen,
+        };
+        match self.format {
+            LogFormat::Json => line.json(&mut writer),
+            LogFormat::Text => line.text(&mut writer),
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn timestamp(unix_ns: u64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(unix_ns.into()).expect("a u64 reaches to the year 2554");
+    let (date, time) = (at.date(), at.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
+}
+
+/// The fields of one event, sorted into those with a place of their own and the others.
+#[derive(Default)]
+struct Seen {
+    message: String,
+    trace_id: Option<String>,
+    span_id: Option<String>,
+    others: Vec<(&'static str, Value)>,
+}
+
+impl Seen {
+    fn add(&mut self, field: &Field, value: Value) {
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let name = field.name();
+        if name == LogField::Message.as_str() {
+            self.message = text(value);
+        } else if name == LogField::TraceId.as_str() {
+            self.trace_id = Some(text(value));
+        } else if name == LogField::SpanId.as_str() {
+            self.span_id = Some(text(value));
+        } else {
+            self.others.push((name.strip_prefix("r#").unwrap_or(name), value));
+        }
+    }
+}
+
+impl Visit for Seen {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, Value::String(format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, Value::String(value.to_owned()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no infinities.
+        self.add(field, if value.is_finite() { value.into() } else { value.to_string().into() });
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value.into());
+    }
+}
+
+struct Line<'e> {
+    timestamp: String,
+    level: &'static str,
+    target: &'e str,
+    seen: Seen,
+}
+
+impl Line<'_> {
+    fn json(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let ids = [(LogField::TraceId, &self.seen.trace_id), (LogField::SpanId, &self.seen.span_id)];
+        let texts = [
+            (LogField::Timestamp, Some(self.timestamp.as_str())),
+            (LogField::Level, Some(self.level)),
+            (LogField::Target, Some(self.target)),
+            (LogField::Message, Some(self.seen.message.as_str())),
+        ];
+        writer.write_char('{')?;
+        let present = texts.into_iter().chain(ids.map(|(field, id)| (field, id.as_deref())));
+        for (field, text) in present.filter_map(|(field, text)| Some((field, text?))) {
+            write!(writer, "\"{field}\":{},", Value::from(text))?;
+        }
+        write!(writer, "\"{}\":{{", LogField::Fields)?;
+        for (at, (name, value)) in self.seen.others.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(writer, "{comma}{}:{value}", Value::from(*name))?;
+        }
+        writer.write_str("}}\n")
+    }
+
+    fn text(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{} {:>5} {}: {}", self.timestamp, self.level, self.target, one_line(&self.seen.message))?;
+        let ids = [(LogField::TraceId, &self.seen.trace_id), (LogField::SpanId, &self.seen.span_id)];
+        for (field, id) in ids.into_iter().filter_map(|(field, id)| Some((field, id.as_ref()?))) {
+            write!(writer, " {field}={}", one_line(id))?;
+        }
+        for (name, value) in &self.seen.others {
+            // A text is written as in JSON: quoted, without line breaks.
+            write!(writer, " {name}={value}")?;
+        }
+        writer.write_char('\n')
+    }
+}
+
+/// What a client sent must not be able to begin a line of its own.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Metrics: what each worker counts per command, and the form in which all metrics are collected.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric};
+
+/// A number with a single writer, read by anyone: plain loads and stores.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
+
+/// Upper bounds in nanoseconds, so that the hot path compares integers.
+const BOUNDS_NS: [u64; BUCKETS - 1] = {
+    let mut bounds = [0; BUCKETS - 1];
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = (DURATION_BOUNDS[at] * 1e9 + 0.5) as u64;
+        at += 1;
+    }
+    bounds
+};
+
+/// One command on one worker. Calls are the sum of the buckets.
+#[derive(Debug, Default)]
+struct CommandCounters {
+    failed: Counter,
+    sum_ns: Counter,
+    buckets: [Counter; BUCKETS],
+}
+
+/// One command over all workers since the start.
+#[derive(Clone, Debug, Default)]
+pub struct CommandTotals {
+    /// Index of the command in the table.
+    pub command: usize,
+    pub failed: u64,
+    pub sum_ns: u64,
+    /// Per bucket of [`DURATION_BOUNDS`], the last without an upper bound; not cumulative.
+    pub buckets: Vec<u64>,
+}
+
+impl CommandTotals {
+    pub fn calls(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The upper bound of the bucket in which the percentile (0 to 100) lies, in nanoseconds.
+    pub fn percentile_ns(&self, percentile: f64) -> u64 {
+        let wanted = (self.calls() as f64 * percentile / 100.0).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        for (at, calls) in self.buckets.iter().enumerate() {
+            seen += calls;
+            if seen >= wanted {
+                return BOUNDS_NS.get(at).or(BOUNDS_NS.last()).copied().unwrap_or_default();
+            }
+        }
+        0
+    }
+}
+
+/// What all workers count per command.
+pub struct Metrics {
+    workers: Box<[Box<[CommandCounters]>]>,
+    /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
+    hidden: parking_lot::Mutex<Vec<CommandTotals>>,
+}
+
+impl Metrics {
+    /// `commands`: how many rows the command table has.
+    pub fn new(workers: usize, commands: usize) -> Self {
+        let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
+        Self { workers: (0..workers).map(|_| worker()).collect(), hidden: parking_lot::Mutex::default() }
+    }
+
+    /// Counts one command. To be called by `worker` alone.
+    #[inline]
+    pub fn command(&self, worker: usize, command: usize, duration_ns: u64, failed: bool) {
+        let counters = &self.workers[worker][command];
+        counters.sum_ns.add(duration_ns);
+        // Most commands take microseconds: the first few bounds decide.
+        let bucket = BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(BUCKETS - 1);
+        counters.buckets[bucket].add(1);
+        if failed {
+            counters.failed.add(1);
+        }
+    }
+
+    /// The commands that were called since the start.
+    pub fn totals(&self) -> Vec<CommandTotals> {
+        let commands = self.workers.first().map_or(0, |worker| worker.len());
+        (0..commands)
+            .map(|command| {
+                let mut totals = CommandTotals { command, buckets: vec![0; BUCKETS], ..CommandTotals::default() };
+                for counters in self.workers.iter().map(|worker| &worker[command]) {
+                    totals.failed += counters.failed.get();
+                    totals.sum_ns += counters.sum_ns.get();
+                    for (sum, bucket) in totals.buckets.iter_mut().zip(&counters.buckets) {
+                        *sum += bucket.get();
+                    }
+                }
+                totals
+            })
+            .filter(|totals| totals.calls() > 0)
+            .collect()
+    }
+
+    /// The commands that were called since the last [`Metrics::reset_commands`].
+    pub fn totals_since_reset(&self) -> Vec<CommandTotals> {
+        let hidden = self.hidden.lock();
+        let mut totals = self.totals();
+        for now in &mut totals {
+            if let Some(before) = hidden.iter().find(|before| before.command == now.command) {
+                now.failed -= before.failed;
+                now.sum_ns -= before.sum_ns;
+                now.buckets.iter_mut().zip(&before.buckets).for_each(|(now, before)| *now -= before);
+            }
+        }
+        totals.retain(|totals| totals.calls() > 0);
+        totals
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset_commands(&self) {
+        *self.hidden.lock() = self.totals();
+    }
+
+    /// `ferrite.commands.total` and `ferrite.command.duration`; `name` gives a command's normalised name.
+    pub fn command_series(&self, name: impl Fn(usize) -> String) -> [Series; 2] {
+        let totals = self.totals();
+        let point = |totals: &CommandTotals, value| Point { label: Some(name(totals.command)), value };
+        let counts = totals.iter().map(|totals| point(totals, Value::Integer(totals.calls()))).collect();
+        let durations = totals
+            .iter()
+            .map(|totals| {
+                let sum = totals.sum_ns as f64 / 1e9;
+                point(totals, Value::Histogram { buckets: totals.buckets.clone(), sum })
+            })
+            .collect();
+        [
+            Series { metric: Metric::COMMANDS_TOTAL, points: counts },
+            Series { metric: Metric::COMMAND_DURATION, points: durations },
+        ]
+    }
+}
+
+/// One metric with its points.
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub metric: Metric,
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    /// A metric without labels.
+    pub fn single(metric: Metric, value: u64) -> Self {
+        Self { metric, points: vec![Point { label: None, value: Value::Integer(value) }] }
+    }
+
+    /// The metric's label, if it has one.
+    pub fn label(&self) -> Option<Label> {
+        self.metric.label
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// The value of the metric's label.
+    pub label: Option<String>,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Integer(u64),
+    Float(f64),
+    /// Counts per bucket (not cumulative; the last has no upper bound) and the sum of all values.
+    Histogram {
+        buckets: Vec<u64>,
+        sum: f64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_summed_and_a_reset_hides_what_was_before() {
+        let metrics = Metrics::new(2, 3);
+        metrics.command(0, 1, 900, false);
+        metrics.command(1, 1, 1_500, true);
+        let totals = metrics.totals();
+        assert_eq!((totals.len(), totals[0].command, totals[0].calls(), totals[0].failed), (1, 1, 2, 1));
+        assert_eq!((totals[0].buckets[0], totals[0].buckets[1], totals[0].sum_ns), (1, 1, 2_400));
+        metrics.reset_commands();
+        assert!(metrics.totals_since_reset().is_empty());
+        metrics.command(0, 1, 5, false);
+        assert_eq!(metrics.totals_since_reset()[0].calls(), 1);
+        assert_eq!(metrics.totals()[0].calls(), 3);
+    }
+
+    #[test]
+    fn percentiles_are_bucket_bounds() {
+        let metrics = Metrics::new(1, 1);
+        (0..99).for_each(|_| metrics.command(0, 0, 800, false));
+        metrics.command(0, 0, 4_000_000_000, false);
+        let totals = metrics.totals().remove(0);
+        assert_eq!(totals.percentile_ns(50.0), 1_000);
+        assert_eq!(totals.percentile_ns(100.0), 5_000_000_000);
+        metrics.command(0, 0, u64::MAX / 4, false);
+        assert_eq!(metrics.totals()[0].buckets[BUCKETS - 1], 1);
+    }
+}

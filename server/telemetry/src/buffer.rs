@@ -1,0 +1,267 @@
+//! What a session records while it works through a batch of commands.
+//!
+//! Recording takes no lock, formats nothing and, once the buffers have grown, allocates nothing. Every child span is a
+//! *lap*: it runs from the previous mark to now, so that neighbours share a reading of the clock. Spans of different
+//! commands may interleave ([`TraceBuffer::select`]): each record names the command it belongs to.
+
+mod driver;
+mod engine;
+
+use std::net::SocketAddr;
+
+use crate::ids::IdGenerator;
+use crate::record::{CommandRecord, DISCARDED, Detail, SpanRecord};
+use crate::schema::SpanName;
+
+/// Bytes of a statement (and so of a key) that are kept; what is beyond is left out.
+const STATEMENT_BYTES_MAX: usize = 1024;
+/// Bytes of an error's text that are kept.
+const ERROR_BYTES_MAX: usize = 512;
+/// Spans of one tree, nested commands included; later ones are counted and left out, so that an MGET of a million keys
+/// cannot push everything else out of the ring.
+pub(crate) const SPANS_PER_TREE_MAX: u16 = 1000;
+/// Commands of one batch, nested ones included; later ones are not recorded. Indices are 16 bits wide.
+const COMMANDS_PER_BATCH_MAX: usize = 16 * 1024;
+/// Texts of one batch: offsets are 32 bits wide, and memory is bounded.
+const ARENA_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Buffers that have grown beyond this many bytes are given back after the batch.
+const RETAINED_BYTES_MAX: usize = 64 * 1024;
+
+/// No command is being recorded.
+const NONE: u16 = u16::MAX;
+
+/// Where a command stood before a run that may be abandoned. See [`TraceBuffer::checkpoint`].
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint {
+    records: usize,
+    commands: usize,
+    arena: usize,
+    current: u16,
+    spans: u16,
+    nested: u16,
+    spans_dropped: u32,
+}
+
+/// A disk read under way.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSlot {
+    /// Whose wait it is; [`NONE`] if that command is not recorded.
+    owner: u16,
+    opened: u64,
+    /// Its span, unless the detail is too low or the tree is full.
+    record: Option<u32>,
+}
+
+/// A wait for the AOF under way. `None` inside: not recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct SyncSlot(Option<u32>);
+
+/// A nested command under way.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the nested command ends with finish_child"]
+pub struct ChildSlot {
+    child: Option<(u16, u32)>,
+    level: u8,
+}
+
+/// What a paused command waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Reads from disk. Of the time until it goes on, what its own reads took counts as execution.
+    Disk,
+    /// Space in the log or the AOF: all of the time counts.
+    Space,
+}
+
+/// The recorder's part that travels with a session. See the module's documentation.
+pub struct TraceBuffer {
+    time: fn() -> u64,
+    /// Zero: record nothing; else a [`Detail`]. What the methods of the storage layers look at.
+    level: u8,
+    configured: u8,
+    muted: bool,
+    current: u16,
+    /// The root of the current command's tree.
+    root: u16,
+    mark: u64,
+    /// The epoch that the worker has announced.
+    epoch: u64,
+    exec_start: u64,
+    exec_ns: u64,
+    executing: bool,
+    /// The open `ferrite.command.execute`.
+    execute: Option<u32>,
+    paused: Option<(Wait, u64)>,
+    /// The first root that may still lack its write.
+    unwritten: usize,
+    /// The root of the newest record.
+    last_root: u16,
+    pub(crate) commands: Vec<CommandRecord>,
+    pub(crate) records: Vec<SpanRecord>,
+    pub(crate) arena: Vec<u8>,
+    /// Keys of paused commands that have their spans already; sorted.
+    traced: Vec<(u16, u64)>,
+    pub(crate) connection: u64,
+    pub(crate) peer: Option<SocketAddr>,
+    /// Records do not lie in the order of their commands.
+    pub(crate) interleaved: bool,
+    /// Commands that found no room.
+    pub(crate) lost: u64,
+    ids: IdGenerator,
+}
+
+impl TraceBuffer {
+    /// A buffer that records everything, with ids that follow from a fixed seed: for tests. Sessions get theirs from
+    /// [`crate::Recorder::buffer`].
+    pub fn new(time: fn() -> u64) -> Self {
+        Self::with_ids(time, Some(Detail::Full), IdGenerator::new(0))
+    }
+
+    /// `None`: recording is off, and only execution is timed.
+    pub(crate) fn with_ids(time: fn() -> u64, detail: Option<Detail>, ids: IdGenerator) -> Self {
+        Self {
+            time,
+            level: 0,
+            configured: detail.map_or(0, |detail| detail as u8),
+            muted: false,
+            current: NONE,
+            root: NONE,
+            mark: 0,
+            epoch: 0,
+            exec_start: 0,
+            exec_ns: 0,
+            executing: false,
+            execute: None,
+            paused: None,
+            unwritten: 0,
+            last_root: 0,
+            commands: Vec::new(),
+            records: Vec::new(),
+            arena: Vec::new(),
+            traced: Vec::new(),
+            connection: 0,
+            peer: None,
+            interleaved: false,
+            lost: 0,
+            ids,
+        }
+    }
+
+    /// Says whose commands these are; part of every root span.
+    pub fn connection(&mut self, id: u64, peer: Option<SocketAddr>) {
+        self.connection = id;
+        self.peer = peer;
+    }
+
+    /// Switches between batches: another detail, or `None` for off.
+    pub fn configure(&mut self, detail: Option<Detail>) {
+        debug_assert!(self.commands.is_empty(), "between batches");
+        self.configured = detail.map_or(0, |detail| detail as u8);
+    }
+
+    /// What is recorded; `None` if recording is off.
+    pub fn detail(&self) -> Option<Detail> {
+        [Detail::Command, Detail::Storage, Detail::Full].into_iter().find(|detail| *detail as u8 == self.configured)
+    }
+
+    /// Whether anything is recorded.
+    pub fn is_on(&self) -> bool {
+        self.configured != 0
+    }
+
+    fn now(&self) -> u64 {
+        (self.time)()
+    }
+
+    fn refresh_level(&mut self) {
+        let quiet = match self.current() {
+            None => true,
+            Some(command) => {
+                let (root, discarded) = (command.root, command.flags & DISCARDED != 0);
+                self.root = root;
+                self.muted || discarded
+            }
+        };
+        self.level = if quiet { 0 } else { self.configured };
+    }
+
+    fn current(&self) -> Option<&CommandRecord> {
+        self.commands.get(usize::from(self.current))
+    }
+
+    fn current_mut(&mut self) -> Option<&mut CommandRecord> {
+        self.commands.get_mut(usize::from(self.current))
+    }
+
+    /// Adds a span of the current command to its tree, unless the tree is full. Gives its index.
+    #[inline]
+    fn push(&mut self, record: SpanRecord) -> Option<u32> {
+        debug_assert_eq!(record.owner(), self.current);
+        debug_assert_eq!(self.commands[usize::from(self.current)].root, self.root);
+        let root = self.root;
+        let tree = &mut self.commands[usize::from(root)];
+        if tree.spans >= SPANS_PER_TREE_MAX {
+            tree.spans_dropped += 1;
+            return None;
+        }
+        tree.spans += 1;
+        self.interleaved |= root < self.last_root;
+        self.last_root = root;
+        self.records.push(record);
+        Some(self.records.len() as u32 - 1)
+    }
+
+    /// Takes the mark; gives what it was.
+    fn lap_times(&mut self) -> (u64, u64) {
+        let now = self.now();
+        (std::mem::replace(&mut self.mark, now), now)
+    }
+
+    fn lap(&mut self, name: SpanName, arg: u64) {
+        let (start, end) = self.lap_times();
+        self.push(SpanRecord::lap(name, self.current, start, end, arg));
+    }
+
+    fn stores_text(&mut self, text: &[u8], bytes_max: usize) -> (u32, u16) {
+        let text = &text[..text.len().min(bytes_max)];
+        let at = self.arena.len() as u32;
+        self.arena.extend_from_slice(text);
+        (at, text.len() as u16)
+    }
+
+    /// After a commit: ready for the next batch. Memory of an unusually large one is given back.
+    pub(crate) fn clear(&mut self) {
+        fn reset<T>(list: &mut Vec<T>) {
+            list.clear();
+            if list.capacity() * size_of::<T>() > RETAINED_BYTES_MAX {
+                list.shrink_to(RETAINED_BYTES_MAX / 2 / size_of::<T>());
+            }
+        }
+        reset(&mut self.commands);
+        reset(&mut self.records);
+        reset(&mut self.arena);
+        reset(&mut self.traced);
+        self.current = NONE;
+        self.level = 0;
+        self.muted = false;
+        self.unwritten = 0;
+        self.last_root = 0;
+        self.interleaved = false;
+        self.executing = false;
+        self.execute = None;
+        self.paused = None;
+        self.lost = 0;
+    }
+
+    /// The spans that the current command has recorded so far, in order, tiers in brackets: for tests of the layers that
+    /// record.
+    pub fn recorded(&self) -> Vec<String> {
+        let root = self.current().map(|command| command.root);
+        let mine = |record: &&SpanRecord| Some(self.commands[usize::from(record.owner())].root) == root;
+        let name = |record: &SpanRecord| match record.name() {
+            SpanName::StorageRead | SpanName::StorageWrite => format!("{}[{}]", record.name(), record.tier()),
+            _ => record.name().to_string(),
+        };
+        self.records.iter().filter(mine).map(name).collect()
+    }
+}

@@ -1,0 +1,410 @@
+//! What the session's driver calls while commands go through their stations.
+
+use super::{
+    ARENA_BYTES_MAX, COMMANDS_PER_BATCH_MAX, Checkpoint, ChildSlot, DiskSlot, ERROR_BYTES_MAX, NONE,
+    STATEMENT_BYTES_MAX, SyncSlot, TraceBuffer, Wait,
+};
+use crate::context::{RemoteContext, SpanId, TraceId};
+use crate::record::{
+    CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN,
+};
+use crate::schema::{Outcome, SpanName, Tier};
+
+/// What the session's driver calls, in the order in which a command meets it.
+impl TraceBuffer {
+    /// Bytes are there: the first command begins now.
+    #[inline]
+    pub fn start_batch(&mut self) {
+        if self.configured != 0 {
+            self.mark = self.now();
+        }
+    }
+
+    /// A command begins where the previous lap ended, before its bytes are parsed. It becomes the current one, as a new
+    /// root until [`TraceBuffer::set_context`]. Gives its index for [`TraceBuffer::select`].
+    pub fn begin_command(&mut self) -> usize {
+        if self.configured == 0 {
+            return 0;
+        }
+        if self.commands.len() >= COMMANDS_PER_BATCH_MAX || self.arena.len() >= ARENA_BYTES_MAX {
+            self.lost += 1;
+            self.current = NONE;
+            self.level = 0;
+            return usize::from(NONE);
+        }
+        let index = self.commands.len() as u16;
+        self.commands.push(CommandRecord {
+            trace_id: self.ids.trace_id().0,
+            span_id: self.ids.span_id().0,
+            start: self.mark,
+            root: index,
+            ..CommandRecord::default()
+        });
+        self.current = index;
+        self.refresh_level();
+        usize::from(index)
+    }
+
+    /// The command's bytes are complete and parsed: `ferrite.resp.parse`.
+    #[inline]
+    pub fn parse(&mut self) {
+        if self.level >= Detail::Storage as u8 {
+            self.lap(SpanName::RespParse, 0);
+        }
+    }
+
+    /// The command came with a context: it continues that trace.
+    pub fn set_context(&mut self, context: &RemoteContext<'_>) {
+        if self.level == 0 {
+            return;
+        }
+        let (at, len) = self.stores_text(context.tracestate.as_bytes(), usize::from(u16::MAX));
+        let Some(command) = self.current_mut() else { return };
+        command.trace_id = context.trace_id.0;
+        command.other_span = context.span_id.0;
+        command.trace_flags = context.flags;
+        command.flags |= REMOTE;
+        (command.tracestate_at, command.tracestate_len) = (at, len);
+    }
+
+    /// What the command is: `name` is the normalised name (`GET`, `CONFIG|SET`), `argc` counts the arguments with every
+    /// word of the name, `keys` are its keys. Values are never stored.
+    pub fn describe<'k>(&mut self, name: &str, argc: usize, keys: impl IntoIterator<Item = &'k [u8]>) {
+        if self.level == 0 || self.current().is_none() {
+            return;
+        }
+        let at = self.arena.len();
+        let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
+        self.arena.extend_from_slice(name);
+        let mut named = name.split(|byte| *byte == b'|').count();
+        let mut key_len = None;
+        for key in keys {
+            let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);
+            let kept = &key[..key.len().min(room)];
+            if key_len.is_none() || !kept.is_empty() {
+                self.arena.push(b' ');
+                self.arena.extend_from_slice(kept);
+                key_len.get_or_insert(kept.len());
+            }
+            if kept.len() < key.len() {
+                break;
+            }
+            named += 1;
+        }
+        let statement_len = (self.arena.len() - at) as u16;
+        let Some(command) = self.commands.get_mut(usize::from(self.current)) else { return };
+        command.statement_at = at as u32;
+        command.statement_len = statement_len;
+        command.name_len = name.len() as u8;
+        command.argc = argc as u32;
+        if let Some(key_len) = key_len {
+            command.key_len = key_len as u16;
+            command.flags |= HAS_KEY;
+        }
+        if named < argc {
+            command.flags |= LEFT_OUT;
+        }
+    }
+
+    /// The command was looked up and admitted: `ferrite.command.dispatch`.
+    #[inline]
+    pub fn dispatch(&mut self) {
+        if self.level >= Detail::Full as u8 {
+            self.lap(SpanName::CommandDispatch, 0);
+        } else if self.level != 0 {
+            self.mark = self.now();
+        }
+    }
+
+    /// The worker has pinned the epoch for what follows.
+    #[inline]
+    pub fn pinned(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// The command function is about to be called: `ferrite.command.execute` opens. Directly after
+    /// [`TraceBuffer::dispatch`].
+    #[inline]
+    pub fn execute_open(&mut self) {
+        if self.level == 0 {
+            self.mark = self.now();
+        }
+        self.exec_start = self.mark;
+        self.exec_ns = 0;
+        self.executing = true;
+        if self.level >= Detail::Full as u8 {
+            self.execute = self.push(SpanRecord::open(SpanName::CommandExecute, self.current, self.mark, 0));
+        }
+    }
+
+    /// Remembers what the current command has recorded, before a run that may pause.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let root = self.current().map(|command| &self.commands[usize::from(command.root)]);
+        Checkpoint {
+            records: self.records.len(),
+            commands: self.commands.len(),
+            arena: self.arena.len(),
+            current: self.current,
+            spans: root.map_or(0, |root| root.spans),
+            nested: root.map_or(0, |root| root.nested),
+            spans_dropped: root.map_or(0, |root| root.spans_dropped),
+        }
+    }
+
+    /// Forgets what an abandoned run recorded. Only the command of the checkpoint may have recorded since.
+    pub fn rollback(&mut self, checkpoint: Checkpoint) {
+        self.records.truncate(checkpoint.records);
+        self.commands.truncate(checkpoint.commands);
+        self.arena.truncate(checkpoint.arena);
+        self.current = checkpoint.current;
+        if let Some(root) = self.current().map(|command| usize::from(command.root)) {
+            self.commands[root].spans = checkpoint.spans;
+            self.commands[root].nested = checkpoint.nested;
+            self.commands[root].spans_dropped = checkpoint.spans_dropped;
+        }
+        self.muted = false;
+        self.refresh_level();
+    }
+
+    /// The current command stops being executed until [`TraceBuffer::resume`].
+    pub fn pause(&mut self, wait: Wait) {
+        let now = self.now();
+        self.mark = now;
+        self.exec_ns += now.saturating_sub(self.exec_start);
+        self.paused = Some((wait, now));
+    }
+
+    /// The paused command goes on; it must be the current one again.
+    pub fn resume(&mut self) {
+        let now = self.now();
+        if let Some((wait, since)) = self.paused.take() {
+            // What a recorded command's own reads took is added when it ends; of another all of the wait counts.
+            if wait == Wait::Space || self.level == 0 {
+                self.exec_ns += now.saturating_sub(since);
+            }
+        }
+        self.mark = now;
+        self.exec_start = now;
+    }
+
+    /// Makes another command of the batch the current one, so that its spans go there.
+    pub fn select(&mut self, command: usize) {
+        self.current = u16::try_from(command).unwrap_or(NONE);
+        self.refresh_level();
+    }
+
+    /// Whether the current command has the spans of reading this key already.
+    pub fn already_traced(&self, hash: u64) -> bool {
+        !self.traced.is_empty() && self.traced.binary_search(&(self.current, hash)).is_ok()
+    }
+
+    /// The current command now has the spans of reading this key.
+    pub fn mark_traced(&mut self, hash: u64) {
+        if let Err(at) = self.traced.binary_search(&(self.current, hash)) {
+            self.traced.insert(at, (self.current, hash));
+        }
+    }
+
+    /// A disk read of the current command is about to be submitted.
+    pub fn disk_read_open(&mut self) -> DiskSlot {
+        let mut slot = DiskSlot { owner: NONE, opened: self.mark, record: None };
+        if self.level == 0 {
+            return slot;
+        }
+        slot.owner = self.current;
+        let epoch = self.epoch;
+        if let Some(command) = self.current_mut() {
+            command.epoch = epoch;
+        }
+        if self.level >= Detail::Storage as u8 {
+            let record = SpanRecord::open(SpanName::StorageRead, self.current, self.mark, 0).with_tier(Tier::Disk);
+            slot.record = self.push(record);
+        }
+        slot
+    }
+
+    /// The read completed; whichever command is current. The times are the driver's: a read that was shared began, for
+    /// this command, no earlier than it was opened. `bytes`: the value's size, `None` if the record was not the key's.
+    pub fn disk_read_close(
+        &mut self,
+        slot: DiskSlot,
+        submitted: u64,
+        completed: u64,
+        bytes: Option<usize>,
+        submission: u64,
+    ) {
+        let start = slot.opened.max(submitted);
+        let end = completed.max(start);
+        if let Some(record) = slot.record.and_then(|at| self.records.get_mut(at as usize)) {
+            record.start = start;
+            record.close(end);
+            record.arg = submission;
+            if let Some(bytes) = bytes {
+                *record = record.with_bytes(bytes);
+            }
+        }
+        if let Some(command) = self.commands.get_mut(usize::from(slot.owner)) {
+            let none_before = command.wait_start == 0 && command.wait_end == 0;
+            command.wait_start = if none_before { start } else { command.wait_start.min(start) };
+            command.wait_end = command.wait_end.max(end);
+        }
+    }
+
+    /// Under `always`: the command's effects are appended, and its reply will wait until they are durable. The span
+    /// begins where the last lap ended; call this before [`TraceBuffer::finish_command`].
+    pub fn aof_sync_open(&mut self) -> SyncSlot {
+        if self.level < Detail::Full as u8 {
+            return SyncSlot(None);
+        }
+        SyncSlot(self.push(SpanRecord::open(SpanName::AofSync, self.current, self.mark, 0)))
+    }
+
+    /// The AOF is durable (`now`: a reading of the clock that many commands may share).
+    pub fn aof_sync_close(&mut self, slot: SyncSlot, now: u64) {
+        if let Some(record) = slot.0.and_then(|slot| self.records.get_mut(slot as usize)) {
+            record.close(now);
+            self.mark = self.mark.max(now);
+        }
+    }
+
+    /// A queued command of the current one (EXEC) begins; it is described with [`TraceBuffer::describe`] and ended with
+    /// [`TraceBuffer::finish_child`]. The context it was sent with becomes a link.
+    pub fn begin_child(&mut self, context: Option<&RemoteContext<'_>>) -> ChildSlot {
+        let level = self.level;
+        if level < Detail::Storage as u8 {
+            // Its parts must not be taken for its parent's.
+            self.level = 0;
+            return ChildSlot { child: None, level };
+        }
+        let index = self.commands.len() as u16;
+        let record = SpanRecord::open(SpanName::Command, self.current, self.mark, u64::from(index));
+        let pushed = if self.commands.len() < COMMANDS_PER_BATCH_MAX { self.push(record) } else { None };
+        let Some(at) = pushed else {
+            self.level = 0;
+            return ChildSlot { child: None, level };
+        };
+        let parent = self.commands[usize::from(self.current)];
+        self.commands.push(CommandRecord {
+            start: self.mark,
+            root: parent.root,
+            other_trace: context.map_or(0, |context| context.trace_id.0),
+            other_span: context.map_or(0, |context| context.span_id.0),
+            trace_flags: context.map_or(0, |context| context.flags),
+            flags: if context.is_some() { LINKED } else { 0 },
+            ..CommandRecord::default()
+        });
+        self.commands[usize::from(self.root)].nested += 1;
+        let parent = std::mem::replace(&mut self.current, index);
+        ChildSlot { child: Some((parent, at)), level }
+    }
+
+    /// The nested command has its reply; its parent is the current command again.
+    pub fn finish_child(&mut self, slot: ChildSlot, outcome: Outcome, error: &[u8]) {
+        if let Some((parent, at)) = slot.child {
+            let (_, now) = self.lap_times();
+            self.store_result(outcome, error, now);
+            self.records[at as usize].close(now);
+            self.current = parent;
+        }
+        self.level = slot.level;
+    }
+
+    fn store_result(&mut self, outcome: Outcome, error: &[u8], now: u64) {
+        let (at, len) = if error.is_empty() { (0, 0) } else { self.stores_text(error, ERROR_BYTES_MAX) };
+        let Some(command) = self.current_mut() else { return };
+        (command.error_at, command.error_len) = (at, len);
+        command.result = outcome as u8;
+        command.end = now;
+        command.flags |= FINISHED;
+    }
+
+    /// The current command has its reply: `ferrite.resp.serialize`, and `ferrite.command.execute` closes if it was opened.
+    /// `error` is the reply's text without its `-`, empty if it is none; `offset` the AOF position. Gives the execution
+    /// time in nanoseconds, waits for the disk included: what SLOWLOG and `ferrite.command.duration` report. Zero if the
+    /// command was not executed.
+    pub fn finish_command(&mut self, outcome: Outcome, error: &[u8], offset: u64) -> u64 {
+        if self.muted {
+            self.mute(false);
+        }
+        if self.level == 0 && !self.executing {
+            return 0;
+        }
+        let (start, now) = self.lap_times();
+        if self.level >= Detail::Full as u8 {
+            self.push(SpanRecord::lap(SpanName::RespSerialize, self.current, start, now, 0));
+        }
+        let mut execution_ns = 0;
+        if std::mem::take(&mut self.executing) {
+            execution_ns = self.exec_ns + now.saturating_sub(self.exec_start);
+            if let Some(execute) = self.execute.take() {
+                self.records[execute as usize].close(now);
+            }
+        }
+        if self.level != 0 {
+            self.store_result(outcome, error, now);
+            if let Some(command) = self.current_mut() {
+                execution_ns += command.wait_end - command.wait_start;
+                command.execution_ns = execution_ns;
+                command.offset = offset;
+            }
+        }
+        execution_ns
+    }
+
+    /// Replies are about to be written, some time after the last lap.
+    #[inline]
+    pub fn write_begin(&mut self) {
+        if self.configured != 0 {
+            self.mark = self.now();
+        }
+    }
+
+    /// The replies of every finished command were written: `ferrite.net.write`, and their roots end.
+    pub fn net_write(&mut self) {
+        if self.configured == 0 {
+            return;
+        }
+        let (start, now) = self.lap_times();
+        while let Some(command) = self.commands.get_mut(self.unwritten) {
+            let nested = usize::from(command.root) != self.unwritten;
+            if !nested && command.flags & (FINISHED | DISCARDED) == 0 {
+                break;
+            }
+            if !nested {
+                command.write_start = start.max(command.end);
+                command.end = now.max(command.write_start);
+                command.flags |= WRITTEN;
+            }
+            self.unwritten += 1;
+        }
+    }
+
+    /// The current command is neither kept in the ring nor exported.
+    pub fn discard(&mut self) {
+        if let Some(command) = self.current_mut() {
+            command.flags |= DISCARDED;
+        }
+        self.refresh_level();
+    }
+
+    /// The trace and the span of the current command, for a log line or SLOWLOG; `None` if it is not recorded.
+    pub fn ids(&self) -> Option<(TraceId, SpanId)> {
+        if self.level == 0 {
+            return None;
+        }
+        let command = self.current()?;
+        let root = &self.commands[usize::from(command.root)];
+        Some((TraceId(root.trace_id), SpanId(root.span_id)))
+    }
+
+    /// Whether the caller of a command was sampled; `None` without a caller.
+    pub(crate) fn remote_parent_sampled(&self, command: usize) -> Option<bool> {
+        let command = self.commands.get(command)?;
+        (command.flags & REMOTE != 0).then_some(command.trace_flags & crate::context::FLAG_SAMPLED != 0)
+    }
+
+    /// The last mark: a reading of the clock that is already there.
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+}

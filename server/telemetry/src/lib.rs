@@ -1,0 +1,30 @@
+//! Schema, trace context, samplers and the span recorder.
+//!
+//! A session records into a [`TraceBuffer`] while it works through a batch of commands; after the replies were written
+//! the worker's [`Recorder`] decides about each trace, copies it into the flight recorder and hands kept traces on as
+//! [`KeptTrace`]. Nothing here does I/O, reads a clock by itself or, once warm, allocates on a command's way.
+
+pub mod schema;
+
+mod buffer;
+mod context;
+mod entry;
+mod ids;
+mod record;
+mod recorder;
+mod ring;
+mod sampler;
+mod span;
+mod text;
+
+pub use buffer::{Checkpoint, ChildSlot, DiskSlot, SyncSlot, TraceBuffer, Wait};
+pub use context::{FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
+pub use entry::KeptTrace;
+pub use ids::IdGenerator;
+pub use record::Detail;
+pub use recorder::{Counters, RING_BYTES_DEFAULT, Recorder, RecorderConfig};
+pub use ring::Ring;
+pub use sampler::{Sampler, SamplerChoice};
+pub use schema::{Attribute, Outcome, SpanKind, SpanName, Tier};
+pub use span::{Event, Link, Span, Status, Value};
+pub use text::render;

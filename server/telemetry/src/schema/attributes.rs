@@ -1,0 +1,102 @@
+//! Attribute keys and the types of their values.
+
+use super::names;
+
+/// `db.system`.
+pub const DB_SYSTEM: &str = "ferrite";
+
+names! {
+    /// Every attribute of a span or of an event on it.
+    Attribute {
+        /// Always [`DB_SYSTEM`].
+        DbSystem = "db.system",
+        /// The command's name.
+        DbOperation = "db.operation",
+        /// The command and its keys; ` ...` stands for what was left out. Values never leave.
+        DbStatement = "db.statement",
+        /// The command's name, normalised to upper case.
+        CommandName = "ferrite.command.name",
+        /// The first key, if the command has one.
+        CommandKey = "ferrite.command.key",
+        /// See [`super::Outcome`].
+        CommandResult = "ferrite.command.result",
+        /// The number of arguments with the name.
+        CommandArgsCount = "ferrite.command.args_count",
+        /// How many spans of this command were over the limit and left out; absent if none was.
+        CommandSpansDropped = "ferrite.command.spans_dropped",
+        /// The bucket that was searched.
+        IndexBucket = "ferrite.index.bucket",
+        /// See [`super::Operation`].
+        StorageOperation = "ferrite.storage.operation",
+        /// See [`super::Tier`].
+        StorageTier = "ferrite.storage.tier",
+        /// Whether the value was found in this memory tier; false for the disk.
+        StorageCacheHit = "ferrite.storage.cache_hit",
+        /// The value's size, when it was found or written.
+        StorageBytes = "ferrite.storage.bytes",
+        /// The epoch the worker had announced.
+        StorageEpoch = "ferrite.storage.epoch",
+        /// The disk's submission (with io_uring the user data of its SQE).
+        IoUringSqeId = "ferrite.io_uring.sqe_id",
+        /// The size of the command's AOF frame.
+        AofBytes = "ferrite.aof.bytes",
+        /// The client's address.
+        NetPeerIp = "net.peer.ip",
+        /// The client's port.
+        NetPeerPort = "net.peer.port",
+        /// The connection as CLIENT ID gives it.
+        ConnectionId = "ferrite.connection.id",
+        /// See [`super::Role`].
+        ReplicationRole = "ferrite.replication.role",
+        /// The AOF position when the command had finished.
+        ReplicationOffset = "ferrite.replication.offset",
+        /// The error reply's prefix, as `ERR` or `WRONGTYPE`.
+        ErrorType = "error.type",
+        /// On an exception event.
+        ExceptionType = "exception.type",
+        /// On an exception event.
+        ExceptionMessage = "exception.message",
+    }
+}
+
+/// The type of an attribute's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    Str,
+    Int,
+    Bool,
+}
+
+impl Attribute {
+    /// The one type that values of this key have.
+    pub const fn value_type(self) -> ValueType {
+        match self {
+            Self::StorageCacheHit => ValueType::Bool,
+            Self::CommandArgsCount
+            | Self::CommandSpansDropped
+            | Self::IndexBucket
+            | Self::StorageBytes
+            | Self::StorageEpoch
+            | Self::IoUringSqeId
+            | Self::AofBytes
+            | Self::NetPeerPort
+            | Self::ConnectionId
+            | Self::ReplicationOffset => ValueType::Int,
+            _ => ValueType::Str,
+        }
+    }
+}
+
+/// Values of [`Attribute::ErrorType`] that are not taken from a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorType;
+
+impl ErrorType {
+    /// The prefix of an error reply: its first word, or the fallback of the conventions if it has none.
+    pub fn of_reply(error: &str) -> &str {
+        match error.split(' ').next() {
+            Some(word) if !word.is_empty() => word,
+            _ => "_OTHER",
+        }
+    }
+}

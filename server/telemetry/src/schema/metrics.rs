@@ -1,0 +1,150 @@
+//! Metrics: names, instruments, units and labels.
+
+use super::names;
+
+/// What kind of series a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Instrument {
+    /// Only grows.
+    Counter,
+    /// A value at a moment.
+    Gauge,
+    /// A distribution over these upper bounds (in the metric's unit); one more bucket takes the rest.
+    Histogram(&'static [f64]),
+}
+
+names! {
+    /// The label of a metric.
+    Label {
+        /// The command's normalised name.
+        Command = "command",
+        /// The database's number.
+        Db = "db",
+        /// See [`super::Tier`].
+        Tier = "tier",
+        /// A replica's address.
+        Replica = "replica",
+        /// See [`DropReason`].
+        Reason = "reason",
+    }
+}
+
+names! {
+    /// Why spans did not reach the exporter or the backend.
+    DropReason {
+        /// The export queue was full.
+        QueueFull = "queue_full",
+        /// The backend refused them or could not be reached after all retries.
+        ExportFailed = "export_failed",
+        /// A command had more spans than are kept for one.
+        SpanLimit = "span_limit",
+        /// A batch had more commands than can be told apart.
+        BatchLimit = "batch_limit",
+    }
+}
+
+/// Upper bounds of `ferrite.command.duration`, in seconds: from a hit in memory to a stuck disk.
+pub const DURATION_BOUNDS: &[f64] = &[
+    0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005,
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Upper bounds of `ferrite.aof.sync.duration`, in seconds.
+pub const SYNC_BOUNDS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// A declared metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metric {
+    /// The name over OTLP, with dots.
+    pub name: &'static str,
+    pub instrument: Instrument,
+    /// In the notation of UCUM.
+    pub unit: &'static str,
+    pub label: Option<Label>,
+    pub description: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident = $name:literal, $instrument:expr, $unit:literal, $label:expr, $description:literal;)+) => {
+        impl Metric {
+            $(#[doc = $description]
+            pub const $constant: Metric = Metric {
+                name: $name, instrument: $instrument, unit: $unit, label: $label, description: $description,
+            };)+
+        }
+
+        /// Every metric: the eighteen that the documentation lists, then those about telemetry itself.
+        pub const METRICS: &[Metric] = &[$(Metric::$constant),+];
+    };
+}
+
+use Instrument::{Counter, Gauge, Histogram};
+
+metrics! {
+    COMMANDS_TOTAL = "ferrite.commands.total", Counter, "{commands}", Some(Label::Command),
+        "Total commands processed, labeled by command";
+    COMMAND_DURATION = "ferrite.command.duration", Histogram(DURATION_BOUNDS), "s", Some(Label::Command),
+        "Command latency distribution, labeled by command";
+    MEMORY_USED = "ferrite.memory.used", Gauge, "By", None, "Current memory consumption in bytes";
+    MEMORY_MAX = "ferrite.memory.max", Gauge, "By", None, "Configured maximum memory";
+    CONNECTIONS_ACTIVE = "ferrite.connections.active", Gauge, "{connections}", None, "Current active client connections";
+    CONNECTIONS_TOTAL = "ferrite.connections.total", Counter, "{connections}", None,
+        "Total connections opened since start";
+    CACHE_HIT_RATE = "ferrite.cache.hit.rate", Gauge, "1", None,
+        "Ratio of mutable-region hits to total reads (0.0-1.0)";
+    CACHE_HITS_TOTAL = "ferrite.cache.hits.total", Counter, "{hits}", None, "Total mutable-region cache hits";
+    CACHE_MISSES_TOTAL = "ferrite.cache.misses.total", Counter, "{misses}", None, "Total mutable-region cache misses";
+    HYBRIDLOG_TIER_SIZE = "ferrite.hybridlog.tier.size", Gauge, "By", Some(Label::Tier),
+        "Size of each HybridLog tier, labeled by tier";
+    KEYS_TOTAL = "ferrite.keys.total", Gauge, "{keys}", Some(Label::Db), "Total keys stored, labeled by db";
+    KEYS_EXPIRED_TOTAL = "ferrite.keys.expired.total", Counter, "{keys}", None, "Keys removed by TTL expiration";
+    KEYS_EVICTED_TOTAL = "ferrite.keys.evicted.total", Counter, "{keys}", None, "Keys evicted due to memory pressure";
+    NETWORK_BYTES_RECEIVED = "ferrite.network.bytes.received", Counter, "By", None,
+        "Total bytes received from clients";
+    NETWORK_BYTES_SENT = "ferrite.network.bytes.sent", Counter, "By", None, "Total bytes sent to clients";
+    REPLICATION_LAG = "ferrite.replication.lag", Gauge, "By", Some(Label::Replica),
+        "Replication lag in bytes, labeled by replica";
+    AOF_SYNC_DURATION = "ferrite.aof.sync.duration", Histogram(SYNC_BOUNDS), "s", None,
+        "AOF fsync latency distribution";
+    EPOCH_CURRENT = "ferrite.epoch.current", Gauge, "{epoch}", None, "Current epoch number";
+    SPANS_CREATED = "ferrite.telemetry.spans.created.total", Counter, "{spans}", None, "Spans recorded, exported or not";
+    SPANS_SAMPLED = "ferrite.telemetry.spans.sampled.total", Counter, "{spans}", None,
+        "Spans of traces that the sampler chose";
+    SPANS_EXPORTED = "ferrite.telemetry.spans.exported.total", Counter, "{spans}", None,
+        "Spans that the backend accepted";
+    SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
+        "Spans that were lost, labeled by reason";
+    QUEUE_DEPTH = "ferrite.telemetry.queue.depth", Gauge, "{spans}", None, "Spans that wait for their export";
+}
+
+/// The name of a metric at `/metrics`: dots are underscores.
+pub fn prometheus_name(name: &str) -> String {
+    name.replace('.', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_metrics_come_first_and_once() {
+        assert_eq!(METRICS.len(), 23);
+        assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
+        for (index, metric) in METRICS.iter().enumerate() {
+            assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn bounds_grow() {
+        for bounds in [DURATION_BOUNDS, SYNC_BOUNDS] {
+            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+
+    #[test]
+    fn dots_become_underscores() {
+        assert_eq!(prometheus_name(Metric::COMMANDS_TOTAL.name), "ferrite_commands_total");
+    }
+}

@@ -1,0 +1,134 @@
+//! Span names, span kinds and the values of their closed sets.
+
+use super::names;
+
+names! {
+    /// Every span that Ferrite emits. Names are low-cardinality: what varies is an attribute.
+    SpanName {
+        /// One command from its first byte to the write of its reply; also a queued command under its EXEC.
+        Command = "ferrite.command",
+        /// Finding the arguments in the input buffer.
+        RespParse = "ferrite.resp.parse",
+        /// Look-up in the command table, arity, authentication.
+        CommandDispatch = "ferrite.command.dispatch",
+        /// The command function, waits for the disk included.
+        CommandExecute = "ferrite.command.execute",
+        /// Hashing the key and finding its bucket.
+        IndexLookup = "ferrite.index.lookup",
+        /// A tier was searched for the key.
+        StorageRead = "ferrite.storage.read",
+        /// A record was written or updated in place.
+        StorageWrite = "ferrite.storage.write",
+        /// The epoch was pinned for a read that outlives the batch.
+        EpochProtect = "ferrite.epoch.protect",
+        /// The worker announced the current epoch anew.
+        EpochAdvance = "ferrite.epoch.advance",
+        /// The command's effects went into the AOF's buffer.
+        AofAppend = "ferrite.aof.append",
+        /// The wait until the AOF was durable up to the command's effects.
+        AofSync = "ferrite.aof.sync",
+        /// Writing the reply into the output buffer.
+        RespSerialize = "ferrite.resp.serialize",
+        /// Writing the output buffer to the socket; shared by the commands of a batch.
+        NetWrite = "ferrite.net.write",
+    }
+}
+
+names! {
+    /// What a span is to its neighbours, as OpenTelemetry names it.
+    SpanKind {
+        /// Everything below `ferrite.command`.
+        Internal = "INTERNAL",
+        /// A client's command.
+        Server = "SERVER",
+        /// A request of ours to another server.
+        Client = "CLIENT",
+        /// The creation of a message.
+        Producer = "PRODUCER",
+        /// The delivery of a message.
+        Consumer = "CONSUMER",
+    }
+}
+
+impl SpanName {
+    /// The kind of a span of this name when it is the root of what a client sent.
+    pub const fn root_kind(self) -> SpanKind {
+        match self {
+            Self::Command => SpanKind::Server,
+            _ => SpanKind::Internal,
+        }
+    }
+}
+
+names! {
+    /// Where in the HybridLog a record lies.
+    Tier {
+        /// In memory, updated in place.
+        Mutable = "mutable",
+        /// In the log file, mapped.
+        ReadOnly = "read_only",
+        /// In the log file alone.
+        Disk = "disk",
+    }
+}
+
+names! {
+    /// `ferrite.storage.operation`.
+    Operation {
+        /// The tier was read.
+        Read = "read",
+        /// The tier was written.
+        Write = "write",
+    }
+}
+
+names! {
+    /// `ferrite.command.result`: what kind of reply the command got.
+    Outcome {
+        /// Anything that is neither of the others.
+        Ok = "OK",
+        /// A null reply.
+        Nil = "NIL",
+        /// An error reply.
+        Err = "ERR",
+    }
+}
+
+names! {
+    /// `ferrite.replication.role`.
+    Role {
+        /// Takes writes.
+        Primary = "primary",
+        /// Follows a primary.
+        Replica = "replica",
+    }
+}
+
+names! {
+    /// Events on a span.
+    EventName {
+        /// An unexpected failure (I/O, corruption), with type and message.
+        Exception = "exception",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_survives_its_code() {
+        for name in SpanName::ALL {
+            assert_eq!(SpanName::from_u8(*name as u8), Some(*name));
+        }
+        assert_eq!(SpanName::from_u8(SpanName::ALL.len() as u8), None);
+    }
+
+    #[test]
+    fn span_names_are_distinct_and_dotted() {
+        for (index, name) in SpanName::ALL.iter().enumerate() {
+            assert!(name.as_str().starts_with("ferrite."), "{name}");
+            assert!(SpanName::ALL[index + 1..].iter().all(|other| other.as_str() != name.as_str()));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Once warm, recording allocates nothing, however the commands of a batch interleave.
+
+use std::cell::Cell;
+
+use ferrite_telemetry::{
+    Detail, Outcome, Recorder, RecorderConfig, RemoteContext, Sampler, SamplerChoice, Tier, TraceBuffer, Wait,
+};
+
+thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
+
+fn clock() -> u64 {
+    NOW.replace(NOW.get() + 1) + 1
+}
+
+fn recorder(choice: SamplerChoice) -> Recorder {
+    let sampler = Sampler::new(choice, false);
+    Recorder::new(
+        clock,
+        &RecorderConfig { detail: Some(Detail::Full), ring_bytes: 1 << 16, sampler, export: true, seed: 1 },
+    )
+}
+
+/// Hits, a miss with a pause, an EXEC, a context, an error: one batch.
+fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
+    let context =
+        RemoteContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", b"a=b").expect("valid");
+    buffer.start_batch();
+    for key in [&b"one"[..], b"two", b"three"] {
+        buffer.begin_command();
+        buffer.parse();
+        buffer.set_context(&context);
+        buffer.describe("GET", 2, [key]);
+    }
+    for command in 0..3 {
+        buffer.select(command);
+        buffer.dispatch();
+        buffer.execute_open();
+        let checkpoint = buffer.checkpoint();
+        buffer.index_lookup(1);
+        buffer.rollback(checkpoint);
+        buffer.pause(Wait::Disk);
+        for later in command..3 {
+            buffer.select(later);
+            if !buffer.already_traced(7) {
+                buffer.storage_read(Tier::Mutable, false, 0);
+                let slot = buffer.disk_read_open();
+                buffer.mark_traced(7);
+                buffer.disk_read_close(slot, 1, 2, Some(3), 4);
+            }
+        }
+        buffer.select(command);
+        buffer.resume();
+        buffer.finish_command(Outcome::Err, b"ERR no", 1);
+    }
+    buffer.begin_command();
+    buffer.describe("EXEC", 1, []);
+    for _ in 0..5 {
+        let child = buffer.begin_child(Some(&context));
+        buffer.describe("SET", 3, [&b"key"[..]]);
+        buffer.storage_write(Tier::Mutable, 5);
+        buffer.finish_child(child, Outcome::Ok, b"");
+    }
+    buffer.finish_command(Outcome::Ok, b"", 2);
+    buffer.net_write();
+    let mut kept = 0;
+    recorder.commit(buffer, |_| kept += 1);
+    kept
+}
+
+#[test]
+fn a_warm_recorder_allocates_nothing() {
+    let mut recorder = recorder(SamplerChoice::AlwaysOff);
+    let mut buffer = recorder.buffer();
+    batch(&mut recorder, &mut buffer);
+    let allocations = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            assert_eq!(batch(&mut recorder, &mut buffer), 0);
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
+}
+
+#[test]
+fn a_kept_trace_is_one_allocation() {
+    let mut recorder = recorder(SamplerChoice::AlwaysOn);
+    let mut buffer = recorder.buffer();
+    batch(&mut recorder, &mut buffer);
+    let mut kept = 0;
+    let allocations = allocation_counter::measure(|| kept = batch(&mut recorder, &mut buffer));
+    assert_eq!((kept, allocations.count_total), (4, 4));
+}

@@ -1,0 +1,220 @@
+//! Random string commands over few keys, so that they meet each other.
+
+use super::Command;
+use crate::rng::SimRng;
+
+/// What to generate.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Comes before every key, so that clients with a model each do not meet.
+    pub prefix: String,
+    /// How many keys there are.
+    pub keys: u64,
+    /// The longest payload, in bytes.
+    pub payload_max: u64,
+    /// With FLUSHDB and DBSIZE: only for a client that has the database to itself.
+    pub whole_database: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            keys: 16,
+            payload_max: 6000,
+            whole_database: true,
+        }
+    }
+}
+
+/// How often each command comes, relative to the others.
+const WEIGHTS: &[(&str, u64)] = &[
+    ("SET", 30),
+    ("GET", 25),
+    ("APPEND", 10),
+    ("INCRBY", 8),
+    ("DEL", 6),
+    ("MSET", 5),
+    ("MGET", 5),
+    ("GETDEL", 4),
+    ("EXISTS", 4),
+    ("STRLEN", 4),
+    ("SETRANGE", 6),
+    ("GETRANGE", 6),
+    ("RENAME", 4),
+    ("DBSIZE", 2),
+    ("FLUSHDB", 1),
+];
+
+/// Makes commands from a profile and a generator of random numbers.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    profile: Profile,
+    rng: SimRng,
+}
+
+impl Generator {
+    /// The commands that follow from `rng`.
+    pub fn new(profile: Profile, rng: SimRng) -> Self {
+        Self { profile, rng }
+    }
+
+    /// Every key that a command may name.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        (0..self.profile.keys)
+            .map(|number| self.key_of(number))
+            .collect()
+    }
+
+    /// Commands to be sent together: mostly one, at times up to `most`.
+    pub fn batch(&mut self, most: u64) -> Vec<Command> {
+        let count = if self.rng.one_in(2) {
+            1
+        } else {
+            self.rng.between(1, most.max(1))
+        };
+        (0..count).map(|_| self.command()).collect()
+    }
+
+    /// The next command.
+    pub fn command(&mut self) -> Command {
+        let name = self.name();
+        let mut command = vec![name.as_bytes().to_vec()];
+        match name {
+            "SET" => {
+                command.extend([self.key(), self.payload()]);
+                if self.rng.one_in(4) {
+                    command.push(self.rng.pick(&[b"NX", b"XX"]).to_vec());
+                }
+                if self.rng.one_in(6) {
+                    command.push(b"GET".to_vec());
+                }
+                if self.rng.one_in(10) {
+                    command.push(b"KEEPTTL".to_vec());
+                }
+            }
+            "APPEND" => command.extend([self.key(), self.payload()]),
+            "INCRBY" => {
+                let by = match self.rng.below(10) {
+                    0 => i64::MAX,
+                    1 => i64::MIN,
+                    _ => self.rng.below(2000) as i64 - 1000,
+                };
+                command.extend([self.key(), by.to_string().into_bytes()]);
+            }
+            "DEL" | "EXISTS" | "MGET" => {
+                for _ in 0..self.rng.between(1, 5) {
+                    command.push(self.key());
+                }
+            }
+            "MSET" => {
+                for _ in 0..self.rng.between(1, 4) {
+                    command.extend([self.key(), self.payload()]);
+                }
+            }
+            "SETRANGE" => {
+                let offset = self.rng.below(300);
+                command.extend([self.key(), offset.to_string().into_bytes(), self.payload()]);
+            }
+            "GETRANGE" => {
+                let [start, end] = [0, 1].map(|_| self.rng.below(200) as i64 - 100);
+                command.extend([
+                    self.key(),
+                    start.to_string().into_bytes(),
+                    end.to_string().into_bytes(),
+                ]);
+            }
+            "RENAME" => command.extend([self.key(), self.key()]),
+            "DBSIZE" | "FLUSHDB" => {}
+            _ => command.push(self.key()),
+        }
+        command
+    }
+
+    fn name(&mut self) -> &'static str {
+        let whole = self.profile.whole_database;
+        let allowed = |name: &str| whole || !matches!(name, "DBSIZE" | "FLUSHDB");
+        let weights = || WEIGHTS.iter().filter(|(name, _)| allowed(name));
+        let mut left = self.rng.below(weights().map(|(_, weight)| weight).sum());
+        for (name, weight) in weights() {
+            if left < *weight {
+                return name;
+            }
+            left -= weight;
+        }
+        unreachable!("a number below the sum of the weights falls into one of them")
+    }
+
+    fn key_of(&self, number: u64) -> Vec<u8> {
+        // Keys of several lengths, one of them empty when there is no prefix, one with bytes that end lines.
+        let tail = match number {
+            0 => String::new(),
+            1 => "\r\n".to_string(),
+            2 => "long".repeat(40),
+            _ => format!("k{number}"),
+        };
+        format!("{}{tail}", self.profile.prefix).into_bytes()
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let number = self.rng.below(self.profile.keys);
+        self.key_of(number)
+    }
+
+    fn payload(&mut self) -> Vec<u8> {
+        let most = self.profile.payload_max;
+        let len = match self.rng.below(16) {
+            0 => 0,
+            1..=2 => return self.rng.below(100_000).to_string().into_bytes(),
+            3..=7 => self.rng.between(1, 16),
+            8..=12 => self.rng.between(17, 300),
+            _ => self.rng.between(300, 6000),
+        };
+        let mut bytes = vec![0; len.min(most) as usize];
+        self.rng.fill(&mut bytes);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::Model;
+    use crate::resp::Reply;
+
+    #[test]
+    fn every_command_comes_and_the_model_knows_it() {
+        let mut generator = Generator::new(Profile::default(), SimRng::derive(1, "test"));
+        let keys: BTreeSet<_> = generator.keys().into_iter().collect();
+        let mut model = Model::new();
+        let (mut names, mut hits) = (BTreeSet::new(), 0);
+        for _ in 0..4000 {
+            let command = generator.command();
+            let reply = model.apply(&command);
+            hits += u32::from(command[0] == b"GET" && reply != Reply::Null);
+            names.insert(command[0].clone());
+        }
+        assert_eq!(names.len(), WEIGHTS.len());
+        assert!(hits > 200, "keys collide: {hits}");
+        assert!(model.dump().keys().all(|key| keys.contains(key)));
+    }
+
+    #[test]
+    fn one_of_several_clients_keeps_to_its_keys() {
+        let profile = Profile {
+            prefix: "a:".to_string(),
+            whole_database: false,
+            ..Profile::default()
+        };
+        let mut generator = Generator::new(profile, SimRng::derive(2, "test"));
+        let mut model = Model::new();
+        for _ in 0..2000 {
+            let command = generator.command();
+            assert!(!matches!(command[0].as_slice(), b"FLUSHDB" | b"DBSIZE"));
+            model.apply(&command);
+        }
+        assert!(model.dump().keys().all(|key| key.starts_with(b"a:")));
+    }
+}

@@ -1,0 +1,21 @@
+//! Every registered scenario.
+
+pub mod redis;
+pub mod toy;
+mod world;
+
+use crate::runner::Scenario;
+
+/// The registry, in the order in which `cargo sim list` prints it.
+pub const ALL: &[Scenario] = &[
+    world::ECHO,
+    world::FILES,
+    world::FULL_DISK,
+    toy::RANDOM_COMMANDS,
+    toy::POWER_LOSS,
+];
+
+/// A scenario by its name.
+pub fn find(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}

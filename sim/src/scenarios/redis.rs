@@ -1,0 +1,298 @@
+//! Scenarios for any server that speaks RESP: random commands against the model, with and without power losses.
+//!
+//! They need one thing of a server: [`StartServer`].
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use redis::ProtocolVersion;
+
+use crate::client::{Client, RawClient, connect_redis};
+use crate::model::{ClientView, Command, Dump, Generator, Profile};
+use crate::resp::Reply;
+use crate::rng::SimRng;
+use crate::sim::{Host, Sim};
+use crate::world::SimWorld;
+
+/// Recovers what is on the disk, listens on the address and serves until its host dies.
+pub type StartServer = fn(SimWorld, SocketAddr) -> Pin<Box<dyn Future<Output = ()>>>;
+
+/// A batch that has taken that long in virtual time will never be answered.
+const NO_PROGRESS: Duration = Duration::from_secs(300);
+/// After a reset the server may still execute what it had received; by then it has.
+const SETTLED: Duration = Duration::from_secs(10);
+/// The longest pipeline.
+const PIPELINE_MAX: u64 = 12;
+
+/// How much is done in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Pipelines that each client sends.
+    pub batches: u32,
+    /// Power losses and kills while they do.
+    pub crashes: u32,
+    /// The protocol of the `redis` crate's connections.
+    pub protocol: ProtocolVersion,
+}
+
+/// Random commands of one to four clients; every reply and in the end every value is compared with the model's. With
+/// crashes, the server must promise what `appendfsync always` does.
+pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    let mut rng = sim.rng("random commands");
+    server.spawn(move |world| start(world, address));
+    server.start_clock_faults();
+    let count = if rng.one_in(3) { 1 } else { rng.between(2, 4) };
+    let mut tasks = Vec::new();
+    for number in 0..count {
+        let host = sim.add_host(&format!("client {number}"));
+        let mut client = LoadClient::new(&sim, &server, address, load, number, count == 1);
+        tasks.push(host.spawn(move |world| async move {
+            client.run(&world).await;
+            client
+        }));
+    }
+    let crasher = Crasher {
+        sim: sim.clone(),
+        server: server.clone(),
+        address,
+        start,
+        rng,
+    };
+    let mut crasher = crasher.run(load.crashes).await;
+    let mut clients = Vec::new();
+    for task in tasks {
+        clients.push(task.await.expect("client hosts stay up"));
+    }
+    sim.stop_faults();
+    check_everything(&sim, address, &mut clients).await;
+    if load.crashes > 0 {
+        server.power_loss();
+        crasher.restart().await;
+        check_everything(&sim, address, &mut clients).await;
+    }
+}
+
+/// Takes the server down and up again.
+struct Crasher {
+    sim: Sim,
+    server: Host,
+    address: SocketAddr,
+    start: StartServer,
+    rng: SimRng,
+}
+
+impl Crasher {
+    async fn run(mut self, crashes: u32) -> Self {
+        for _ in 0..crashes {
+            match self.rng.below(5) {
+                0 => {
+                    self.sim
+                        .sleep(Duration::from_millis(self.rng.between(1, 300)))
+                        .await;
+                    self.server.kill();
+                }
+                // During recovery, which begins with the boot.
+                1 => self.crash_at_io(12).await,
+                _ => self.crash_at_io(150).await,
+            }
+            self.sim.sometimes("server crashed");
+            self.restart().await;
+        }
+        self
+    }
+
+    async fn crash_at_io(&mut self, within: u64) {
+        self.server.power_loss_at_io(self.rng.between(1, within));
+        // The clients may have finished before that many I/Os.
+        if madsim::time::timeout(Duration::from_secs(60), self.server.died())
+            .await
+            .is_err()
+        {
+            self.server.power_loss();
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.sim
+            .sleep(Duration::from_millis(self.rng.between(1, 200)))
+            .await;
+        self.server.boot();
+        let (start, address) = (self.start, self.address);
+        self.server.spawn(move |world| start(world, address));
+    }
+}
+
+/// One client with keys of its own and an oracle for them.
+struct LoadClient {
+    sim: Sim,
+    server: Host,
+    address: SocketAddr,
+    load: Load,
+    generator: Generator,
+    rng: SimRng,
+    view: ClientView,
+    connection: Option<Client>,
+    /// The server's life at the time of the connection.
+    life: u64,
+}
+
+impl LoadClient {
+    fn new(
+        sim: &Sim,
+        server: &Host,
+        address: SocketAddr,
+        load: Load,
+        number: u64,
+        alone: bool,
+    ) -> Self {
+        let prefix = if alone {
+            String::new()
+        } else {
+            format!("client{number}:")
+        };
+        let profile = Profile {
+            prefix,
+            whole_database: alone,
+            ..Profile::default()
+        };
+        Self {
+            sim: sim.clone(),
+            server: server.clone(),
+            address,
+            load,
+            generator: Generator::new(profile, sim.rng(&format!("commands {number}"))),
+            rng: sim.rng(&format!("client {number}")),
+            view: ClientView::new(),
+            connection: None,
+            life: 0,
+        }
+    }
+
+    async fn run(&mut self, world: &SimWorld) {
+        let mut left = self.load.batches;
+        while left > 0 {
+            let step = madsim::time::timeout(NO_PROGRESS, self.step(world)).await;
+            match step.unwrap_or_else(|_| panic!("no reply within {NO_PROGRESS:?}")) {
+                Ok(()) => left -= 1,
+                Err(error) => {
+                    self.connection = None;
+                    self.sim.note(format!("client: {error}"));
+                    self.sim
+                        .sleep(Duration::from_millis(self.rng.between(1, 100)))
+                        .await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, world: &SimWorld) -> std::io::Result<()> {
+        if self.connection.is_none() {
+            self.connect(world).await?;
+        }
+        let batch = self.generator.batch(PIPELINE_MAX);
+        for command in &batch {
+            self.view.sent(command.clone());
+        }
+        let connection = self.connection.as_mut().expect("it was just made");
+        let view = &mut self.view;
+        connection
+            .pipeline(&batch, |reply| {
+                view.answered(&reply).unwrap_or_else(|why| panic!("{why}"))
+            })
+            .await
+    }
+
+    async fn connect(&mut self, world: &SimWorld) -> std::io::Result<()> {
+        if self.view.is_in_doubt() && self.server.lives() == self.life {
+            self.sim.sleep(SETTLED).await;
+        }
+        self.life = self.server.lives();
+        let mut client = if self.rng.one_in(2) {
+            Client::Raw(RawClient::connect(world, self.address).await?)
+        } else {
+            let made = connect_redis(world, self.address, self.load.protocol).await;
+            Client::Library(made.map_err(std::io::Error::other)?)
+        };
+        if self.view.is_in_doubt() {
+            let found = dump(&mut client, self.generator.keys()).await?;
+            let happened = self
+                .view
+                .resolve(&found)
+                .unwrap_or_else(|why| panic!("{why}"));
+            self.sim
+                .decision("unanswered commands that happened", happened as u64);
+            self.sim.sometimes(if happened == 0 {
+                "unanswered lost"
+            } else {
+                "unanswered happened"
+            });
+        }
+        self.connection = Some(client);
+        Ok(())
+    }
+}
+
+/// The values of all keys.
+async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Result<Dump> {
+    let commands: Vec<Command> = keys
+        .iter()
+        .map(|key| vec![b"GET".to_vec(), key.clone()])
+        .collect();
+    let mut replies = Vec::new();
+    client
+        .pipeline(&commands, |reply| replies.push(reply))
+        .await?;
+    let values = keys
+        .into_iter()
+        .zip(replies)
+        .filter_map(|(key, reply)| match reply {
+            Reply::Bulk(value) => Some((key, value)),
+            Reply::Null => None,
+            other => panic!("GET of a string was answered with {other:?}"),
+        });
+    Ok(values.collect())
+}
+
+/// The liveness phase: without faults every client is answered, and the server holds what all of them expect, and
+/// nothing else.
+async fn check_everything(sim: &Sim, address: SocketAddr, clients: &mut [LoadClient]) {
+    let host = sim.add_host(&format!("checker {:?}", sim.elapsed()));
+    let mut views = Vec::new();
+    for client in clients.iter() {
+        assert!(
+            !client.view.is_in_doubt(),
+            "a client ends with a batch that was answered"
+        );
+        views.push((client.generator.keys(), client.view.expected().clone()));
+    }
+    let check = host.spawn(move |world| async move {
+        let raw = loop {
+            match RawClient::connect(&world, address).await {
+                Ok(raw) => break raw,
+                // Recovery takes its time.
+                Err(_) => madsim::time::sleep(Duration::from_millis(20)).await,
+            }
+        };
+        let mut client = Client::Raw(raw);
+        let mut keys_expected = 0;
+        for (keys, expected) in views {
+            let found = dump(&mut client, keys).await.expect("no faults are left");
+            let same = ClientView::with_expected(expected).resolve(&found);
+            same.unwrap_or_else(|why| panic!("at the end, {why}"));
+            keys_expected += found.len() as i64;
+        }
+        let dbsize = |reply| assert_eq!(reply, Reply::Int(keys_expected), "DBSIZE");
+        client
+            .pipeline(&[vec![b"DBSIZE".to_vec()]], dbsize)
+            .await
+            .expect("no faults are left");
+    });
+    let checked = madsim::time::timeout(NO_PROGRESS, check).await;
+    checked
+        .expect("without faults the server answers")
+        .expect("the checker's host stays up");
+}
