@@ -26,8 +26,20 @@ pub const DIFFERENCES: &[Difference] = &[
         redis: "-ERR unknown subcommand 'NO-TOUCH'",
     },
     Difference {
+        why: "COMMAND GETKEYS takes a command of one word since 7.2",
+        example: "COMMAND GETKEYS PING",
+        ferrite: "-ERR The command has no key arguments",
+        redis: "-ERR wrong number of arguments for 'command|getkeys' command",
+    },
+    Difference {
+        why: "help texts are in Ferrite's own words",
+        example: "OBJECT HELP",
+        ferrite: "*11\r\n+OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        redis: "*15\r\n+OBJECT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    },
+    Difference {
         why: "OTEL.TRACES is Ferrite's own",
-        example: "OTEL.TRACES LAST 0",
+        example: "OTEL.TRACES GET 00000000000000000000000000000001",
         ferrite: "*0",
         redis: "-ERR unknown command 'OTEL.TRACES'",
     },

@@ -1,7 +1,7 @@
 //! A raw RESP connection: commands as byte strings, replies as the exact bytes that came.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A reply that takes longer is a failure of the server.
@@ -34,6 +34,18 @@ impl Connection {
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.reader.get_mut().write_all(bytes)
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish_sending(&self) -> io::Result<()> {
+        self.reader.get_ref().shutdown(Shutdown::Write)
+    }
+
+    /// Everything until the server closes the connection.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Reads one reply with all that is nested in it.

@@ -6,10 +6,13 @@ use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 
-use crate::{eventually, free_port, http};
+use crate::prometheus::Sample;
+use crate::{eventually, free_port, http, prometheus};
 
 const OTLP_GRPC: u16 = 4317;
 const QUERY: u16 = 16686;
+/// Where the Collector's configuration serves the metrics that it was sent.
+const METRICS: u16 = 8889;
 
 /// Pinned together with `ci/common.sh`, which builds the first of each pair.
 const COLLECTOR: Images =
@@ -43,13 +46,14 @@ pub struct Backend {
     pub endpoint: String,
     /// Where Jaeger's query API answers.
     pub jaeger_port: u16,
+    metrics_port: u16,
 }
 
 impl Backend {
     /// Starts both and waits until they take spans and answer queries.
     pub async fn start() -> Self {
         // Containers of parallel tests meet on one engine: names differ by a port nobody else has.
-        let collector_port = free_port();
+        let (collector_port, metrics_port) = (free_port(), free_port());
         let network = format!("ferrite-{collector_port}");
         let jaeger_name = format!("ferrite-jaeger-{collector_port}");
 
@@ -66,6 +70,7 @@ impl Backend {
             .chosen()
             .with_wait_for(WaitFor::message_on_stderr("Everything is ready"))
             .with_mapped_port(collector_port, OTLP_GRPC.tcp())
+            .with_mapped_port(metrics_port, METRICS.tcp())
             .with_network(&network)
             .with_env_var("JAEGER_ENDPOINT", format!("{jaeger_name}:{OTLP_GRPC}"))
             .with_copy_to("/etc/otelcol-contrib/config.yaml", COLLECTOR_CONFIG.as_bytes().to_vec()))
@@ -75,7 +80,15 @@ impl Backend {
             http::get(jaeger_port, "/api/services").await
         })
         .await;
-        Self { collector, _jaeger: jaeger, endpoint: format!("http://127.0.0.1:{collector_port}"), jaeger_port }
+        let endpoint = format!("http://127.0.0.1:{collector_port}");
+        Self { collector, _jaeger: jaeger, endpoint, jaeger_port, metrics_port }
+    }
+
+    /// The metrics that the Collector has; none while it does not answer.
+    pub async fn metrics(&self) -> Vec<Sample> {
+        let page = http::get(self.metrics_port, "/metrics").await.unwrap_or_default();
+        let page = String::from_utf8(page).expect("text");
+        prometheus::parse(&page).unwrap_or_else(|error| panic!("{error}\nin\n{page}"))
     }
 }
 

@@ -60,6 +60,10 @@ pub async fn trace(port: u16, trace_id: &str, complete: impl Fn(&[JaegerSpan]) -
         if complete(&spans) && spans.len() == before {
             return Some(spans);
         }
+        if spans.len() != before {
+            // Only a failed test shows it.
+            eprintln!("in Jaeger so far: {spans:#?}");
+        }
         before = spans.len();
         tokio::time::sleep(SETTLED).await;
         None

@@ -10,7 +10,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
 use tempfile::TempDir;
 
-use crate::{eventually, free_port, http};
+use crate::prometheus::Sample;
+use crate::{eventually, free_port, http, prometheus};
 
 /// How long a start may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -70,10 +71,16 @@ impl Server {
         client.get_multiplexed_async_connection_with_config(&config).await.ok()
     }
 
-    /// The sum of a counter's series at `/metrics`; 0 if there is none yet.
-    pub async fn counter(&self, prometheus_name: &str) -> f64 {
+    /// The sum of a metric's series at `/metrics`; 0 if there is none yet.
+    pub async fn metric(&self, prometheus_name: &str) -> f64 {
+        prometheus::sum(&self.metrics().await, prometheus_name)
+    }
+
+    /// What `/metrics` says.
+    pub async fn metrics(&self) -> Vec<Sample> {
         let page = http::get(self.admin_port, "/metrics").await.expect("/metrics answers");
-        sum_of_series(&String::from_utf8(page).expect("text"), prometheus_name)
+        let page = String::from_utf8(page).expect("text");
+        prometheus::parse(&page).unwrap_or_else(|error| panic!("{error}\nin\n{page}"))
     }
 }
 
@@ -86,13 +93,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn sum_of_series(page: &str, name: &str) -> f64 {
-    page.lines()
-        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
 }
 
 /// `FERRITE_BIN`, or the release build of this checkout, brought up to date once.
@@ -112,16 +112,4 @@ fn binary() -> &'static PathBuf {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         target.join("release/ferrite")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sum_of_series;
-
-    #[test]
-    fn series_of_one_name_are_added_and_longer_names_left_out() {
-        let page = "# TYPE a_total counter\na_total{reason=\"x y\"} 2\na_total 3\na_total_more 100\n";
-        assert_eq!(sum_of_series(page, "a_total"), 5.0);
-        assert_eq!(sum_of_series(page, "b_total"), 0.0);
-    }
 }

@@ -10,9 +10,10 @@ use ferrite_integration::jaeger;
 use ferrite_integration::server::Server;
 use ferrite_telemetry::schema::SpanName;
 
-/// A snapshot of `golden-traces/` without insta's header.
+/// A golden trace without insta's header.
 fn golden(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden-traces").join(format!("{name}.snap"));
+    let snapshots = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../golden-traces/snapshots");
+    let path = snapshots.join(format!("{name}.snap"));
     let file = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let body = file.splitn(3, "---\n").nth(2).expect("insta's header ends with ---");
     format!("{}\n", body.trim_end())

@@ -36,8 +36,8 @@ async fn commands_of_a_redis_py_client_are_children_of_its_span() {
         "--telemetry.endpoint",
         &backend.endpoint,
         // The caller's decision counts: its traces are sampled, others not.
-        "--telemetry.sample_rate",
-        "0",
+        "--telemetry.sampler",
+        "parentbased_always_off",
     ])
     .await;
 
@@ -46,12 +46,14 @@ async fn commands_of_a_redis_py_client_are_children_of_its_span() {
     assert_eq!(client["value"], "value");
     assert_eq!(client["replies"], serde_json::json!([10, 10]));
 
+    // Those about the key: the client made its connection within the span, too.
     let commands = |spans: &[jaeger::JaegerSpan]| -> Vec<jaeger::JaegerSpan> {
-        spans
-            .iter()
-            .filter(|span| span.service == "ferrite" && span.span.name == SpanName::Command.as_str())
-            .cloned()
-            .collect()
+        let root = |span: &&jaeger::JaegerSpan| {
+            span.service == "ferrite"
+                && span.span.name == SpanName::Command.as_str()
+                && span.text(Attribute::CommandKey) == "python:1"
+        };
+        spans.iter().filter(root).cloned().collect()
     };
     let trace_id = client["trace_id"].as_str().expect("a trace id");
     let spans = jaeger::trace(backend.jaeger_port, trace_id, |spans| {

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 
 use ferrite_io::{Network, World};
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisResult, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisResult, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::model::Command;
@@ -25,12 +23,9 @@ pub async fn connect_redis(
     protocol: ProtocolVersion,
 ) -> RedisResult<MultiplexedConnection> {
     let stream = world.network().connect(address).await?;
-    let config = AsyncConnectionConfig::new()
-        .set_response_timeout(None)
-        .set_connection_timeout(None);
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let info = RedisConnectionInfo::default().set_protocol(protocol);
-    let (connection, driver) =
-        MultiplexedConnection::new_with_config(&info, stream, config).await?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
     madsim::task::spawn_local(driver);
     Ok(connection)
 }
@@ -44,10 +39,7 @@ pub struct RawClient {
 impl RawClient {
     /// Connects.
     pub async fn connect(world: &SimWorld, address: SocketAddr) -> io::Result<Self> {
-        Ok(Self {
-            stream: world.network().connect(address).await?,
-            received: Vec::new(),
-        })
+        Ok(Self { stream: world.network().connect(address).await?, received: Vec::new() })
     }
 
     /// Sends bytes as they are.
@@ -110,11 +102,7 @@ impl Client {
     /// are in doubt: the library loses all replies of a pipeline that it could not finish.
     ///
     /// The raw client writes everything before it reads, as redis-py does, whatever the buffers hold.
-    pub async fn pipeline(
-        &mut self,
-        commands: &[Command],
-        mut on_reply: impl FnMut(Reply),
-    ) -> io::Result<()> {
+    pub async fn pipeline(&mut self, commands: &[Command], mut on_reply: impl FnMut(Reply)) -> io::Result<()> {
         match self {
             Self::Library(connection) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
@@ -125,18 +113,14 @@ impl Client {
                     });
                     pipeline.add_command(with_arguments);
                 }
-                let sent = connection
-                    .send_packed_commands(&pipeline, 0, commands.len())
-                    .await;
+                let sent = connection.send_packed_commands(&pipeline, 0, commands.len()).await;
                 let values = sent.map_err(io::Error::other)?;
                 assert_eq!(values.len(), commands.len(), "one reply a command");
                 values.into_iter().map(Reply::from).for_each(on_reply);
             }
             Self::Raw(client) => {
                 let mut bytes = Vec::new();
-                commands
-                    .iter()
-                    .for_each(|command| encode_command(command, &mut bytes));
+                commands.iter().for_each(|command| encode_command(command, &mut bytes));
                 client.send(&bytes).await?;
                 for _ in commands {
                     on_reply(client.read_reply().await?);
@@ -158,21 +142,12 @@ impl From<Value> for Reply {
             Value::Array(items) => Self::Array(all(items)),
             Value::SimpleString(text) => Self::Simple(text),
             Value::Okay => Self::ok(),
-            Value::Map(pairs) => Self::Other(
-                '%',
-                all(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect()),
-            ),
+            Value::Map(pairs) => Self::Other('%', all(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect())),
             Value::Set(items) => Self::Other('~', all(items)),
             Value::Double(number) => Self::Other(',', vec![Self::Simple(number.to_string())]),
-            Value::Boolean(yes) => Self::Other(
-                '#',
-                vec![Self::Simple(if yes { "t" } else { "f" }.to_string())],
-            ),
+            Value::Boolean(yes) => Self::Other('#', vec![Self::Simple(if yes { "t" } else { "f" }.to_string())]),
             Value::ServerError(error) => {
-                let details = error
-                    .details()
-                    .map(|details| format!(" {details}"))
-                    .unwrap_or_default();
+                let details = error.details().map(|details| format!(" {details}")).unwrap_or_default();
                 Self::Error(format!("{}{details}", error.code()))
             }
             other => panic!("no command of the model is answered with {other:?}"),

@@ -5,9 +5,7 @@
 //! in every process: the first test of all.
 
 #[cfg(not(madsim))]
-compile_error!(
-    "the simulator needs `--cfg madsim`: .cargo/config.toml sets it, and RUSTFLAGS replaces it"
-);
+compile_error!("the simulator needs `--cfg madsim`: .cargo/config.toml sets it, and RUSTFLAGS replaces it");
 
 pub mod client;
 pub mod disk;
@@ -19,6 +17,7 @@ pub mod resp;
 mod rng;
 mod runner;
 pub mod scenarios;
+pub mod server;
 mod sim;
 mod world;
 

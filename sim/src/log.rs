@@ -103,6 +103,7 @@ pub struct EventLog {
     hash: StableHasher,
     count: u64,
     last: VecDeque<(u64, Event)>,
+    spans: Vec<String>,
 }
 
 impl EventLog {
@@ -111,6 +112,9 @@ impl EventLog {
         at_ns.hash(&mut self.hash);
         event.hash(&mut self.hash);
         self.count += 1;
+        if let Event::Span { text } = &event {
+            self.spans.push(text.clone());
+        }
         if self.last.len() == EVENTS_KEPT {
             self.last.pop_front();
         }
@@ -127,12 +131,14 @@ impl EventLog {
         self.count
     }
 
+    /// Every [`Event::Span`]'s text, in order.
+    pub fn spans(&self) -> &[String] {
+        &self.spans
+    }
+
     /// The last [`EVENTS_KEPT`] events, one line each.
     pub fn last(&self) -> Vec<String> {
-        self.last
-            .iter()
-            .map(|(at_ns, event)| format!("{:>14} ns  {event:?}", at_ns))
-            .collect()
+        self.last.iter().map(|(at_ns, event)| format!("{:>14} ns  {event:?}", at_ns)).collect()
     }
 }
 
@@ -169,8 +175,7 @@ impl Hasher for StableHasher {
     }
 
     fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x9E37_79B9_7F4A_7C15)
-            * u128::from(self.0.rotate_left(32) | 1);
+        let product = u128::from(self.0 ^ word ^ 0x9E37_79B9_7F4A_7C15) * u128::from(self.0.rotate_left(32) | 1);
         self.0 = (product as u64) ^ ((product >> 64) as u64) ^ word.rotate_left(17);
     }
 
@@ -195,13 +200,7 @@ mod tests {
     fn hash_of(values: &[u64]) -> u64 {
         let mut log = EventLog::default();
         for &value in values {
-            log.record(
-                0,
-                Event::Decision {
-                    what: "test",
-                    value,
-                },
-            );
+            log.record(0, Event::Decision { what: "test", value });
         }
         log.hash()
     }
@@ -220,13 +219,7 @@ mod tests {
     fn only_the_last_events_are_kept_as_text() {
         let mut log = EventLog::default();
         for value in 0..EVENTS_KEPT as u64 + 5 {
-            log.record(
-                value,
-                Event::Decision {
-                    what: "test",
-                    value,
-                },
-            );
+            log.record(value, Event::Decision { what: "test", value });
         }
         let last = log.last();
         assert_eq!(last.len(), EVENTS_KEPT);

@@ -1,8 +1,5 @@
 //! `cargo sim`: lists, runs and replays scenarios; `swarm` searches, `ci` is the gate.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the tool itself runs outside of the simulation and measures real time"
-)]
+#![allow(clippy::disallowed_methods, reason = "the tool itself runs outside of the simulation and measures real time")]
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -62,8 +59,7 @@ impl One {
 }
 
 fn find(name: &str) -> Result<&'static Scenario, String> {
-    scenarios::find(name)
-        .ok_or_else(|| format!("no scenario is named {name}: see `cargo sim list`"))
+    scenarios::find(name).ok_or_else(|| format!("no scenario is named {name}: see `cargo sim list`"))
 }
 
 fn main() -> ExitCode {
@@ -91,11 +87,7 @@ fn act(action: Action) -> Result<(), String> {
             println!("{:016x}", report.hash);
             Ok(())
         }
-        Action::Swarm {
-            minutes,
-            first_seed,
-            scenario,
-        } => {
+        Action::Swarm { minutes, first_seed, scenario } => {
             let chosen = scenario.as_deref().map(find).transpose()?;
             swarm(Duration::from_secs(60 * minutes), first_seed, chosen)
         }
@@ -118,10 +110,7 @@ fn replay(seed: u64, scenario: &Scenario) -> Result<(), String> {
         println!("{event}");
     }
     if first.hash != second.hash {
-        return Err(format!(
-            "not deterministic: {:016x} and {:016x}",
-            first.hash, second.hash
-        ));
+        return Err(format!("not deterministic: {:016x} and {:016x}", first.hash, second.hash));
     }
     if first.failure.is_some() {
         let plan = shrink(seed, scenario, first.plan);
@@ -181,11 +170,8 @@ impl Score {
             self.events,
             self.virtual_time.as_secs_f64(),
         );
-        let mut wrong: Vec<String> = self
-            .failed
-            .iter()
-            .map(|seed| format!("{} failed with seed {seed}", scenario.name))
-            .collect();
+        let mut wrong: Vec<String> =
+            self.failed.iter().map(|seed| format!("{} failed with seed {seed}", scenario.name)).collect();
         for mark in scenario.marks {
             let count = self.marks.get(mark).copied().unwrap_or(0);
             println!("    {mark:30} {count:>9}");
@@ -211,16 +197,8 @@ fn swarm(budget: Duration, first_seed: u64, only: Option<&'static Scenario>) -> 
         }
         seed = seed.wrapping_add(1);
     }
-    let wrong: Vec<String> = scores
-        .iter()
-        .zip(&chosen)
-        .flat_map(|(score, scenario)| score.print(scenario))
-        .collect();
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(wrong.join("\n"))
-    }
+    let wrong: Vec<String> = scores.iter().zip(&chosen).flat_map(|(score, scenario)| score.print(scenario)).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
 fn ci(seeds: u64) -> Result<(), String> {
@@ -234,26 +212,16 @@ fn ci(seeds: u64) -> Result<(), String> {
         let here = format!("{:016x}", run(seed, scenario).hash);
         let there = hash_in_another_process(scenario, seed)?;
         if here != there {
-            wrong.push(format!(
-                "{} seed {seed}: {here} here, {there} in another process",
-                scenario.name
-            ));
+            wrong.push(format!("{} seed {seed}: {here} here, {there} in another process", scenario.name));
         }
     }
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(wrong.join("\n"))
-    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
 fn hash_in_another_process(scenario: &Scenario, seed: u64) -> Result<String, String> {
-    let program =
-        std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+    let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
     let seed = seed.to_string();
-    let output = Command::new(program)
-        .args(["hash", "--scenario", scenario.name, "--seed", &seed])
-        .output();
+    let output = Command::new(program).args(["hash", "--scenario", scenario.name, "--seed", &seed]).output();
     let output = output.map_err(|error| format!("a second process cannot be started: {error}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }

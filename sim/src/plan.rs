@@ -107,11 +107,7 @@ impl FaultPlan {
 impl fmt::Display for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.names();
-        if names.is_empty() {
-            write!(f, "no faults")
-        } else {
-            write!(f, "{}", names.join(" "))
-        }
+        if names.is_empty() { write!(f, "no faults") } else { write!(f, "{}", names.join(" ")) }
     }
 }
 
@@ -123,13 +119,8 @@ mod tests {
     fn every_class_is_on_in_about_half_of_the_seeds() {
         let classes = FaultPlan::all().names();
         for class in classes {
-            let on = (0..400)
-                .filter(|&seed| FaultPlan::draw(seed).names().contains(&class))
-                .count();
-            assert!(
-                (120..280).contains(&on),
-                "{class} is on in {on} of 400 seeds"
-            );
+            let on = (0..400).filter(|&seed| FaultPlan::draw(seed).names().contains(&class)).count();
+            assert!((120..280).contains(&on), "{class} is on in {on} of 400 seeds");
         }
     }
 

@@ -73,12 +73,7 @@ impl fmt::Display for Shown<'_> {
             return write!(f, "\"{}\"", self.0.escape_ascii());
         }
         let hash = crate::log::StableHasher::of(self.0);
-        write!(
-            f,
-            "\"{}\"… ({} bytes, hash {hash:016x})",
-            self.0[..32].escape_ascii(),
-            self.0.len()
-        )
+        write!(f, "\"{}\"… ({} bytes, hash {hash:016x})", self.0[..32].escape_ascii(), self.0.len())
     }
 }
 
@@ -119,34 +114,23 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn line(&mut self) -> Result<&str, Stop> {
         let rest = &self.bytes[self.at..];
-        let end = rest
-            .windows(2)
-            .position(|pair| pair == b"\r\n")
-            .ok_or(Stop::Incomplete)?;
+        let end = rest.windows(2).position(|pair| pair == b"\r\n").ok_or(Stop::Incomplete)?;
         self.at += end + 2;
-        std::str::from_utf8(&rest[..end])
-            .map_err(|_| Stop::Malformed("a line is not UTF-8".to_string()))
+        std::str::from_utf8(&rest[..end]).map_err(|_| Stop::Malformed("a line is not UTF-8".to_string()))
     }
 
     fn number(&mut self) -> Result<i64, Stop> {
         let text = self.line()?;
-        text.parse()
-            .map_err(|_| Stop::Malformed(format!("not a number: {text:?}")))
+        text.parse().map_err(|_| Stop::Malformed(format!("not a number: {text:?}")))
     }
 
     fn take(&mut self, len: usize) -> Result<Vec<u8>, Stop> {
         let end = self.at + len;
-        let bytes = self
-            .bytes
-            .get(self.at..end)
-            .ok_or(Stop::Incomplete)?
-            .to_vec();
+        let bytes = self.bytes.get(self.at..end).ok_or(Stop::Incomplete)?.to_vec();
         match self.bytes.get(end..end + 2) {
             Some(b"\r\n") => self.at = end + 2,
             Some(_) => {
-                return Err(Stop::Malformed(
-                    "a bulk string does not end with CR LF".to_string(),
-                ));
+                return Err(Stop::Malformed("a bulk string does not end with CR LF".to_string()));
             }
             None => return Err(Stop::Incomplete),
         }
@@ -174,10 +158,7 @@ impl Parser<'_> {
                 let len = self.number()? as usize;
                 Ok(Reply::Other(kind, vec![Reply::Bulk(self.take(len)?)]))
             }
-            ',' | '#' | '(' => Ok(Reply::Other(
-                kind,
-                vec![Reply::Simple(self.line()?.to_string())],
-            )),
+            ',' | '#' | '(' => Ok(Reply::Other(kind, vec![Reply::Simple(self.line()?.to_string())])),
             '~' | '>' => {
                 let count = self.number()?;
                 Ok(Reply::Other(kind, self.items(count)?))
@@ -201,16 +182,8 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(Reply::parse(&bytes[..len]), Ok(None), "{len} bytes");
         }
-        let items = vec![
-            Reply::Bulk(b"a\r\n".to_vec()),
-            Reply::Int(-5),
-            Reply::Null,
-            Reply::ok(),
-        ];
-        assert_eq!(
-            Reply::parse(bytes),
-            Ok(Some((Reply::Array(items.clone()), bytes.len())))
-        );
+        let items = vec![Reply::Bulk(b"a\r\n".to_vec()), Reply::Int(-5), Reply::Null, Reply::ok()];
+        assert_eq!(Reply::parse(bytes), Ok(Some((Reply::Array(items.clone()), bytes.len()))));
         let mut encoded = Vec::new();
         Reply::Array(items).encode(&mut encoded);
         assert_eq!(encoded, bytes);
@@ -220,10 +193,7 @@ mod tests {
     fn resp3_types_are_read_and_nonsense_is_not() {
         let map = b"%1\r\n+a\r\n#t\r\n";
         let (reply, len) = Reply::parse(map).expect("well-formed").expect("complete");
-        assert_eq!(
-            (len, format!("{reply:?}").as_str()),
-            (map.len(), "%[+a, #[+t]]")
-        );
+        assert_eq!((len, format!("{reply:?}").as_str()), (map.len(), "%[+a, #[+t]]"));
         assert!(Reply::parse(b"$2\r\nabc\r\n").is_err());
         assert!(Reply::parse(b"?").is_err());
     }

@@ -56,6 +56,8 @@ pub struct Report {
     pub virtual_time: Duration,
     pub marks: BTreeMap<&'static str, u64>,
     pub last_events: Vec<String>,
+    /// What [`Sim::span`] was given, in order.
+    pub spans: Vec<String>,
     pub failure: Option<Failure>,
 }
 
@@ -68,24 +70,10 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            scenario,
-            seed,
-            plan,
-            hash,
-            events,
-            ..
-        } = self;
+        let Self { scenario, seed, plan, hash, events, .. } = self;
         let seconds = self.virtual_time.as_secs_f64();
-        let verdict = if self.failure.is_some() {
-            "FAILED"
-        } else {
-            "passed"
-        };
-        write!(
-            f,
-            "{scenario} seed {seed} {verdict}: {events} events, {seconds:.3} virtual s, hash {hash:016x}"
-        )?;
+        let verdict = if self.failure.is_some() { "FAILED" } else { "passed" };
+        write!(f, "{scenario} seed {seed} {verdict}: {events} events, {seconds:.3} virtual s, hash {hash:016x}")?;
         let Some(failure) = &self.failure else {
             return Ok(());
         };
@@ -93,11 +81,7 @@ impl fmt::Display for Report {
         for event in &failure.last_events {
             write!(f, "\n{event}")?;
         }
-        write!(
-            f,
-            "\n{}\nreplay: cargo sim replay --seed {seed} --scenario {scenario}",
-            failure.message
-        )
+        write!(f, "\n{}\nreplay: cargo sim replay --seed {seed} --scenario {scenario}", failure.message)
     }
 }
 
@@ -130,9 +114,7 @@ fn install_panic_hook() {
 
 /// Runs `scenario` with `seed`; the plan is drawn from the seed and passed through the scenario's filter.
 pub fn run(seed: u64, scenario: &Scenario) -> Report {
-    let plan = (scenario.faults)(FaultPlan::draw(
-        seed ^ StableHasher::of(scenario.name.as_bytes()),
-    ));
+    let plan = (scenario.faults)(FaultPlan::draw(seed ^ StableHasher::of(scenario.name.as_bytes())));
     run_with_plan(seed, scenario, plan)
 }
 
@@ -141,14 +123,10 @@ pub fn run_with_plan(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report 
     install_panic_hook();
     let scenario = *scenario;
     let body = move || run_here(seed, &scenario, plan);
-    let builder = std::thread::Builder::new()
-        .name(format!("{}-{seed}", scenario.name))
-        .stack_size(STACK_BYTES);
+    let builder = std::thread::Builder::new().name(format!("{}-{seed}", scenario.name)).stack_size(STACK_BYTES);
     // A fresh thread: std's hash keys and every other thread-local start as the seed says.
     let thread = builder.spawn(body).expect("the system gives a thread");
-    thread
-        .join()
-        .expect("panics of a simulation are caught inside its thread")
+    thread.join().expect("panics of a simulation are caught inside its thread")
 }
 
 fn run_here(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report {
@@ -167,9 +145,7 @@ fn run_here(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report {
         report
     };
     let result = panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(history)));
-    let sim = made
-        .take()
-        .expect("the simulation is made before anything can fail");
+    let sim = made.take().expect("the simulation is made before anything can fail");
     let report = match result {
         Ok(report) => report,
         Err(payload) => failed(report(&sim, scenario.name), payload),
@@ -181,7 +157,8 @@ fn run_here(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report {
 }
 
 fn report(sim: &Sim, scenario: &'static str) -> Report {
-    let (hash, events, last_events) = sim.with_log(|log| (log.hash(), log.count(), log.last()));
+    let (hash, events, last_events, spans) =
+        sim.with_log(|log| (log.hash(), log.count(), log.last(), log.spans().to_vec()));
     Report {
         scenario,
         seed: sim.seed(),
@@ -191,6 +168,7 @@ fn report(sim: &Sim, scenario: &'static str) -> Report {
         virtual_time: sim.elapsed(),
         marks: sim.marks(),
         last_events,
+        spans,
         failure: None,
     }
 }
@@ -200,15 +178,9 @@ fn failed(mut report: Report, payload: Box<dyn Any + Send>) -> Report {
     if message.is_empty() {
         message = match payload.downcast_ref::<String>() {
             Some(text) => text.clone(),
-            None => payload
-                .downcast_ref::<&str>()
-                .unwrap_or(&"a panic without a text")
-                .to_string(),
+            None => payload.downcast_ref::<&str>().unwrap_or(&"a panic without a text").to_string(),
         };
     }
-    report.failure = Some(Failure {
-        message,
-        last_events: report.last_events.clone(),
-    });
+    report.failure = Some(Failure { message, last_events: report.last_events.clone() });
     report
 }

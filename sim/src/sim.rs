@@ -80,11 +80,7 @@ impl Core {
 
     /// The plan, or no faults once they have been stopped.
     pub(crate) fn faults(&self) -> FaultPlan {
-        if self.faults_on.load(Ordering::Relaxed) {
-            self.plan
-        } else {
-            FaultPlan::none()
-        }
+        if self.faults_on.load(Ordering::Relaxed) { self.plan } else { FaultPlan::none() }
     }
 
     /// Ends all processes of a host. Its disk is the caller's business.
@@ -102,10 +98,7 @@ impl Core {
     pub(crate) fn power_loss(&self, host: &HostState) {
         let faults = self.faults();
         let disk = lock(&host.disk).power_loss(&faults);
-        self.record(Event::PowerLoss {
-            host: host.id,
-            disk,
-        });
+        self.record(Event::PowerLoss { host: host.id, disk });
         self.end_life(host);
     }
 }
@@ -148,10 +141,13 @@ impl Sim {
     /// The liveness phase: from now on nothing fails any more.
     pub fn stop_faults(&self) {
         self.core.faults_on.store(false, Ordering::Relaxed);
-        self.core.record(Event::Decision {
-            what: "faults stop",
-            value: 0,
-        });
+        self.core.record(Event::Decision { what: "faults stop", value: 0 });
+    }
+
+    /// Faults may happen again: a scenario that needs a quiet beginning stops them first.
+    pub fn resume_faults(&self) {
+        self.core.faults_on.store(true, Ordering::Relaxed);
+        self.decision("faults resume", 0);
     }
 
     /// Virtual time since the start.
@@ -174,7 +170,7 @@ impl Sim {
         self.core.record(Event::Note { text: text.into() });
     }
 
-    /// Adds a finished span, in a text without volatile values, to the event log.
+    /// Adds finished spans, in a text without volatile values, to the event log; the report has them too.
     pub fn span(&self, text: impl Into<String>) {
         self.core.record(Event::Span { text: text.into() });
     }
@@ -200,18 +196,11 @@ impl Sim {
     /// A computer with an empty disk. `name` must be new; it decides the host's random numbers.
     pub fn add_host(&self, name: &str) -> Host {
         let mut hosts = lock(&self.core.hosts);
-        assert!(
-            hosts.iter().all(|host| host.name != name),
-            "a host named {name} exists"
-        );
+        assert!(hosts.iter().all(|host| host.name != name), "a host named {name} exists");
         let id = hosts.len() as u32 + 1;
         let node = Handle::current().create_node().name(name).build().id();
         let mut rng = SimRng::derive(self.core.seed, &format!("host {name}"));
-        let drift_ppm = if self.core.plan.clock_drift {
-            rng.between(0, 400) as i64 - 200
-        } else {
-            0
-        };
+        let drift_ppm = if self.core.plan.clock_drift { rng.between(0, 400) as i64 - 200 } else { 0 };
         let state = Arc::new(HostState {
             id,
             name: name.to_string(),
@@ -220,19 +209,13 @@ impl Sim {
             life: AtomicU64::new(0),
             down: AtomicBool::new(false),
             death_wakers: Mutex::default(),
-            disk: Mutex::new(DiskState::new(SimRng::derive(
-                self.core.seed,
-                &format!("disk {name}"),
-            ))),
+            disk: Mutex::new(DiskState::new(SimRng::derive(self.core.seed, &format!("disk {name}")))),
             entropy: Mutex::new(SimRng::derive(self.core.seed, &format!("entropy {name}"))),
             wall_offset_ns: AtomicI64::new(0),
             drift_ppm,
         });
         hosts.push(state.clone());
-        Host {
-            core: self.core.clone(),
-            state,
-        }
+        Host { core: self.core.clone(), state }
     }
 
     /// Ends every task, so that a run leaves no memory behind (a waiting task and its waker own each other).
@@ -262,11 +245,7 @@ impl Host {
 
     /// The world as a process that is started now sees it.
     pub fn world(&self) -> SimWorld {
-        SimWorld::new(
-            self.core.clone(),
-            self.state.clone(),
-            self.state.life.load(Ordering::Relaxed),
-        )
+        SimWorld::new(self.core.clone(), self.state.clone(), self.state.life.load(Ordering::Relaxed))
     }
 
     /// Runs a task on this host. The result is an error if the host died first.
@@ -277,9 +256,7 @@ impl Host {
         T: Send + 'static,
     {
         assert!(self.is_up(), "{} is down: boot it first", self.state.name);
-        let node = Handle::current()
-            .get_node(self.state.node)
-            .expect("the host's node was made with it");
+        let node = Handle::current().get_node(self.state.node).expect("the host's node was made with it");
         let world = self.world();
         // A node's handle takes Send futures only; what it starts from inside may be of the worker's own kind.
         node.spawn(async move {
@@ -305,9 +282,7 @@ impl Host {
         assert!(!self.is_up(), "{} is up already", self.state.name);
         Handle::current().restart(self.state.node);
         self.state.down.store(false, Ordering::Relaxed);
-        self.core.record(Event::Boot {
-            host: self.state.id,
-        });
+        self.core.record(Event::Boot { host: self.state.id });
     }
 
     /// Takes the power away, now.
@@ -319,10 +294,7 @@ impl Host {
 
     /// Takes the power away at the `count`th disk event from now (submissions and completions count one each).
     pub fn power_loss_at_io(&self, count: u64) {
-        self.core.record(Event::Decision {
-            what: "power loss at I/O",
-            value: count,
-        });
+        self.core.record(Event::Decision { what: "power loss at I/O", value: count });
         lock(&self.state.disk).power_loss_in = Some(count);
     }
 
@@ -330,9 +302,7 @@ impl Host {
     /// not at all.
     pub fn kill(&self) {
         if self.is_up() {
-            self.core.record(Event::Killed {
-                host: self.state.id,
-            });
+            self.core.record(Event::Killed { host: self.state.id });
             lock(&self.state.disk).process_ended();
             self.core.end_life(&self.state);
         }
@@ -352,21 +322,13 @@ impl Host {
 
     /// Lets the wall clock jump.
     pub fn jump_wall_clock(&self, by_ns: i64) {
-        self.core.record(Event::Decision {
-            what: "clock jump",
-            value: by_ns as u64,
-        });
-        self.state
-            .wall_offset_ns
-            .fetch_add(by_ns, Ordering::Relaxed);
+        self.core.record(Event::Decision { what: "clock jump", value: by_ns as u64 });
+        self.state.wall_offset_ns.fetch_add(by_ns, Ordering::Relaxed);
     }
 
     /// Limits the bytes on this host's disk, in blocks of 4 KiB; `None` lifts the limit.
     pub fn set_disk_capacity(&self, bytes: Option<u64>) {
-        self.core.record(Event::Decision {
-            what: "capacity",
-            value: bytes.unwrap_or(u64::MAX),
-        });
+        self.core.record(Event::Decision { what: "capacity", value: bytes.unwrap_or(u64::MAX) });
         lock(&self.state.disk).set_capacity(bytes);
     }
 
@@ -382,9 +344,7 @@ impl Host {
 
     /// Changes bytes on the disk behind everybody's back, as bit rot or a foreign hand does. For scenarios.
     pub fn corrupt(&self, path: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        self.core.record(Event::Note {
-            text: format!("corrupt {path}"),
-        });
+        self.core.record(Event::Note { text: format!("corrupt {path}") });
         lock(&self.state.disk).corrupt(std::path::Path::new(path), change);
     }
 
@@ -402,8 +362,7 @@ impl Host {
                     return;
                 }
                 let seconds = *rng.pick(&[1, 30, 3600, 86_400]);
-                let by =
-                    rng.between(0, 2_000_000_000 * seconds) as i64 - 1_000_000_000 * seconds as i64;
+                let by = rng.between(0, 2_000_000_000 * seconds) as i64 - 1_000_000_000 * seconds as i64;
                 host.jump_wall_clock(by);
             }
         });

@@ -11,7 +11,7 @@ use madsim::time::TimeHandle;
 use crate::disk::SimDisk;
 use crate::net::SimNet;
 use crate::rng::SimRng;
-use crate::sim::{Core, HostState, lock};
+use crate::sim::{Core, HostState, Sim, lock};
 
 /// 2026-01-01 00:00:00 UTC, in nanoseconds since the Unix epoch: where wall clocks start.
 const WALL_START_NS: i64 = 1_767_225_600_000_000_000;
@@ -33,12 +33,14 @@ impl SimWorld {
         Self {
             network: SimNet::new(core.clone(), host.clone(), life),
             disk: SimDisk::new(core.clone(), host.clone(), life),
-            clock: SimClock {
-                core,
-                host: host.clone(),
-            },
+            clock: SimClock { core, host: host.clone() },
             entropy: SimEntropy { host },
         }
+    }
+
+    /// The simulation that this world is part of.
+    pub(crate) fn sim(&self) -> Sim {
+        Sim { core: self.clock.core.clone() }
     }
 }
 
@@ -66,11 +68,7 @@ impl World for SimWorld {
 
     /// Runs `task` on this world's host, so that a power loss ends it. Only tasks of the same host may call it.
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        assert_eq!(
-            madsim::plugin::node(),
-            self.clock.host.node,
-            "a world stays on its host"
-        );
+        assert_eq!(madsim::plugin::node(), self.clock.host.node, "a world stays on its host");
         madsim::task::spawn_local(task);
     }
 }
@@ -85,17 +83,13 @@ pub struct SimClock {
 impl Clock for SimClock {
     fn monotonic_source() -> fn() -> u64 {
         // madsim keeps the time of the running simulation in a thread-local. What is dropped after its end has none.
-        || {
-            MONOTONIC_START_NS
-                + TimeHandle::try_current().map_or(0, |time| time.elapsed().as_nanos() as u64)
-        }
+        || MONOTONIC_START_NS + TimeHandle::try_current().map_or(0, |time| time.elapsed().as_nanos() as u64)
     }
 
     fn unix_ns(&self) -> u64 {
         let elapsed = self.core.now_ns() as i64;
         let drift = elapsed / 1_000_000 * self.host.drift_ppm;
-        let wall =
-            WALL_START_NS + elapsed + drift + self.host.wall_offset_ns.load(Ordering::Relaxed);
+        let wall = WALL_START_NS + elapsed + drift + self.host.wall_offset_ns.load(Ordering::Relaxed);
         wall.max(0) as u64
     }
 

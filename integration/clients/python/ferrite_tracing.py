@@ -40,6 +40,6 @@ class TracingConnection(redis.Connection):
         return packer
 
     def server_takes_context(self) -> bool:
-        """False until HELLO was answered: the handshake itself carries nothing."""
+        """False until HELLO was answered: that command itself carries nothing."""
         hello = self.handshake_metadata or {}
         return any(name in hello for name in ("trace-context", b"trace-context"))

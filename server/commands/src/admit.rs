@@ -23,6 +23,10 @@ pub enum Admission {
 #[inline]
 pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host: &dyn Host) -> Admission {
     let Some(base) = table::lookup(args.get(0)) else {
+        if speaks_http(args.get(0)) {
+            session.close_after_reply = true;
+            return Admission::Answered;
+        }
         return refuse(None, unknown_command(args), session, reply);
     };
     let mut spec = base;
@@ -55,6 +59,12 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
         }
     }
     Admission::Run(spec)
+}
+
+/// A browser that was made to send commands in a request's body begins with its own lines. As in Redis, it is cut off
+/// without an answer before it gets to them.
+fn speaks_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 const DEBUG_DISABLED: &[u8] =

@@ -148,6 +148,12 @@ fn hold(spec: &'static CommandSpec, args: Args<'_>) -> Hold {
     if spec.has(flag::EXCLUSIVE) {
         return Hold::Everything;
     }
+    let range = spec.keys;
+    if range.first == range.last && range.first > 0 {
+        // Nearly every command.
+        let at = range.first as usize;
+        return if at < args.len() { Hold::Key(at) } else { Hold::Nothing };
+    }
     let mut keys = keys_of(spec, args);
     match (keys.next(), keys.next()) {
         (None, _) => Hold::Nothing,

@@ -4,12 +4,15 @@
 #![allow(clippy::disallowed_methods)]
 
 mod config;
+#[cfg(feature = "otel")]
 mod export;
 mod process;
 mod run;
 
 use std::path::Path;
 use std::process::ExitCode;
+
+use ferrite_node::config::LogFormat;
 
 use config::{Arguments, ConfigFile, Loaded, Request, Sources};
 
@@ -35,6 +38,10 @@ fn main() -> ExitCode {
                     return ExitCode::from(EXIT_CONFIGURATION);
                 }
             };
+            if let Err(message) = prepare(&loaded) {
+                eprintln!("ferrite: {message}");
+                return ExitCode::from(EXIT_CONFIGURATION);
+            }
             if let Err(error) = run::run(loaded) {
                 eprintln!("ferrite: {error}");
                 return ExitCode::FAILURE;
@@ -64,6 +71,23 @@ fn load(arguments: Arguments) -> Result<Loaded, String> {
         );
     }
     Ok(loaded)
+}
+
+/// What a wrong configuration can still break before anything is started: the log and the export.
+fn prepare(loaded: &Loaded) -> Result<(), String> {
+    let logging = &loaded.config.logging;
+    let settings = ferrite_otlp::LogSettings {
+        filter: logging.level.clone(),
+        format: match logging.format {
+            LogFormat::Json => ferrite_otlp::LogFormat::Json,
+            LogFormat::Text => ferrite_otlp::LogFormat::Text,
+        },
+        unix_ns: process::unix_ns,
+    };
+    ferrite_otlp::init_logging(&settings).map_err(|error| format!("logging.level: {error}"))?;
+    #[cfg(feature = "otel")]
+    export::check(&loaded.config).map_err(|error| format!("telemetry: {error}"))?;
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<ConfigFile, String> {

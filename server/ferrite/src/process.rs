@@ -13,11 +13,17 @@ pub fn os() -> String {
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
+/// Nanoseconds since the Unix epoch, for log lines.
+pub fn unix_ns() -> u64 {
+    ferrite_io::Clock::unix_ns(&ferrite_io_real::RealClock::default())
+}
+
 /// Figures that cannot be read are 0, as INFO shows what does not apply.
 pub fn figures() -> ProcessFigures {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The fields after the command's name, which may hold blanks and ends with the last parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let resident: u64 = statm.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default();

@@ -27,6 +27,9 @@ pub enum RunError {
     Start(#[from] io::Error),
     #[error(transparent)]
     Node(#[from] StartError),
+    #[cfg(feature = "otel")]
+    #[error("telemetry: {0}")]
+    Export(#[from] ferrite_otlp::ExportError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
 }
@@ -96,11 +99,14 @@ async fn worker(world: RealWorld, number: usize, start: Arc<Shared>) -> Result<(
     {
         tracing::warn!(%reason, "io_uring is not available: io-threads serve the disk");
     }
-    let export = (number == 0).then(|| crate::export::spawn(&world, &start.node));
+    #[cfg(feature = "otel")]
+    let export = match number {
+        0 => crate::export::spawn(&world, &start.node)?,
+        _ => crate::export::Export::default(),
+    };
     let result = run_worker(start, world, number).await;
-    if let Some(export) = export {
-        export.finish().await;
-    }
+    #[cfg(feature = "otel")]
+    export.finish().await;
     Ok(result?)
 }
 

@@ -67,7 +67,11 @@ impl Held {
         self.records.values().map(|record| record.buf.len()).sum()
     }
 
+    #[inline]
     pub fn clear(&mut self) {
-        self.records.clear();
+        // After every batch; most hold nothing.
+        if !self.records.is_empty() {
+            self.records.clear();
+        }
     }
 }

@@ -239,6 +239,25 @@ impl Index {
         }
     }
 
+    /// Empties every chain. Only while nobody else uses the index.
+    pub(crate) fn clear(&self) {
+        for bucket in 0..self.len() {
+            let mut bucket = self.buckets.get(bucket);
+            loop {
+                for entry in &bucket.entries {
+                    // Most buckets of an index are empty: what was never written is not written now.
+                    if entry.load(Ordering::Relaxed) != 0 {
+                        entry.store(0, Ordering::Relaxed);
+                    }
+                }
+                match bucket.latch_and_link.load(Ordering::Relaxed) & latch::LINK_MASK {
+                    0 => break,
+                    next => bucket = self.overflow.get(next),
+                }
+            }
+        }
+    }
+
     /// The newest address of every chain of a bucket.
     pub(crate) fn each(&self, bucket: u64, mut f: impl FnMut(Address)) {
         let mut bucket = self.buckets.get(bucket as usize);

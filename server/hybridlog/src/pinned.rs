@@ -137,6 +137,13 @@ impl<'p> Pinned<'p> {
         self.store.epochs.has_exclusive(self.worker)
     }
 
+    /// Forgets every key, of all spaces. Exclusive mode only. What no space shows any more could stay, but every scan
+    /// would read it from disk.
+    pub fn forget_all(&self) {
+        debug_assert!(self.is_exclusive(), "another worker may be in a chain");
+        self.store.index.clear();
+    }
+
     #[inline]
     fn debug_assert_latched(&self, hash: u64, write: bool) {
         if cfg!(debug_assertions) && !self.is_exclusive() {

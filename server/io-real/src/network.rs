@@ -6,8 +6,10 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ferrite_io::{Listener, Network, Stream};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -82,6 +84,12 @@ impl Stream for RealStream {
 
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.0.peer_addr()
+    }
+
+    fn set_keepalive(&self, idle: Duration) -> io::Result<()> {
+        // Three probes within the time of one more interval, as Redis has it.
+        let keepalive = TcpKeepalive::new().with_time(idle).with_interval((idle / 3).max(Duration::from_secs(1)));
+        SockRef::from(&self.0).set_tcp_keepalive(&keepalive.with_retries(3))
     }
 }
 

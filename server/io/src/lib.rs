@@ -1,7 +1,7 @@
 //! The World: everything that touches time, disk, network or randomness, as traits.
 //!
 //! Product crates above this one are generic over [`World`]; `ferrite-io-real` implements it on the
-//! kernel and the simulator on madsim. Futures are not `Send`: a World belongs to one worker thread.
+//! kernel, the simulator in memory. Futures are not `Send`: a World belongs to one worker thread.
 
 mod buffer;
 mod disk;

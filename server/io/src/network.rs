@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -30,4 +31,8 @@ pub trait Listener: 'static {
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn local_addr(&self) -> io::Result<SocketAddr>;
     fn peer_addr(&self) -> io::Result<SocketAddr>;
+    /// Probes a silent peer every `idle`, so that one that vanished is noticed. Does nothing where nobody can vanish.
+    fn set_keepalive(&self, _idle: Duration) -> io::Result<()> {
+        Ok(())
+    }
 }

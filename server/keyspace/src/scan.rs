@@ -36,13 +36,14 @@ impl Keyspace<'_> {
         if self.is_empty() {
             return Ok(None);
         }
-        // Kept over a pause: the run that follows must look where the records were fetched for.
-        let (start, pick) = match self.lent.scratch.random_walk {
+        // Taken up after a pause where the records were fetched for: each run goes on, none begins anew.
+        let (first, pick) = match self.lent.scratch.random_walk.take() {
             Some(walk) => walk,
-            None => (self.random(), self.random()),
+            None => {
+                let start = self.random();
+                (self.lent.pinned.bucket_of(start), self.random())
+            }
         };
-        self.lent.scratch.random_walk = Some((start, pick));
-        let first = self.lent.pinned.bucket_of(start);
         let mut keys: Vec<Vec<u8>> = Vec::new();
         let mut cursor = first;
         let mut wrapped = false;
@@ -52,14 +53,16 @@ impl Keyspace<'_> {
                 Ok(next) => next,
                 // In a transaction that has written nothing can be fetched any more: any key in memory will do.
                 Err(Pause::Records(_)) if self.has_written() => self.next_cursor(cursor),
-                Err(pause) => return Err(pause),
+                Err(pause) => {
+                    self.lent.scratch.random_walk = Some((cursor, pick));
+                    return Err(pause);
+                }
             };
             wrapped |= cursor == 0;
             if cursor == 0 && first == 0 {
                 break;
             }
         }
-        self.lent.scratch.random_walk = None;
         let at = (pick % keys.len().max(1) as u64) as usize;
         Ok((!keys.is_empty()).then(|| keys.swap_remove(at)))
     }

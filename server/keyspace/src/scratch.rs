@@ -21,7 +21,7 @@ pub struct Scratch {
     pub(crate) counters: Counters,
     /// The view at hand does work that is not the command's own: its trace stays muted.
     pub(crate) silent: bool,
-    /// Where RANDOMKEY began, while it waits for records there.
+    /// The bucket at which RANDOMKEY waits for records, and its pick among the keys that it will find.
     pub(crate) random_walk: Option<(u64, u64)>,
     random: u64,
 }

@@ -288,6 +288,7 @@ impl<'a> Keyspace<'a> {
         for db in 0..self.lent.databases.count() {
             self.empty(db);
         }
+        self.lent.pinned.forget_all();
         self.effect(Effect::FlushAll);
         Ok(())
     }

@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use ferrite_commands::call::{Env, execute, keys_of};
 use ferrite_commands::spec::flag;
 use ferrite_commands::{Admission, CommandSpec, Deferred, admit, table};
-use ferrite_hybridlog::NeedSpace;
 use ferrite_hybridlog::aof::FsyncPolicy;
+use ferrite_hybridlog::{NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::Pause;
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::{Checkpoint, Outcome, Wait};
 
+use crate::command_log;
+use crate::config::LogCommands;
 use crate::context;
 use crate::deferred;
 use crate::host::NodeHost;
@@ -41,7 +43,7 @@ struct Paused {
 enum Stop {
     Done,
     Pause(Pause),
-    Deferred(Deferred),
+    Deferred(Deferred, &'static CommandSpec),
     /// Enough replies have gathered.
     Output,
 }
@@ -59,14 +61,14 @@ impl<W: World> Connection<W> {
                     }
                 }
                 Stop::Pause(pause) => self.wait(pause, &mut progress, count).await,
-                Stop::Deferred(deferred) => {
+                Stop::Deferred(deferred, spec) => {
                     // What was asked before it is answered before it: SHUTDOWN and DEBUG SLEEP may take their time.
                     if !self.flush().await {
                         return false;
                     }
                     let start = self.output.len();
                     deferred::perform(self, deferred).await;
-                    self.finish(&mut progress, start, None);
+                    self.finish(&mut progress, start, Some(spec));
                 }
             }
         }
@@ -80,9 +82,14 @@ impl<W: World> Connection<W> {
         let unix_ns = clock.unix_ns();
         let proto_max_bulk_len = node.live.proto_max_bulk_len.load(Relaxed) as usize;
         let host = NodeHost { node, unix_ns, monotonic_ns: self.trace.mark() };
+        // OBJECT IDLETIME counts in seconds.
+        worker.handle.set_access_clock((unix_ns / 1_000_000_000) as u32);
         let mut pinned = worker.handle.pin();
         let mut scratch = worker.scratch.borrow_mut();
         self.trace.pinned(pinned.epoch());
+        if progress.at == 0 && count > 1 {
+            self.prefetch_memory(&pinned, count);
+        }
         let stop = loop {
             if progress.at == count || self.session.close_after_reply {
                 break Stop::Done;
@@ -115,7 +122,7 @@ impl<W: World> Connection<W> {
                             (spec, skip)
                         }
                         Admission::Answered => {
-                            describe_refused(trace, args);
+                            describe_answered(trace, args);
                             trace.dispatch();
                             self.finish(progress, reply_start, None);
                             continue;
@@ -141,7 +148,7 @@ impl<W: World> Connection<W> {
             let reply = Reply::new(output, session.protocol);
             match execute(spec, &mut env, all.from(skip), session, reply) {
                 Ok(()) => match session.deferred.take() {
-                    Some(deferred) => break Stop::Deferred(deferred),
+                    Some(deferred) => break Stop::Deferred(deferred, spec),
                     None => self.finish(progress, reply_start, Some(spec)),
                 },
                 Err(pause) => {
@@ -160,10 +167,28 @@ impl<W: World> Connection<W> {
         stop
     }
 
+    /// Brings what the batch's keys lead to into the cache, all index buckets and then all records, so that their misses
+    /// overlap. The first argument stands for the key: where a command has another one, or none, a line is fetched in
+    /// vain, which costs less than a look at the table for each.
+    fn prefetch_memory(&mut self, pinned: &Pinned<'_>, count: usize) {
+        let space = self.worker.node.databases.space(self.session.db);
+        let input = &self.input;
+        for pending in &mut self.commands[..count] {
+            let args = pending.parsed.args(&input[pending.at..]);
+            if args.len() > 1 {
+                pending.hash = pinned.key(space, args.get(1)).hash;
+                pinned.prefetch(pending.hash);
+            }
+        }
+        for pending in &self.commands[..count] {
+            pinned.prefetch_record(pending.hash);
+        }
+    }
+
     /// The command at hand has its reply, from `reply_start` on.
     fn finish(&mut self, progress: &mut Progress, reply_start: usize, spec: Option<&'static CommandSpec>) {
         progress.paused = None;
-        let worker = self.worker.clone();
+        let worker = &*self.worker;
         let node = &*worker.node;
         let pending = &self.commands[progress.at];
         progress.at += 1;
@@ -186,7 +211,17 @@ impl<W: World> Connection<W> {
         if let Some(spec) = spec {
             node.telemetry.metrics.command(worker.id, spec.index(), execution_ns, outcome == Outcome::Err);
             let duration_us = execution_ns / 1000;
-            if node.slowlog.takes(duration_us) && !spec.has(flag::SKIP_SLOWLOG) {
+            let slow = node.slowlog.takes(duration_us) && !spec.has(flag::SKIP_SLOWLOG);
+            let logged = match node.config.logging.commands {
+                LogCommands::Off => false,
+                LogCommands::Slow => slow,
+                LogCommands::All => true,
+            };
+            if logged {
+                let args = pending.parsed.args(&self.input[pending.at..]);
+                command_log::write(spec, args, duration_us, outcome, &self.session.addr, ids);
+            }
+            if slow {
                 let args = pending.parsed.args(&self.input[pending.at..]);
                 let unix_s = worker.world.clock().unix_ns() / 1_000_000_000;
                 let trace_id = ids.map(|(trace, _)| trace);
@@ -267,12 +302,14 @@ fn describe(trace: &mut ferrite_telemetry::TraceBuffer, spec: &'static CommandSp
     }
 }
 
-/// A command that is not in the table, or that was refused: its name is the client's, so it is not taken for one.
-fn describe_refused(trace: &mut ferrite_telemetry::TraceBuffer, args: Args<'_>) {
+/// A command that was queued or refused, or is not in the table: the name of that one is the client's, so it is not taken
+/// for one. Where keys lie is known only if the number of arguments is right.
+fn describe_answered(trace: &mut ferrite_telemetry::TraceBuffer, args: Args<'_>) {
     if !trace.is_on() {
         return;
     }
     match table::resolve(args) {
+        Some(spec) if spec.arity_allows(args.len()) => describe(trace, spec, args),
         Some(spec) => trace.describe(spec.trace_name(), args.len(), std::iter::empty()),
         None => trace.describe("UNKNOWN", args.len(), std::iter::empty()),
     }

@@ -6,6 +6,7 @@
 mod admin;
 mod batch;
 mod clients;
+mod command_log;
 pub mod config;
 mod context;
 mod deferred;

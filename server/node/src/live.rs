@@ -31,7 +31,9 @@ impl Live {
             output_buffer_limit: AtomicU64::new(server.output_buffer_limit),
             timeout_s: AtomicU64::new(server.timeout),
             slowlog_trace_id_always: AtomicBool::new(server.slowlog_trace_id == SlowlogTraceId::Always),
-            requirepass: Mutex::new(server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes)),
+            requirepass: Mutex::new(
+                server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes),
+            ),
         }
     }
 
@@ -47,7 +49,8 @@ impl Live {
             true => SlowlogTraceId::Always,
             false => SlowlogTraceId::Auto,
         };
-        server.requirepass = self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());
+        server.requirepass =
+            self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());
         config
     }
 }

@@ -1,8 +1,8 @@
 //! All metrics of a node at one moment, for `/metrics` and for OTLP alike.
 
 use ferrite_otlp::{Point, Series, Value};
-use ferrite_telemetry::schema::{DropReason, Metric};
 use ferrite_telemetry::Tier;
+use ferrite_telemetry::schema::{DropReason, Metric};
 
 use crate::node::Node;
 use crate::stats::Totals;

@@ -35,16 +35,20 @@ fn yes_no(yes: bool) -> String {
 /// In the order of their names.
 static PARAMETERS: &[Parameter] = &[
     fixed("appenddirname", |_| "appendonlydir".to_owned()),
-    live("appendfsync", |node| policy_name(node).to_owned(), |node, value| {
-        let policy = match value.to_ascii_lowercase().as_str() {
-            "always" => FsyncPolicy::Always,
-            "everysec" => FsyncPolicy::EverySec,
-            "no" => FsyncPolicy::No,
-            _ => return Err("argument(s) must be one of the following: everysec, always, no".to_owned()),
-        };
-        node.set_fsync_policy(policy);
-        Ok(())
-    }),
+    live(
+        "appendfsync",
+        |node| policy_name(node).to_owned(),
+        |node, value| {
+            let policy = match value.to_ascii_lowercase().as_str() {
+                "always" => FsyncPolicy::Always,
+                "everysec" => FsyncPolicy::EverySec,
+                "no" => FsyncPolicy::No,
+                _ => return Err("argument(s) must be one of the following: everysec, always, no".to_owned()),
+            };
+            node.set_fsync_policy(policy);
+            Ok(())
+        },
+    ),
     fixed("appendonly", |node| yes_no(node.config.aof.enabled)),
     fixed("bind", |node| node.config.server.bind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
     live(
@@ -113,8 +117,8 @@ static PARAMETERS: &[Parameter] = &[
             if always { SlowlogTraceId::Always } else { SlowlogTraceId::Auto }.name().to_owned()
         },
         |node, value| {
-            let choice = SlowlogTraceId::of_name(value)
-                .ok_or("argument(s) must be one of the following: auto, always")?;
+            let choice =
+                SlowlogTraceId::of_name(value).ok_or("argument(s) must be one of the following: auto, always")?;
             node.live.slowlog_trace_id_always.store(choice == SlowlogTraceId::Always, Relaxed);
             Ok(())
         },

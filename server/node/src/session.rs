@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use ferrite_commands::Session;
@@ -14,6 +15,7 @@ use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, Network, Stream, World};
 use ferrite_resp::{Limits, Parsed, Parser, ProtocolError, Reply};
 use ferrite_telemetry::{SyncSlot, TraceBuffer};
+use futures_util::future::select;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::clients::{Client, Labels};
@@ -30,6 +32,9 @@ pub(crate) const OUTPUT_FLUSH_BYTES: usize = 1 << 20;
 /// Buffers that have grown beyond this are given back once they are empty.
 const RETAINED_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a connection that is being closed may go on sending.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// A parsed command of the batch at hand.
 #[derive(Default)]
 pub(crate) struct Pending {
@@ -38,6 +43,8 @@ pub(crate) struct Pending {
     pub parsed: Parsed,
     /// Its index in the trace buffer.
     pub trace: usize,
+    /// Where its key probably is, to fetch it into the cache: a hint.
+    pub hash: u64,
 }
 
 /// One connection's state.
@@ -58,6 +65,8 @@ pub(crate) struct Connection<W: World> {
     pub syncs: Vec<SyncSlot>,
     /// Commands whose replies are in `output`.
     pub unanswered: usize,
+    /// What CLIENT LIST shows of this connection.
+    shown: Labels,
     /// Kill finds this task.
     registered: bool,
 }
@@ -87,6 +96,12 @@ pub(crate) async fn serve<W: World>(
         let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
         return;
     }
+    let keepalive_s = node.config.server.tcp_keepalive;
+    if keepalive_s > 0
+        && let Err(error) = stream.set_keepalive(Duration::from_secs(keepalive_s))
+    {
+        tracing::debug!(client = id, %error, "keep-alive could not be set");
+    }
     let open = node.live.requirepass.lock().is_none();
     let mut trace = worker.recorder.borrow_mut().buffer();
     trace.connection(id, Some(peer));
@@ -104,6 +119,7 @@ pub(crate) async fn serve<W: World>(
         disk_slots: DiskSlots::new(),
         syncs: Vec::new(),
         unanswered: 0,
+        shown: Labels::default(),
         registered: false,
     };
     connection.run().await;
@@ -119,11 +135,29 @@ impl<W: World> Connection<W> {
                 Err(End::Closed | End::Killed | End::Shutdown) => return,
             }
             if !self.work().await {
-                // What the last replies were must still reach the client.
-                let _ = self.stream.shutdown().await;
+                self.close().await;
                 return;
             }
         }
+    }
+
+    /// Ends the connection so that its last replies still reach the client: closing a socket with unread input resets
+    /// it, and a reset may overtake them. So what the client still sends is read away, for a bounded time.
+    async fn close(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let clock = self.worker.world.clock().clone();
+        let Connection { stream, input, .. } = self;
+        let read_away = async {
+            loop {
+                input.clear();
+                if !matches!(stream.read_buf(input).await, Ok(bytes) if bytes > 0) {
+                    return;
+                }
+            }
+        };
+        select(pin!(read_away), pin!(clock.sleep(CLOSE_MAX))).await;
     }
 
     /// Works through all complete commands of the input. False: the connection ends.
@@ -136,13 +170,16 @@ impl<W: World> Connection<W> {
             self.input.advance(consumed);
             if let Some(error) = broken {
                 tracing::debug!(client = self.client.id, %error, "a connection is closed");
-                Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {error}"));
+                Reply::new(&mut self.output, self.session.protocol).error([b"ERR ".as_slice(), &error.text()].concat());
                 self.node_error();
                 // Closing either way.
                 let _ = self.flush().await;
                 return false;
             }
             self.end_batch();
+            if self.input.is_empty() {
+                return true;
+            }
             if consumed == 0 {
                 return self.input.len() as u64 <= self.worker.node.live.query_buffer_limit.load(Relaxed)
                     || self.refuse_long_input();
@@ -241,22 +278,32 @@ impl<W: World> Connection<W> {
     }
 
     /// Brings CLIENT LIST up to date, if something that it shows has changed.
-    fn publish_labels(&self) {
-        let session = &self.session;
-        let mut labels = self.client.labels.lock();
-        labels.database = session.db;
-        labels.resp = if session.protocol == ferrite_resp::Protocol::Resp3 { 3 } else { 2 };
-        labels.last_command = session.last_command;
-        labels.multi = session.multi.as_ref().map_or(-1, |queue| queue.commands.len() as i64);
-        labels.watching = session.watched.len();
-        labels.no_evict = session.no_evict;
-        labels.no_touch = session.no_touch;
-        let Labels { name, lib_name, lib_ver, .. } = &mut *labels;
-        for (shown, own) in [(name, &session.name), (lib_name, &session.lib_name), (lib_ver, &session.lib_ver)] {
-            if shown != own {
-                shown.clone_from(own);
-            }
+    fn publish_labels(&mut self) {
+        let (session, shown) = (&self.session, &mut self.shown);
+        let resp = if session.protocol == ferrite_resp::Protocol::Resp3 { 3 } else { 2 };
+        let multi = session.multi.as_ref().map_or(-1, |queue| queue.commands.len() as i64);
+        let watching = session.watched.len();
+        // The lock is for when something has changed: this runs after every batch.
+        if (shown.database, shown.resp, shown.multi, shown.watching) == (session.db, resp, multi, watching)
+            && (shown.no_evict, shown.no_touch) == (session.no_evict, session.no_touch)
+            && std::ptr::eq(shown.last_command, session.last_command)
+            && (&shown.name, &shown.lib_name, &shown.lib_ver) == (&session.name, &session.lib_name, &session.lib_ver)
+        {
+            return;
         }
+        *shown = Labels {
+            name: session.name.clone(),
+            lib_name: session.lib_name.clone(),
+            lib_ver: session.lib_ver.clone(),
+            database: session.db,
+            resp,
+            last_command: session.last_command,
+            multi,
+            watching,
+            no_evict: session.no_evict,
+            no_touch: session.no_touch,
+        };
+        self.client.labels.lock().clone_from(shown);
     }
 
     /// The end of a batch: writes what is left and hands the batch's spans to the recorder.
@@ -271,6 +318,13 @@ impl<W: World> Connection<W> {
     /// be written to.
     pub(crate) async fn flush(&mut self) -> bool {
         self.await_durable().await;
+        let limit = self.worker.node.live.output_buffer_limit.load(Relaxed);
+        if limit > 0 && self.output.len() as u64 > limit {
+            let bytes = self.output.len();
+            tracing::warn!(client = self.client.id, bytes, "a client exceeded its output buffer limit and is closed");
+            self.output.clear();
+            return false;
+        }
         let mut alive = true;
         if !self.output.is_empty() {
             self.trace.write_begin();

@@ -27,6 +27,8 @@ use crate::worker::Worker;
 
 /// The log device's file in the data directory.
 const LOG_FILE: &str = "hybrid.log";
+/// Bytes of the append-only file that are allocated ahead at least.
+const AOF_AHEAD_MIN: u64 = 64 << 10;
 /// How long a stop waits for the connections to finish what they are doing.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const DRAIN_CHECK: Duration = Duration::from_millis(5);
@@ -105,10 +107,7 @@ pub async fn run_worker<W: World>(
     }
 }
 
-async fn run_first<W: World>(
-    start: &Start<<W::Network as Network>::Bound>,
-    world: &W,
-) -> Result<(), StartError> {
+async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, world: &W) -> Result<(), StartError> {
     let node = &start.node;
     let _ = node.disk_backend.set(world.disk().backend());
     // A busy port is found out before the data is read.
@@ -255,6 +254,13 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, Work
         aof: node.config.aof.enabled,
         policy: fsync_policy(node.config.aof.appendfsync),
         ..DataDirConfig::new(&node.config.storage.dir)
+    };
+    // Who gives the server little memory does not expect it to take a lot of disk ahead.
+    let mutable_bytes = (node.config.storage.mutable_region_size_mb * (1 << 20) as f64) as u64;
+    let config = DataDirConfig {
+        allocate_min: config.allocate_min.min(mutable_bytes.max(AOF_AHEAD_MIN)),
+        allocate_max: config.allocate_max.min((16 * mutable_bytes).max(AOF_AHEAD_MIN)),
+        ..config
     };
     let mut replay = Replay {
         node: node.clone(),

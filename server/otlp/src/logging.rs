@@ -29,6 +29,7 @@ pub struct LogSettings {
     /// A level, or directives as in `RUST_LOG`: `ferrite=debug,opentelemetry=debug`. `ferrite` means all of Ferrite, and
     /// `ferrite::node` what the lines' targets show as that.
     pub filter: String,
+    /// How the lines look.
     pub format: LogFormat,
     /// The wall clock: nanoseconds since the Unix epoch.
     pub unix_ns: fn() -> u64,
@@ -37,10 +38,12 @@ pub struct LogSettings {
 /// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
+    /// Neither a level nor directives.
     #[error(
         "the log level \"{filter}\" is not understood ({source}): use off, error, warn, info, debug or trace, or directives like ferrite=debug,opentelemetry=debug"
     )]
     Filter { filter: String, source: tracing_subscriber::filter::ParseError },
+    /// [`init_logging`] was called before, or something else set the process's subscriber.
     #[error("logging has already been set up in this process")]
     AlreadySet,
 }

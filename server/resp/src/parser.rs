@@ -35,7 +35,12 @@ pub struct Limits {
 impl Default for Limits {
     /// Redis's defaults.
     fn default() -> Self {
-        Self { max_bulk_len: 512 * 1024 * 1024, max_args: 1024 * 1024, max_inline: 64 * 1024, authenticated: true }
+        Self {
+            max_bulk_len: 512 * 1024 * 1024,
+            max_args: i32::MAX as usize,
+            max_inline: 64 * 1024,
+            authenticated: true,
+        }
     }
 }
 
@@ -90,6 +95,9 @@ impl Parser {
             mem::swap(&mut self.partial, into);
         } else {
             into.clear();
+            if whole(input, limits, into) {
+                return Ok(true);
+            }
         }
         if self.advance(input, limits, into)? {
             into.consumed = self.pos;
@@ -256,6 +264,32 @@ impl Parser {
 
 fn length(value: Option<i64>, max: usize) -> Option<usize> {
     value.and_then(|value| usize::try_from(value).ok()).filter(|&len| len <= max)
+}
+
+/// The command at the start of `input`, if it has arrived whole and is plain: what nearly all are. What is not, the
+/// parser takes up from its start.
+#[inline]
+fn whole(input: &[u8], limits: &Limits, into: &mut Parsed) -> bool {
+    let plain = (|| {
+        let line = short_line(input, 0).filter(|_| input[0] == b'*')?;
+        let count = length(line.value, limits.max_args.min(RESERVED_ARGS)).filter(|_| limits.authenticated)?;
+        let mut pos = line.next;
+        for _ in 0..count {
+            let line = short_line(input, pos).filter(|_| input[pos] == b'$')?;
+            let len = length(line.value, limits.max_bulk_len)?;
+            if input.len() - line.next < len.saturating_add(2) {
+                return None;
+            }
+            into.args.push(line.next..line.next + len);
+            pos = line.next + len + 2;
+        }
+        Some(pos)
+    })();
+    match plain {
+        Some(consumed) => into.consumed = consumed,
+        None => into.args.clear(),
+    }
+    plain.is_some()
 }
 
 /// The line at `pos` if it is complete and has a number of one to six digits, which nearly every line has.

@@ -33,7 +33,8 @@ fn text_words(len: u16) -> usize {
     usize::from(len).div_ceil(8)
 }
 
-/// Writes the tree of `root` to `out`. `records` are its spans in the order of recording. Gives how many spans it has.
+/// Writes the tree of `root` to `out`. `records` are its spans in the order of recording, between the first one (parse)
+/// and the last (write), which the command itself holds. Gives how many spans it has.
 pub(crate) fn encode<'r>(
     buffer: &TraceBuffer,
     root: u16,
@@ -62,9 +63,9 @@ pub(crate) fn encode<'r>(
         .sum();
     let texts = texts + text_words(command.tracestate_len);
     let words = HEADER_WORDS + (nested + 1) * COMMAND_WORDS + usize::from(spans) * SLOT_WORDS + texts;
-    // The whole entry is written below, but for what rounds it up to a slot.
-    out.clear();
     out.resize(words.next_multiple_of(SLOT_WORDS), 0);
+    // The whole entry is written below, but for what rounds it up to a slot.
+    out[words..].fill(0);
 
     let mut rest = &mut out[..];
     header(buffer, command, sampled, wall_offset, spans, rest);
@@ -74,8 +75,9 @@ pub(crate) fn encode<'r>(
     describe_command(command, 0, &mut text_at, rest);
     rest = &mut rest[COMMAND_WORDS..];
     if nested != 0 {
+        let before = 1 + u16::from(command.parsed());
         for (at, record) in records.clone().enumerate().filter(|(_, record)| record.is(SpanName::Command)) {
-            describe_command(&buffer.commands[record.arg as usize], at as u16 + 1, &mut text_at, rest);
+            describe_command(&buffer.commands[record.arg as usize], at as u16 + before, &mut text_at, rest);
             rest = &mut rest[COMMAND_WORDS..];
         }
     }
@@ -83,6 +85,11 @@ pub(crate) fn encode<'r>(
     let local = |owner: usize| if owner == usize::from(root) { 0 } else { owner - first + 1 };
     let (slots, rest) = rest.split_at_mut(usize::from(spans) * SLOT_WORDS);
     let mut slots = slots.as_chunks_mut::<SLOT_WORDS>().0.iter_mut();
+    if command.parsed()
+        && let Some(slot) = slots.next()
+    {
+        *slot = SpanRecord::lap(SpanName::RespParse, 0, command.start, command.parse_end, 0).to_words();
+    }
     let closed = |mut record: SpanRecord| {
         if record.is_open() {
             record.end = command.end.max(record.start);

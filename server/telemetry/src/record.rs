@@ -168,6 +168,8 @@ pub(crate) const DISCARDED: u8 = 1 << 4;
 pub(crate) const FINISHED: u8 = 1 << 5;
 /// The reply was written; the root has ended.
 pub(crate) const WRITTEN: u8 = 1 << 6;
+/// [`CommandRecord::parse_end`] is set.
+pub(crate) const PARSED: u8 = 1 << 7;
 
 /// One command of a batch, or a queued command below its EXEC.
 #[derive(Clone, Copy, Debug, Default)]
@@ -179,6 +181,9 @@ pub(crate) struct CommandRecord {
     /// The linked trace of a nested command.
     pub other_trace: u128,
     pub start: u64,
+    /// The end of its first span, which is not among the records: a batch is parsed before it is executed, and every
+    /// batch of more than one command would be interleaved.
+    pub parse_end: u64,
     pub end: u64,
     pub write_start: u64,
     pub execution_ns: u64,
@@ -208,6 +213,20 @@ pub(crate) struct CommandRecord {
     pub flags: u8,
     /// The flags byte of the remote context.
     pub trace_flags: u8,
+}
+
+impl CommandRecord {
+    /// Whether the tree has `ferrite.resp.parse`: one of its spans that is not among the records.
+    #[inline]
+    pub fn parsed(&self) -> bool {
+        self.flags & PARSED != 0
+    }
+
+    /// Records of the tree of this root.
+    #[inline]
+    pub fn records(&self) -> usize {
+        usize::from(self.spans) - usize::from(self.parsed())
+    }
 }
 
 #[cfg(test)]

@@ -89,8 +89,9 @@ pub struct Recorder {
     wall_offset: i64,
     /// The entry being made.
     entry: Vec<u64>,
-    /// The records of an interleaved batch, tree by tree.
+    /// The records of an interleaved batch, tree by tree, and where in it the next one of each tree goes.
     order: Vec<u32>,
+    next_of_tree: Vec<u32>,
 }
 
 impl Recorder {
@@ -107,6 +108,7 @@ impl Recorder {
             wall_offset: 0,
             entry: Vec::new(),
             order: Vec::new(),
+            next_of_tree: Vec::new(),
         }
     }
 
@@ -145,12 +147,10 @@ impl Recorder {
         }
         let now = (self.time)();
         if buffer.interleaved {
-            self.order.clear();
-            self.order.extend(0..buffer.records.len() as u32);
-            let root_of = |at: u32| buffer.commands[usize::from(buffer.records[at as usize].owner())].root;
-            self.order.sort_unstable_by_key(|at| (root_of(*at), *at));
+            self.order_by_tree(buffer);
         }
         let mut records_done = 0;
+        let (mut created, mut chosen, mut over_span_limit) = (0, 0, 0);
         for index in 0..buffer.commands.len() {
             let command = &mut buffer.commands[index];
             if usize::from(command.root) != index {
@@ -160,11 +160,11 @@ impl Recorder {
                 command.end = now.max(command.start);
             }
             let from = records_done;
-            records_done += usize::from(command.spans);
+            records_done += command.records();
             if command.flags & DISCARDED != 0 {
                 continue;
             }
-            Counters::add(&self.counters.over_span_limit, command.spans_dropped.into());
+            over_span_limit += u64::from(command.spans_dropped);
             let parent = buffer.remote_parent_sampled(index);
             let sampled = self.sampler.decide(TraceId(buffer.commands[index].trace_id), parent);
             let root = index as u16;
@@ -176,16 +176,41 @@ impl Recorder {
                 let records: std::slice::Iter<'_, SpanRecord> = buffer.records[range].iter();
                 encode(buffer, root, records, sampled, self.wall_offset, &mut self.entry)
             };
-            Counters::add(&self.counters.created, spans.into());
+            created += u64::from(spans);
             self.ring.push(&self.entry);
             if sampled {
-                Counters::add(&self.counters.sampled, spans.into());
+                chosen += u64::from(spans);
                 if self.export {
                     kept(KeptTrace::new(self.entry.as_slice().into()));
                 }
             }
         }
+        Counters::add(&self.counters.created, created);
+        Counters::add(&self.counters.sampled, chosen);
+        Counters::add(&self.counters.over_span_limit, over_span_limit);
         Counters::add(&self.counters.over_batch_limit, buffer.lost);
         buffer.clear();
+    }
+
+    /// Puts the records of an interleaved batch in the order of their trees, those of a tree in the order of recording.
+    /// A root knows how many records its tree has, so each goes to its place at once.
+    fn order_by_tree(&mut self, buffer: &TraceBuffer) {
+        let mut at = 0;
+        self.next_of_tree.clear();
+        self.next_of_tree.extend(buffer.commands.iter().enumerate().map(|(index, command)| {
+            let first = at;
+            if usize::from(command.root) == index {
+                at += command.records() as u32;
+            }
+            first
+        }));
+        self.order.clear();
+        self.order.resize(buffer.records.len(), 0);
+        for (at, record) in buffer.records.iter().enumerate() {
+            let root = buffer.commands[usize::from(record.owner())].root;
+            let next = &mut self.next_of_tree[usize::from(root)];
+            self.order[*next as usize] = at as u32;
+            *next += 1;
+        }
     }
 }

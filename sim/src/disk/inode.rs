@@ -45,11 +45,7 @@ fn put(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
 
 /// The units of `size` bytes that a range touches.
 fn units(offset: u64, len: u64, size: u64) -> std::ops::Range<u64> {
-    if len == 0 {
-        0..0
-    } else {
-        offset / size..(offset + len).div_ceil(size)
-    }
+    if len == 0 { 0..0 } else { offset / size..(offset + len).div_ceil(size) }
 }
 
 impl Inode {
@@ -68,19 +64,14 @@ impl Inode {
 
     /// The space that writing a range would add.
     pub(super) fn space_needed(&self, offset: u64, len: u64) -> u64 {
-        let missing = units(offset, len, PAGE)
-            .filter(|page| !self.pages.contains(page))
-            .count();
+        let missing = units(offset, len, PAGE).filter(|page| !self.pages.contains(page)).count();
         missing as u64 * PAGE
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.pages.extend(units(offset, bytes.len() as u64, PAGE));
         put(&mut self.data, offset, bytes);
-        self.push(Change::Write {
-            offset,
-            bytes: bytes.to_vec(),
-        });
+        self.push(Change::Write { offset, bytes: bytes.to_vec() });
     }
 
     /// Reserves space; a longer file is filled with zeros.
@@ -114,8 +105,7 @@ impl Inode {
             match change {
                 Change::Write { offset, bytes } => {
                     put(&mut self.durable, offset, &bytes);
-                    self.synced_sectors
-                        .extend(units(offset, bytes.len() as u64, SECTOR));
+                    self.synced_sectors.extend(units(offset, bytes.len() as u64, SECTOR));
                 }
                 Change::SetLen(len) => {
                     self.durable.resize(len as usize, 0);
@@ -132,19 +122,11 @@ impl Inode {
     }
 
     /// Keeps, loses, tears or garbles what was not synced. `on_the_way` are writes that were submitted only.
-    pub(super) fn power_loss(
-        &mut self,
-        on_the_way: Vec<(u64, Vec<u8>)>,
-        faults: &FaultPlan,
-        rng: &mut SimRng,
-    ) {
+    pub(super) fn power_loss(&mut self, on_the_way: Vec<(u64, Vec<u8>)>, faults: &FaultPlan, rng: &mut SimRng) {
         for (offset, bytes) in on_the_way {
             self.push(Change::Write { offset, bytes });
         }
-        let changes: Vec<Change> = std::mem::take(&mut self.unsynced)
-            .into_iter()
-            .map(|(_, change)| change)
-            .collect();
+        let changes: Vec<Change> = std::mem::take(&mut self.unsynced).into_iter().map(|(_, change)| change).collect();
         let len_before = self.data.len();
         let mut image = self.durable.clone();
         if faults.power_reorder {
@@ -228,24 +210,13 @@ fn keep_any(image: &mut Vec<u8>, changes: &[Change], tear: bool, rng: &mut SimRn
     let bias = *rng.pick(&[0, 100, 500, 900, 1000]);
     let mut left: BTreeMap<u64, u64> = touches
         .iter()
-        .map(|(&number, &count)| {
-            (
-                number,
-                if rng.per_mille(bias) {
-                    count
-                } else {
-                    rng.below(count)
-                },
-            )
-        })
+        .map(|(&number, &count)| (number, if rng.per_mille(bias) { count } else { rng.below(count) }))
         .collect();
     for change in changes {
         match change {
             Change::Write { offset, bytes } => {
                 for number in units(*offset, bytes.len() as u64, unit) {
-                    let left = left
-                        .get_mut(&number)
-                        .expect("every touched unit was counted");
+                    let left = left.get_mut(&number).expect("every touched unit was counted");
                     if *left > 0 {
                         *left -= 1;
                         put_unit(image, *offset, bytes, number, unit);
@@ -265,11 +236,7 @@ fn keep_any(image: &mut Vec<u8>, changes: &[Change], tear: bool, rng: &mut SimRn
 fn put_unit(image: &mut Vec<u8>, offset: u64, bytes: &[u8], number: u64, unit: u64) {
     let start = (number * unit).max(offset);
     let end = ((number + 1) * unit).min(offset + bytes.len() as u64);
-    put(
-        image,
-        start,
-        &bytes[(start - offset) as usize..(end - offset) as usize],
-    );
+    put(image, start, &bytes[(start - offset) as usize..(end - offset) as usize]);
 }
 
 #[cfg(test)]
@@ -298,29 +265,19 @@ mod tests {
                 _ => torn += 1,
             }
         }
-        assert!(
-            kept > 10 && lost > 10 && torn > 10,
-            "{kept} kept, {lost} lost, {torn} torn"
-        );
+        assert!(kept > 10 && lost > 10 && torn > 10, "{kept} kept, {lost} lost, {torn} torn");
     }
 
     #[test]
     fn a_unit_is_written_back_as_it_was_at_one_moment() {
-        let faults = FaultPlan {
-            power_reorder: true,
-            power_tear: true,
-            ..FaultPlan::none()
-        };
+        let faults = FaultPlan { power_reorder: true, power_tear: true, ..FaultPlan::none() };
         for seed in 0..200 {
             let mut inode = Inode::default();
             inode.write(0, &[1; 100]);
             inode.write(100, &[2; 100]);
             inode.power_loss(Vec::new(), &faults, &mut SimRng::derive(seed, "test"));
             // The second write without the first, in one sector, was never in the page cache.
-            assert!(
-                inode.data().len() < 200 || inode.data()[0] == 1 || inode.data()[100] == 0,
-                "seed {seed}"
-            );
+            assert!(inode.data().len() < 200 || inode.data()[0] == 1 || inode.data()[100] == 0, "seed {seed}");
         }
     }
 

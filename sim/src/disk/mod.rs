@@ -43,13 +43,7 @@ struct Request {
 
 impl Request {
     fn of_path(io: IoKind, path: &Path) -> Self {
-        Self {
-            io,
-            target: StableHasher::of(path.as_os_str().as_encoded_bytes()),
-            offset: 0,
-            len: 0,
-            hash: 0,
-        }
+        Self { io, target: StableHasher::of(path.as_os_str().as_encoded_bytes()), offset: 0, len: 0, hash: 0 }
     }
 }
 
@@ -62,11 +56,7 @@ struct Outcome<T> {
 
 fn outcome<T>(result: io::Result<T>) -> Outcome<io::Result<T>> {
     let code = result.as_ref().map(|_| 0).map_err(io::Error::kind);
-    Outcome {
-        value: result,
-        result: code,
-        hash: 0,
-    }
+    Outcome { value: result, result: code, hash: 0 }
 }
 
 impl SimDisk {
@@ -95,22 +85,8 @@ impl SimDisk {
             return pending().await;
         }
         let id = self.core.submissions.fetch_add(1, Ordering::Relaxed) + 1;
-        let Request {
-            io,
-            target,
-            offset,
-            len,
-            hash,
-        } = request;
-        self.core.record(Event::Submit {
-            host: self.host.id,
-            id,
-            io,
-            target,
-            offset,
-            len,
-            hash,
-        });
+        let Request { io, target, offset, len, hash } = request;
+        self.core.record(Event::Submit { host: self.host.id, id, io, target, offset, len, hash });
         let (session, latency) = {
             let mut disk = lock(&self.host.disk);
             on_submit(&mut disk, id);
@@ -134,17 +110,8 @@ impl SimDisk {
                 if disk.session != session {
                     return;
                 }
-                let Outcome {
-                    value,
-                    result,
-                    hash,
-                } = work(&mut disk, &core.faults(), id);
-                core.record(Event::Done {
-                    host: host.id,
-                    id,
-                    result,
-                    hash,
-                });
+                let Outcome { value, result, hash } = work(&mut disk, &core.faults(), id);
+                core.record(Event::Done { host: host.id, id, result, hash });
                 value
             };
             if !Self::strikes(&core, &host) {
@@ -165,9 +132,7 @@ impl SimDisk {
         work: impl FnOnce(&mut DiskState) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let request = Request::of_path(io, path);
-        self.submit(request, |_, _| {}, move |disk, _, _| outcome(work(disk)))
-            .await
-            .1
+        self.submit(request, |_, _| {}, move |disk, _, _| outcome(work(disk))).await.1
     }
 }
 
@@ -177,38 +142,28 @@ impl Disk for SimDisk {
 
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<SimFile> {
         let (wanted, create) = (path.to_path_buf(), mode != OpenMode::ReadOnly);
-        let ino = self
-            .on_names(IoKind::Open, path, move |disk| disk.open(&wanted, create))
-            .await?;
-        Ok(SimFile {
-            disk: self.clone(),
-            ino,
-            mode,
-        })
+        let ino = self.on_names(IoKind::Open, path, move |disk| disk.open(&wanted, create)).await?;
+        Ok(SimFile { disk: self.clone(), ino, mode })
     }
 
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let wanted = path.to_path_buf();
-        self.on_names(IoKind::Open, path, move |disk| disk.create_dir_all(&wanted))
-            .await
+        self.on_names(IoKind::Open, path, move |disk| disk.create_dir_all(&wanted)).await
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let wanted = path.to_path_buf();
-        self.on_names(IoKind::Read, path, move |disk| disk.list(&wanted))
-            .await
+        self.on_names(IoKind::Read, path, move |disk| disk.list(&wanted)).await
     }
 
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, wanted) = (from.to_path_buf(), to.to_path_buf());
-        self.on_names(IoKind::Rename, to, move |disk| disk.rename(&from, &wanted))
-            .await
+        self.on_names(IoKind::Rename, to, move |disk| disk.rename(&from, &wanted)).await
     }
 
     async fn remove(&self, path: &Path) -> io::Result<()> {
         let wanted = path.to_path_buf();
-        self.on_names(IoKind::Remove, path, move |disk| disk.remove(&wanted))
-            .await
+        self.on_names(IoKind::Remove, path, move |disk| disk.remove(&wanted)).await
     }
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -225,11 +180,7 @@ impl Disk for SimDisk {
 
     fn lock(&self, path: &Path) -> io::Result<SimLock> {
         let number = lock(&self.host.disk).lock(path)?;
-        Ok(SimLock {
-            host: self.host.clone(),
-            path: path.to_path_buf(),
-            number,
-        })
+        Ok(SimLock { host: self.host.clone(), path: path.to_path_buf(), number })
     }
 
     fn backend(&self) -> &'static str {
@@ -284,13 +235,7 @@ fn copy_out(image: &[u8], offset: u64, buf: &mut [u8]) -> usize {
 }
 
 /// Reads with the faults by which a disk gives wrong bytes.
-fn read(
-    disk: &mut DiskState,
-    faults: &FaultPlan,
-    ino: u64,
-    offset: u64,
-    buf: &mut [u8],
-) -> io::Result<usize> {
+fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     if faults.disk_read_error && disk.rng.one_in(100) {
         return Err(io::Error::from_raw_os_error(EIO));
     }
@@ -298,17 +243,9 @@ fn read(
     let misdirected = faults.disk_misdirected_read && disk.rng.one_in(200);
     let rotten = faults.disk_bit_rot && disk.rng.one_in(200);
     let blocks = disk.inode(ino).data().len() as u64 / BLOCK as u64;
-    let from = if misdirected {
-        disk.rng.below(blocks.max(1)) * BLOCK as u64
-    } else {
-        offset
-    };
+    let from = if misdirected { disk.rng.below(blocks.max(1)) * BLOCK as u64 } else { offset };
     let inode = disk.inode(ino);
-    let len = copy_out(
-        if stale { inode.durable() } else { inode.data() },
-        from,
-        buf,
-    );
+    let len = copy_out(if stale { inode.durable() } else { inode.data() }, from, buf);
     if rotten && len > 0 {
         let bit = disk.rng.below(len as u64 * 8);
         buf[(bit / 8) as usize] ^= 1 << (bit % 8);
@@ -317,17 +254,10 @@ fn read(
 }
 
 /// Writes all of `bytes`, or a part and an error.
-fn write(
-    disk: &mut DiskState,
-    faults: &FaultPlan,
-    ino: u64,
-    offset: u64,
-    bytes: &[u8],
-) -> io::Result<usize> {
+fn write(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, bytes: &[u8]) -> io::Result<usize> {
     if faults.disk_write_error && disk.rng.one_in(100) {
         let sectors = disk.rng.below(bytes.len() as u64 / SECTOR + 1);
-        disk.inode(ino)
-            .write(offset, &bytes[..(sectors * SECTOR) as usize]);
+        disk.inode(ino).write(offset, &bytes[..(sectors * SECTOR) as usize]);
         return Err(io::Error::from_raw_os_error(EIO));
     }
     let needed = disk.inode(ino).space_needed(offset, bytes.len() as u64);
@@ -340,21 +270,11 @@ fn write(
 
 impl SimFile {
     fn request(&self, io: IoKind, offset: u64, len: u64, hash: u64) -> Request {
-        Request {
-            io,
-            target: self.ino,
-            offset,
-            len,
-            hash,
-        }
+        Request { io, target: self.ino, offset, len, hash }
     }
 
     fn refused(buf: AlignedBuf, kind: ErrorKind) -> Done {
-        Done {
-            result: Err(kind.into()),
-            buf,
-            id: SubmissionId(0),
-        }
+        Done { result: Err(kind.into()), buf, id: SubmissionId(0) }
     }
 
     /// Runs `work` on this file's inode as one I/O.
@@ -364,14 +284,7 @@ impl SimFile {
         work: impl FnOnce(&mut DiskState, &FaultPlan, u64) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let ino = self.ino;
-        self.disk
-            .submit(
-                request,
-                |_, _| {},
-                move |disk, faults, _| outcome(work(disk, faults, ino)),
-            )
-            .await
-            .1
+        self.disk.submit(request, |_, _| {}, move |disk, faults, _| outcome(work(disk, faults, ino))).await.1
     }
 }
 
@@ -388,11 +301,7 @@ impl File for SimFile {
             let result = read(disk, faults, ino, offset, &mut buf);
             let hash = StableHasher::of(&buf[..*result.as_ref().unwrap_or(&0)]);
             let code = result.as_ref().copied().map_err(io::Error::kind);
-            Outcome {
-                value: (result, buf),
-                result: code,
-                hash,
-            }
+            Outcome { value: (result, buf), result: code, hash }
         };
         let (id, (result, buf)) = self.disk.submit(request, |_, _| {}, work).await;
         Done { result, buf, id }
@@ -402,12 +311,7 @@ impl File for SimFile {
         if self.mode == OpenMode::ReadOnly {
             return Self::refused(buf, ErrorKind::PermissionDenied);
         }
-        let request = self.request(
-            IoKind::Write,
-            offset,
-            buf.len() as u64,
-            StableHasher::of(&buf),
-        );
+        let request = self.request(IoKind::Write, offset, buf.len() as u64, StableHasher::of(&buf));
         let ino = self.ino;
         let on_the_way = (ino, offset, buf.to_vec());
         let on_submit = move |disk: &mut DiskState, id: u64| {
@@ -417,11 +321,7 @@ impl File for SimFile {
             disk.on_the_way.remove(&id);
             let result = write(disk, faults, ino, offset, &buf);
             let code = result.as_ref().copied().map_err(io::Error::kind);
-            Outcome {
-                value: (result, buf),
-                result: code,
-                hash: 0,
-            }
+            Outcome { value: (result, buf), result: code, hash: 0 }
         };
         let (id, (result, buf)) = self.disk.submit(request, on_submit, work).await;
         Done { result, buf, id }
@@ -442,8 +342,7 @@ impl File for SimFile {
             disk.inode(ino).sync(point);
             Ok(())
         };
-        self.on_inode(self.request(IoKind::Sync, 0, 0, 0), work)
-            .await
+        self.on_inode(self.request(IoKind::Sync, 0, 0, 0), work).await
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -455,8 +354,7 @@ impl File for SimFile {
             disk.inode(ino).allocate(offset, len);
             Ok(())
         };
-        self.on_inode(self.request(IoKind::Allocate, offset, len, 0), work)
-            .await
+        self.on_inode(self.request(IoKind::Allocate, offset, len, 0), work).await
     }
 
     async fn len(&self) -> io::Result<u64> {
@@ -471,8 +369,7 @@ impl File for SimFile {
             disk.inode(ino).set_len(len);
             Ok(())
         };
-        self.on_inode(self.request(IoKind::SetLen, len, 0, 0), work)
-            .await
+        self.on_inode(self.request(IoKind::SetLen, len, 0, 0), work).await
     }
 
     fn map(&self, offset: u64, len: usize) -> io::Result<SimMap> {

@@ -13,19 +13,9 @@ use crate::rng::SimRng;
 /// A change of a directory that was made and not yet synced.
 #[derive(Clone, Debug)]
 enum NameChange {
-    Create {
-        path: PathBuf,
-        ino: u64,
-    },
-    Rename {
-        from: PathBuf,
-        to: PathBuf,
-        ino: u64,
-    },
-    Remove {
-        path: PathBuf,
-        ino: u64,
-    },
+    Create { path: PathBuf, ino: u64 },
+    Rename { from: PathBuf, to: PathBuf, ino: u64 },
+    Remove { path: PathBuf, ino: u64 },
 }
 
 impl NameChange {
@@ -119,22 +109,16 @@ impl DiskState {
 
     /// Bytes that files with a name take.
     pub(crate) fn used(&self) -> u64 {
-        self.names
-            .values()
-            .map(|ino| self.inodes[ino].space())
-            .sum()
+        self.names.values().map(|ino| self.inodes[ino].space()).sum()
     }
 
     /// Space for that many more bytes.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
-        self.capacity
-            .is_none_or(|capacity| self.used() + bytes <= capacity)
+        self.capacity.is_none_or(|capacity| self.used() + bytes <= capacity)
     }
 
     pub(super) fn inode(&mut self, ino: u64) -> &mut Inode {
-        self.inodes
-            .get_mut(&ino)
-            .expect("an open file's inode stays")
+        self.inodes.get_mut(&ino).expect("an open file's inode stays")
     }
 
     /// Opens a file or makes it; its number.
@@ -145,19 +129,14 @@ impl DiskState {
         if let Some(&ino) = self.names.get(path) {
             return Ok(ino);
         }
-        let parent_exists = path
-            .parent()
-            .is_some_and(|parent| self.directories.contains(parent));
+        let parent_exists = path.parent().is_some_and(|parent| self.directories.contains(parent));
         if !create || !parent_exists {
             return Err(ErrorKind::NotFound.into());
         }
         let ino = self.next_ino;
         self.next_ino += 1;
         self.inodes.insert(ino, Inode::default());
-        self.change_name(NameChange::Create {
-            path: path.to_path_buf(),
-            ino,
-        });
+        self.change_name(NameChange::Create { path: path.to_path_buf(), ino });
         Ok(ino)
     }
 
@@ -167,8 +146,7 @@ impl DiskState {
                 return Err(ErrorKind::AlreadyExists.into());
             }
         }
-        self.directories
-            .extend(path.ancestors().map(Path::to_path_buf));
+        self.directories.extend(path.ancestors().map(Path::to_path_buf));
         Ok(())
     }
 
@@ -178,35 +156,23 @@ impl DiskState {
         }
         let in_here = self.names.keys().filter(|name| name.parent() == Some(path));
         let names = in_here.filter_map(|name| name.file_name());
-        Ok(names
-            .map(|name| name.to_string_lossy().into_owned())
-            .collect())
+        Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let &ino = self.names.get(from).ok_or(ErrorKind::NotFound)?;
-        if !to
-            .parent()
-            .is_some_and(|parent| self.directories.contains(parent))
-        {
+        if !to.parent().is_some_and(|parent| self.directories.contains(parent)) {
             return Err(ErrorKind::NotFound.into());
         }
         if from != to {
-            self.change_name(NameChange::Rename {
-                from: from.to_path_buf(),
-                to: to.to_path_buf(),
-                ino,
-            });
+            self.change_name(NameChange::Rename { from: from.to_path_buf(), to: to.to_path_buf(), ino });
         }
         Ok(())
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         let &ino = self.names.get(path).ok_or(ErrorKind::NotFound)?;
-        self.change_name(NameChange::Remove {
-            path: path.to_path_buf(),
-            ino,
-        });
+        self.change_name(NameChange::Remove { path: path.to_path_buf(), ino });
         Ok(())
     }
 
@@ -220,9 +186,7 @@ impl DiskState {
             return Err(ErrorKind::NotFound.into());
         }
         let changes = std::mem::take(&mut self.unsynced_names);
-        let (here, elsewhere) = changes
-            .into_iter()
-            .partition(|change| change.directory() == Some(path));
+        let (here, elsewhere) = changes.into_iter().partition(|change| change.directory() == Some(path));
         self.unsynced_names = elsewhere;
         let here: Vec<NameChange> = here;
         for change in here {
@@ -279,11 +243,7 @@ impl DiskState {
         let mut hasher = StableHasher::default();
         self.names.hash(&mut hasher);
         for (ino, inode) in &mut self.inodes {
-            inode.power_loss(
-                on_the_way.remove(ino).unwrap_or_default(),
-                faults,
-                &mut self.rng,
-            );
+            inode.power_loss(on_the_way.remove(ino).unwrap_or_default(), faults, &mut self.rng);
             hasher.write(inode.data());
         }
         hasher.finish()
@@ -294,11 +254,7 @@ impl DiskState {
         let first = self.rng.below(changes.len() as u64 + 1) as usize;
         for (index, change) in changes.into_iter().enumerate() {
             // A journal commits in order; POSIX does not promise one.
-            let keep = if faults.power_reorder {
-                self.rng.one_in(2)
-            } else {
-                index < first
-            };
+            let keep = if faults.power_reorder { self.rng.one_in(2) } else { index < first };
             if keep {
                 change.apply(&mut self.durable_names);
             }
@@ -312,10 +268,7 @@ impl DiskState {
     }
 
     pub(crate) fn corrupt(&mut self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
-        let ino = *self
-            .names
-            .get(path)
-            .expect("the scenario corrupts a file that exists");
+        let ino = *self.names.get(path).expect("the scenario corrupts a file that exists");
         self.inode(ino).corrupt(change);
     }
 }
@@ -326,8 +279,7 @@ mod tests {
 
     fn disk() -> DiskState {
         let mut disk = DiskState::new(SimRng::derive(1, "test"));
-        disk.create_dir_all(Path::new("/data"))
-            .expect("an empty disk takes directories");
+        disk.create_dir_all(Path::new("/data")).expect("an empty disk takes directories");
         disk
     }
 
@@ -343,25 +295,17 @@ mod tests {
                 let point = disk.inode(ino).sync_point();
                 disk.inode(ino).sync(point);
             }
-            disk.sync_dir(Path::new("/data"))
-                .expect("the directory exists");
-            disk.rename(Path::new("/data/b"), Path::new("/data/a"))
-                .expect("renames");
+            disk.sync_dir(Path::new("/data")).expect("the directory exists");
+            disk.rename(Path::new("/data/b"), Path::new("/data/a")).expect("renames");
             if seed % 2 == 0 {
-                disk.sync_dir(Path::new("/data"))
-                    .expect("the directory exists");
+                disk.sync_dir(Path::new("/data")).expect("the directory exists");
             }
             disk.power_loss(&FaultPlan::draw(seed));
-            let content = disk
-                .peek(Path::new("/data/a"))
-                .expect("one of both is there");
+            let content = disk.peek(Path::new("/data/a")).expect("one of both is there");
             if seed % 2 == 0 {
                 assert_eq!(content, b"new", "seed {seed}");
             } else if content == b"old" {
-                assert!(
-                    disk.peek(Path::new("/data/b")).is_some(),
-                    "a lost rename leaves its source"
-                );
+                assert!(disk.peek(Path::new("/data/b")).is_some(), "a lost rename leaves its source");
                 lost += 1;
             } else {
                 kept += 1;
@@ -375,10 +319,7 @@ mod tests {
         let mut disk = disk();
         let path = Path::new("/data/lock");
         let old = disk.lock(path).expect("free");
-        assert_eq!(
-            disk.lock(path).expect_err("held").kind(),
-            ErrorKind::WouldBlock
-        );
+        assert_eq!(disk.lock(path).expect_err("held").kind(), ErrorKind::WouldBlock);
         disk.power_loss(&FaultPlan::none());
         disk.lock(path).expect("free again");
         disk.unlock(path, old);
@@ -402,10 +343,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(
-            done > 5 && cancelled > 5,
-            "{done} done, {cancelled} cancelled"
-        );
+        assert!(done > 5 && cancelled > 5, "{done} done, {cancelled} cancelled");
     }
 
     #[test]

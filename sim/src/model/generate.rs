@@ -18,12 +18,7 @@ pub struct Profile {
 
 impl Default for Profile {
     fn default() -> Self {
-        Self {
-            prefix: String::new(),
-            keys: 16,
-            payload_max: 6000,
-            whole_database: true,
-        }
+        Self { prefix: String::new(), keys: 16, payload_max: 6000, whole_database: true }
     }
 }
 
@@ -61,18 +56,12 @@ impl Generator {
 
     /// Every key that a command may name.
     pub fn keys(&self) -> Vec<Vec<u8>> {
-        (0..self.profile.keys)
-            .map(|number| self.key_of(number))
-            .collect()
+        (0..self.profile.keys).map(|number| self.key_of(number)).collect()
     }
 
     /// Commands to be sent together: mostly one, at times up to `most`.
     pub fn batch(&mut self, most: u64) -> Vec<Command> {
-        let count = if self.rng.one_in(2) {
-            1
-        } else {
-            self.rng.between(1, most.max(1))
-        };
+        let count = if self.rng.one_in(2) { 1 } else { self.rng.between(1, most.max(1)) };
         (0..count).map(|_| self.command()).collect()
     }
 
@@ -118,11 +107,7 @@ impl Generator {
             }
             "GETRANGE" => {
                 let [start, end] = [0, 1].map(|_| self.rng.below(200) as i64 - 100);
-                command.extend([
-                    self.key(),
-                    start.to_string().into_bytes(),
-                    end.to_string().into_bytes(),
-                ]);
+                command.extend([self.key(), start.to_string().into_bytes(), end.to_string().into_bytes()]);
             }
             "RENAME" => command.extend([self.key(), self.key()]),
             "DBSIZE" | "FLUSHDB" => {}
@@ -203,11 +188,7 @@ mod tests {
 
     #[test]
     fn one_of_several_clients_keeps_to_its_keys() {
-        let profile = Profile {
-            prefix: "a:".to_string(),
-            whole_database: false,
-            ..Profile::default()
-        };
+        let profile = Profile { prefix: "a:".to_string(), whole_database: false, ..Profile::default() };
         let mut generator = Generator::new(profile, SimRng::derive(2, "test"));
         let mut model = Model::new();
         for _ in 0..2000 {

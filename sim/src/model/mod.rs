@@ -23,7 +23,12 @@ const STRING_BYTES_MAX: i64 = 512 << 20;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     data: Dump,
+    /// A page of the server's log: what key and value must fit into, with this many bytes beside them.
+    record_max: Option<usize>,
 }
+
+/// Bytes of a record beside its key and its value.
+const RECORD_HEADER: usize = 40;
 
 impl Model {
     /// An empty database.
@@ -33,7 +38,12 @@ impl Model {
 
     /// A database with that content.
     pub fn from_dump(data: Dump) -> Self {
-        Self { data }
+        Self { data, record_max: None }
+    }
+
+    /// The same database on a server that refuses a value that does not fit into a page of that size.
+    pub fn with_page_size(self, bytes: usize) -> Self {
+        Self { record_max: Some(bytes - RECORD_HEADER), ..self }
     }
 
     /// Everything in it.
@@ -41,12 +51,31 @@ impl Model {
         &self.data
     }
 
-    /// Executes one command.
+    /// Executes one command; one whose result would not fit into a page changes nothing.
     ///
     /// # Panics
     /// On a command that the model does not know, or a wrong number of arguments: the caller compares replies of
     /// commands that it generated.
     pub fn apply(&mut self, command: &[Vec<u8>]) -> Reply {
+        let Some(record_max) = self.record_max else {
+            return self.execute(command);
+        };
+        let before = self.data.clone();
+        let reply = self.execute(command);
+        let refused = |(key, value): (&Vec<u8>, &Vec<u8>)| {
+            (key.len() + value.len() > record_max).then(|| too_large(value.len(), record_max - key.len()))
+        };
+        // MSET looks at each of its values, whatever follows it.
+        let in_command =
+            command[1..].chunks_exact(2).filter(|_| command[0] == b"MSET").map(|pair| (&pair[0], &pair[1]));
+        if let Some(error) = in_command.chain(&self.data).find_map(refused) {
+            self.data = before;
+            return error;
+        }
+        reply
+    }
+
+    fn execute(&mut self, command: &[Vec<u8>]) -> Reply {
         let name = command[0].to_ascii_uppercase();
         let words: Vec<&[u8]> = command[1..].iter().map(Vec::as_slice).collect();
         match (name.as_slice(), words.as_slice()) {
@@ -63,16 +92,8 @@ impl Model {
                 Reply::Int(whole.len() as i64)
             }
             (b"INCRBY", [key, by]) => self.increment(key, by),
-            (b"DEL", keys) => Reply::Int(
-                keys.iter()
-                    .filter(|key| self.data.remove(**key).is_some())
-                    .count() as i64,
-            ),
-            (b"EXISTS", keys) => Reply::Int(
-                keys.iter()
-                    .filter(|key| self.data.contains_key(**key))
-                    .count() as i64,
-            ),
+            (b"DEL", keys) => Reply::Int(keys.iter().filter(|key| self.data.remove(**key).is_some()).count() as i64),
+            (b"EXISTS", keys) => Reply::Int(keys.iter().filter(|key| self.data.contains_key(**key)).count() as i64),
             (b"STRLEN", [key]) => Reply::Int(self.data.get(*key).map_or(0, Vec::len) as i64),
             (b"SETRANGE", [key, offset, value]) => self.set_range(key, offset, value),
             (b"GETRANGE", [key, start, end]) => self.get_range(key, start, end),
@@ -95,17 +116,12 @@ impl Model {
                 Reply::ok()
             }
             (b"DBSIZE", []) => Reply::Int(self.data.len() as i64),
-            _ => panic!(
-                "the model does not know {}",
-                crate::resp::show_command(command)
-            ),
+            _ => panic!("the model does not know {}", crate::resp::show_command(command)),
         }
     }
 
     fn get(&self, key: &[u8]) -> Reply {
-        self.data
-            .get(key)
-            .map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
+        self.data.get(key).map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], options: &[&[u8]]) -> Reply {
@@ -161,9 +177,7 @@ impl Model {
             return Reply::Int(self.data.get(key).map_or(0, Vec::len) as i64);
         }
         if offset > STRING_BYTES_MAX - value.len() as i64 {
-            return Reply::Error(
-                "ERR string exceeds maximum allowed size (proto-max-bulk-len)".to_string(),
-            );
+            return Reply::Error("ERR string exceeds maximum allowed size (proto-max-bulk-len)".to_string());
         }
         let whole = self.data.entry(key.to_vec()).or_default();
         let end = offset as usize + value.len();
@@ -185,11 +199,7 @@ impl Model {
             return Reply::Bulk(Vec::new());
         }
         let from_end = |index: i64| {
-            if index < 0 {
-                index.saturating_add(len).max(0)
-            } else {
-                index
-            }
+            if index < 0 { index.saturating_add(len).max(0) } else { index }
         };
         let (start, end) = (from_end(start), from_end(end).min(len - 1));
         if start > end {
@@ -199,12 +209,14 @@ impl Model {
     }
 }
 
+fn too_large(bytes: usize, max: usize) -> Reply {
+    Reply::Error(format!("ERR value of {bytes} bytes exceeds storage.page_size: at most {max} bytes fit"))
+}
+
 /// An integer in the one spelling that Redis takes: no plus, no leading zeros, no spaces.
 fn integer(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
-    text.parse::<i64>()
-        .ok()
-        .filter(|number| number.to_string() == text)
+    text.parse::<i64>().ok().filter(|number| number.to_string() == text)
 }
 
 #[cfg(test)]
@@ -212,11 +224,18 @@ mod tests {
     use super::*;
 
     fn check(model: &mut Model, line: &str, expected: &str) {
-        let command: Command = line
-            .split(' ')
-            .map(|word| word.replace('~', "").into_bytes())
-            .collect();
+        let command: Command = line.split(' ').map(|word| word.replace('~', "").into_bytes()).collect();
         assert_eq!(format!("{:?}", model.apply(&command)), expected, "{line}");
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_page_changes_nothing() {
+        let mut model = Model::new().with_page_size(44);
+        check(&mut model, "SET k abc", "+OK");
+        check(&mut model, "APPEND k d", "-ERR value of 4 bytes exceeds storage.page_size: at most 3 bytes fit");
+        check(&mut model, "MSET k abcd k a", "-ERR value of 4 bytes exceeds storage.page_size: at most 3 bytes fit");
+        check(&mut model, "RENAME k ke", "-ERR value of 3 bytes exceeds storage.page_size: at most 2 bytes fit");
+        check(&mut model, "GET k", "\"abc\"");
     }
 
     /// Expected replies are those of redis-server 7.0.
@@ -240,10 +259,7 @@ mod tests {
             ("SETRANGE k 6 ab", ":8"),
             ("GET k", "\"wxyz\\x00\\x00ab\""),
             ("SETRANGE k 600000000 ~", ":8"),
-            (
-                "SETRANGE k 600000000 a",
-                "-ERR string exceeds maximum allowed size (proto-max-bulk-len)",
-            ),
+            ("SETRANGE k 600000000 a", "-ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
             ("SETRANGE k -1 a", "-ERR offset is out of range"),
             ("SETRANGE new 5 ~", ":0"),
             ("EXISTS new k k", ":2"),
@@ -252,10 +268,7 @@ mod tests {
             ("INCRBY n 9223372036854775807", ":9223372036854775805"),
             ("INCRBY n 3", "-ERR increment or decrement would overflow"),
             ("INCRBY k 1", "-ERR value is not an integer or out of range"),
-            (
-                "INCRBY n +1",
-                "-ERR value is not an integer or out of range",
-            ),
+            ("INCRBY n +1", "-ERR value is not an integer or out of range"),
             ("MSET a 1 b 2 a 3", "+OK"),
             ("MGET a b none", "[\"3\", \"2\", null]"),
             ("DBSIZE", ":4"),

@@ -18,12 +18,14 @@ impl ClientView {
         Self::default()
     }
 
+    /// No keys, nothing sent, on a server whose log has pages of that size.
+    pub fn with_page_size(bytes: usize) -> Self {
+        Self { model: Model::new().with_page_size(bytes), unanswered: Vec::new() }
+    }
+
     /// That content, nothing sent.
     pub fn with_expected(expected: Dump) -> Self {
-        Self {
-            model: Model::from_dump(expected),
-            unanswered: Vec::new(),
-        }
+        Self { model: Model::from_dump(expected), unanswered: Vec::new() }
     }
 
     /// A command is on its way.
@@ -39,10 +41,13 @@ impl ClientView {
         if expected == *reply {
             return Ok(());
         }
-        Err(format!(
-            "{} was answered with {reply:?}, expected {expected:?}",
-            show_command(&command)
-        ))
+        Err(format!("{} was answered with {reply:?}, expected {expected:?}", show_command(&command)))
+    }
+
+    /// The oldest unanswered command was refused and has changed nothing.
+    pub fn refused(&mut self) {
+        assert!(!self.unanswered.is_empty(), "a reply answers a command");
+        self.unanswered.remove(0);
     }
 
     /// True if the connection was lost before every reply had come.
@@ -87,15 +92,8 @@ impl ClientView {
         for key in keys {
             let (was, is) = (expected.get(key), found.get(key));
             if was != is {
-                let show = |value: Option<&Vec<u8>>| {
-                    value.map_or("nothing".to_string(), |v| Shown(v).to_string())
-                };
-                text += &format!(
-                    "\n  {}: acknowledged {}, found {}",
-                    Shown(key),
-                    show(was),
-                    show(is)
-                );
+                let show = |value: Option<&Vec<u8>>| value.map_or("nothing".to_string(), |v| Shown(v).to_string());
+                text += &format!("\n  {}: acknowledged {}, found {}", Shown(key), show(was), show(is));
             }
         }
         for command in unanswered {
@@ -110,16 +108,11 @@ mod tests {
     use super::*;
 
     fn command(line: &str) -> Command {
-        line.split(' ')
-            .map(|word| word.as_bytes().to_vec())
-            .collect()
+        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
     }
 
     fn dump(pairs: &[(&str, &str)]) -> Dump {
-        pairs
-            .iter()
-            .map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()))
-            .collect()
+        pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
     }
 
     fn in_doubt() -> ClientView {
@@ -133,11 +126,9 @@ mod tests {
 
     #[test]
     fn any_prefix_of_the_unanswered_commands_may_have_happened() {
-        for (found, count) in [
-            (dump(&[("a", "1")]), 0),
-            (dump(&[("a", "1"), ("b", "2")]), 1),
-            (dump(&[("a", "3"), ("b", "2")]), 2),
-        ] {
+        for (found, count) in
+            [(dump(&[("a", "1")]), 0), (dump(&[("a", "1"), ("b", "2")]), 1), (dump(&[("a", "3"), ("b", "2")]), 2)]
+        {
             let mut view = in_doubt();
             assert_eq!(view.resolve(&found), Ok(count));
             assert_eq!(view.expected(), &found);
@@ -147,11 +138,7 @@ mod tests {
 
     #[test]
     fn a_lost_acknowledged_write_and_a_reordering_are_found() {
-        for found in [
-            dump(&[]),
-            dump(&[("a", "3")]),
-            dump(&[("a", "1"), ("b", "")]),
-        ] {
+        for found in [dump(&[]), dump(&[("a", "3")]), dump(&[("a", "1"), ("b", "")])] {
             let why = in_doubt().resolve(&found).expect_err("impossible state");
             assert!(why.contains("unanswered: \"SET\" \"b\" \"2\""), "{why}");
         }

@@ -89,11 +89,7 @@ impl Drop for Registration {
         let mut net = lock(&self.core.net);
         // A restarted process may hold the address by now.
         let address = self.state.address;
-        if net
-            .listening
-            .get(&address)
-            .is_some_and(|state| Arc::ptr_eq(state, &self.state))
-        {
+        if net.listening.get(&address).is_some_and(|state| Arc::ptr_eq(state, &self.state)) {
             net.listening.remove(&address);
         }
         drop(net);
@@ -127,30 +123,18 @@ struct WorkerQueue {
 
 impl Queues {
     fn waiting(&self) -> usize {
-        self.unassigned.len()
-            + self
-                .workers
-                .values()
-                .map(|queue| queue.streams.len())
-                .sum::<usize>()
+        self.unassigned.len() + self.workers.values().map(|queue| queue.streams.len()).sum::<usize>()
     }
 
     /// Gives a connection to the next worker in turn.
     fn assign(&mut self, stream: SimStream) {
-        let after = self
-            .workers
-            .range(self.last_served + 1..)
-            .next()
-            .map(|(&id, _)| id);
+        let after = self.workers.range(self.last_served + 1..).next().map(|(&id, _)| id);
         let Some(id) = after.or_else(|| self.workers.keys().next().copied()) else {
             self.unassigned.push_back(stream);
             return;
         };
         self.last_served = id;
-        let queue = self
-            .workers
-            .get_mut(&id)
-            .expect("the id is a key of this map");
+        let queue = self.workers.get_mut(&id).expect("the id is a key of this map");
         queue.streams.push_back(stream);
         if let Some(waker) = queue.waker.take() {
             waker.wake();
@@ -176,27 +160,16 @@ impl Network for SimNet {
         }
         let clash = |bound: &SocketAddr| {
             bound.port() == address.port()
-                && (bound.ip() == address.ip()
-                    || bound.ip().is_unspecified()
-                    || address.ip().is_unspecified())
+                && (bound.ip() == address.ip() || bound.ip().is_unspecified() || address.ip().is_unspecified())
         };
         if net.listening.keys().any(clash) {
             return Err(ErrorKind::AddrInUse.into());
         }
-        let state = Arc::new(BoundState {
-            address,
-            host: self.host.id,
-            queues: Mutex::default(),
-        });
+        let state = Arc::new(BoundState { address, host: self.host.id, queues: Mutex::default() });
         if !self.host.is_over(self.life) {
             net.listening.insert(address, state.clone());
         }
-        Ok(SimBound {
-            shared: Arc::new(Registration {
-                core: self.core.clone(),
-                state,
-            }),
-        })
+        Ok(SimBound { shared: Arc::new(Registration { core: self.core.clone(), state }) })
     }
 
     fn bound_address(&self, bound: &SimBound) -> io::Result<SocketAddr> {
@@ -212,10 +185,7 @@ impl Network for SimNet {
             queues.assign(stream);
         }
         drop(queues);
-        Ok(SimListener {
-            bound: bound.clone(),
-            worker,
-        })
+        Ok(SimListener { bound: bound.clone(), worker })
     }
 
     async fn connect(&self, to: SocketAddr) -> io::Result<SimStream> {
@@ -226,9 +196,7 @@ impl Network for SimNet {
         }
         let mut net = lock(&self.core.net);
         let from = SocketAddr::new(self.host.ip, net.free_port());
-        let bound = net
-            .listener_of(to)
-            .filter(|bound| lock(&bound.queues).waiting() < BACKLOG);
+        let bound = net.listener_of(to).filter(|bound| lock(&bound.queues).waiting() < BACKLOG);
         let Some(bound) = bound else {
             self.core.record(Event::Refused { to });
             return Err(ErrorKind::ConnectionRefused.into());
@@ -237,11 +205,7 @@ impl Network for SimNet {
         net.next_conn += 1;
         self.core.record(Event::Connect { conn: id, from, to });
         let faults = self.core.faults();
-        let sizes: &[usize] = if faults.net_tiny_buffers {
-            &[1, 16, 512, 4096]
-        } else {
-            &[65_536]
-        };
+        let sizes: &[usize] = if faults.net_tiny_buffers { &[1, 16, 512, 4096] } else { &[65_536] };
         let capacity = [*net.rng.pick(sizes), *net.rng.pick(sizes)];
         let conn = Arc::new(Conn {
             id,
@@ -276,10 +240,7 @@ impl Listener for SimListener {
         let state = &self.bound.shared.state;
         let stream = poll_fn(|cx| {
             let mut queues = lock(&state.queues);
-            let queue = queues
-                .workers
-                .get_mut(&self.worker)
-                .expect("a listener's queue lives as long as it");
+            let queue = queues.workers.get_mut(&self.worker).expect("a listener's queue lives as long as it");
             match queue.streams.pop_front() {
                 Some(stream) => Poll::Ready(stream),
                 None => {
@@ -309,16 +270,8 @@ impl Drop for SimListener {
 /// a reset some time later.
 pub(crate) fn sever(core: &Core, host: &HostState) {
     let mut net = lock(&core.net);
-    let gone: Vec<_> = net
-        .listening
-        .iter()
-        .filter(|(_, state)| state.host == host.id)
-        .map(|(k, _)| *k)
-        .collect();
-    let gone: Vec<_> = gone
-        .iter()
-        .filter_map(|address| net.listening.remove(address))
-        .collect();
+    let gone: Vec<_> = net.listening.iter().filter(|(_, state)| state.host == host.id).map(|(k, _)| *k).collect();
+    let gone: Vec<_> = gone.iter().filter_map(|address| net.listening.remove(address)).collect();
     let conns: Vec<_> = net.conns.iter().filter_map(Weak::upgrade).collect();
     let mut resets = Vec::new();
     for conn in conns {

@@ -83,10 +83,7 @@ fn deliver(conn: &Conn, from: usize, rng: &mut SimRng) {
         conn.reset("data for a closed socket");
         return;
     }
-    let most = pipe
-        .sending
-        .len()
-        .min(conn.capacity[from].saturating_sub(pipe.received.len()));
+    let most = pipe.sending.len().min(conn.capacity[from].saturating_sub(pipe.received.len()));
     if most == 0 {
         return;
     }
@@ -101,12 +98,7 @@ fn deliver(conn: &Conn, from: usize, rng: &mut SimRng) {
     };
     let bytes: Vec<u8> = pipe.sending.drain(..len).collect();
     let to = conn.addresses[1 - from];
-    conn.core.record(Event::Deliver {
-        conn: conn.id,
-        to,
-        len,
-        hash: StableHasher::of(&bytes),
-    });
+    conn.core.record(Event::Deliver { conn: conn.id, to, len, hash: StableHasher::of(&bytes) });
     pipe.received.extend(bytes);
     pipe.wake_reader();
     pipe.wake_writer();
@@ -118,10 +110,7 @@ fn deliver_fin(conn: &Conn, from: usize) {
     if state.reset || state.severed[from] {
         return;
     }
-    conn.core.record(Event::Fin {
-        conn: conn.id,
-        to: conn.addresses[1 - from],
-    });
+    conn.core.record(Event::Fin { conn: conn.id, to: conn.addresses[1 - from] });
     state.pipes[from].fin_delivered = true;
     state.pipes[from].wake_reader();
 }

@@ -1,5 +1,7 @@
 //! Every registered scenario.
 
+mod disk;
+pub mod node;
 pub mod redis;
 pub mod toy;
 mod world;
@@ -13,6 +15,11 @@ pub const ALL: &[Scenario] = &[
     world::FULL_DISK,
     toy::RANDOM_COMMANDS,
     toy::POWER_LOSS,
+    node::RANDOM_COMMANDS,
+    node::TWO_WORKERS,
+    node::POWER_LOSS,
+    disk::BAD_READS,
+    disk::FULL,
 ];
 
 /// A scenario by its name.

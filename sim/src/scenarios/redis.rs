@@ -35,6 +35,12 @@ pub struct Load {
     pub crashes: u32,
     /// The protocol of the `redis` crate's connections.
     pub protocol: ProtocolVersion,
+    /// The longest payload, in bytes.
+    pub payload_max: u64,
+    /// How many keys each client has.
+    pub keys: u64,
+    /// The size of the server's pages, if what does not fit into one is refused.
+    pub page_size: Option<usize>,
 }
 
 /// Random commands of one to four clients; every reply and in the end every value is compared with the model's. With
@@ -55,13 +61,7 @@ pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
             client
         }));
     }
-    let crasher = Crasher {
-        sim: sim.clone(),
-        server: server.clone(),
-        address,
-        start,
-        rng,
-    };
+    let crasher = Crasher { sim: sim.clone(), server: server.clone(), address, start, rng };
     let mut crasher = crasher.run(load.crashes).await;
     let mut clients = Vec::new();
     for task in tasks {
@@ -90,9 +90,7 @@ impl Crasher {
         for _ in 0..crashes {
             match self.rng.below(5) {
                 0 => {
-                    self.sim
-                        .sleep(Duration::from_millis(self.rng.between(1, 300)))
-                        .await;
+                    self.sim.sleep(Duration::from_millis(self.rng.between(1, 300))).await;
                     self.server.kill();
                 }
                 // During recovery, which begins with the boot.
@@ -108,18 +106,13 @@ impl Crasher {
     async fn crash_at_io(&mut self, within: u64) {
         self.server.power_loss_at_io(self.rng.between(1, within));
         // The clients may have finished before that many I/Os.
-        if madsim::time::timeout(Duration::from_secs(60), self.server.died())
-            .await
-            .is_err()
-        {
+        if madsim::time::timeout(Duration::from_secs(60), self.server.died()).await.is_err() {
             self.server.power_loss();
         }
     }
 
     async fn restart(&mut self) {
-        self.sim
-            .sleep(Duration::from_millis(self.rng.between(1, 200)))
-            .await;
+        self.sim.sleep(Duration::from_millis(self.rng.between(1, 200))).await;
         self.server.boot();
         let (start, address) = (self.start, self.address);
         self.server.spawn(move |world| start(world, address));
@@ -141,24 +134,9 @@ struct LoadClient {
 }
 
 impl LoadClient {
-    fn new(
-        sim: &Sim,
-        server: &Host,
-        address: SocketAddr,
-        load: Load,
-        number: u64,
-        alone: bool,
-    ) -> Self {
-        let prefix = if alone {
-            String::new()
-        } else {
-            format!("client{number}:")
-        };
-        let profile = Profile {
-            prefix,
-            whole_database: alone,
-            ..Profile::default()
-        };
+    fn new(sim: &Sim, server: &Host, address: SocketAddr, load: Load, number: u64, alone: bool) -> Self {
+        let prefix = if alone { String::new() } else { format!("client{number}:") };
+        let profile = Profile { prefix, whole_database: alone, keys: load.keys, payload_max: load.payload_max };
         Self {
             sim: sim.clone(),
             server: server.clone(),
@@ -166,7 +144,7 @@ impl LoadClient {
             load,
             generator: Generator::new(profile, sim.rng(&format!("commands {number}"))),
             rng: sim.rng(&format!("client {number}")),
-            view: ClientView::new(),
+            view: load.page_size.map_or_else(ClientView::new, ClientView::with_page_size),
             connection: None,
             life: 0,
         }
@@ -181,9 +159,7 @@ impl LoadClient {
                 Err(error) => {
                     self.connection = None;
                     self.sim.note(format!("client: {error}"));
-                    self.sim
-                        .sleep(Duration::from_millis(self.rng.between(1, 100)))
-                        .await;
+                    self.sim.sleep(Duration::from_millis(self.rng.between(1, 100))).await;
                 }
             }
         }
@@ -199,11 +175,7 @@ impl LoadClient {
         }
         let connection = self.connection.as_mut().expect("it was just made");
         let view = &mut self.view;
-        connection
-            .pipeline(&batch, |reply| {
-                view.answered(&reply).unwrap_or_else(|why| panic!("{why}"))
-            })
-            .await
+        connection.pipeline(&batch, |reply| view.answered(&reply).unwrap_or_else(|why| panic!("{why}"))).await
     }
 
     async fn connect(&mut self, world: &SimWorld) -> std::io::Result<()> {
@@ -219,17 +191,9 @@ impl LoadClient {
         };
         if self.view.is_in_doubt() {
             let found = dump(&mut client, self.generator.keys()).await?;
-            let happened = self
-                .view
-                .resolve(&found)
-                .unwrap_or_else(|why| panic!("{why}"));
-            self.sim
-                .decision("unanswered commands that happened", happened as u64);
-            self.sim.sometimes(if happened == 0 {
-                "unanswered lost"
-            } else {
-                "unanswered happened"
-            });
+            let happened = self.view.resolve(&found).unwrap_or_else(|why| panic!("{why}"));
+            self.sim.decision("unanswered commands that happened", happened as u64);
+            self.sim.sometimes(if happened == 0 { "unanswered lost" } else { "unanswered happened" });
         }
         self.connection = Some(client);
         Ok(())
@@ -237,23 +201,15 @@ impl LoadClient {
 }
 
 /// The values of all keys.
-async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Result<Dump> {
-    let commands: Vec<Command> = keys
-        .iter()
-        .map(|key| vec![b"GET".to_vec(), key.clone()])
-        .collect();
+pub(super) async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Result<Dump> {
+    let commands: Vec<Command> = keys.iter().map(|key| vec![b"GET".to_vec(), key.clone()]).collect();
     let mut replies = Vec::new();
-    client
-        .pipeline(&commands, |reply| replies.push(reply))
-        .await?;
-    let values = keys
-        .into_iter()
-        .zip(replies)
-        .filter_map(|(key, reply)| match reply {
-            Reply::Bulk(value) => Some((key, value)),
-            Reply::Null => None,
-            other => panic!("GET of a string was answered with {other:?}"),
-        });
+    client.pipeline(&commands, |reply| replies.push(reply)).await?;
+    let values = keys.into_iter().zip(replies).filter_map(|(key, reply)| match reply {
+        Reply::Bulk(value) => Some((key, value)),
+        Reply::Null => None,
+        other => panic!("GET of a string was answered with {other:?}"),
+    });
     Ok(values.collect())
 }
 
@@ -263,10 +219,7 @@ async fn check_everything(sim: &Sim, address: SocketAddr, clients: &mut [LoadCli
     let host = sim.add_host(&format!("checker {:?}", sim.elapsed()));
     let mut views = Vec::new();
     for client in clients.iter() {
-        assert!(
-            !client.view.is_in_doubt(),
-            "a client ends with a batch that was answered"
-        );
+        assert!(!client.view.is_in_doubt(), "a client ends with a batch that was answered");
         views.push((client.generator.keys(), client.view.expected().clone()));
     }
     let check = host.spawn(move |world| async move {
@@ -286,13 +239,8 @@ async fn check_everything(sim: &Sim, address: SocketAddr, clients: &mut [LoadCli
             keys_expected += found.len() as i64;
         }
         let dbsize = |reply| assert_eq!(reply, Reply::Int(keys_expected), "DBSIZE");
-        client
-            .pipeline(&[vec![b"DBSIZE".to_vec()]], dbsize)
-            .await
-            .expect("no faults are left");
+        client.pipeline(&[vec![b"DBSIZE".to_vec()]], dbsize).await.expect("no faults are left");
     });
     let checked = madsim::time::timeout(NO_PROGRESS, check).await;
-    checked
-        .expect("without faults the server answers")
-        .expect("the checker's host stays up");
+    checked.expect("without faults the server answers").expect("the checker's host stays up");
 }

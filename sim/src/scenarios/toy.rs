@@ -25,11 +25,17 @@ const MODEL_LOAD: Load = Load {
     batches: 40,
     crashes: 0,
     protocol: redis::ProtocolVersion::RESP2,
+    payload_max: 6000,
+    keys: 16,
+    page_size: None,
 };
 const CRASH_LOAD: Load = Load {
     batches: 30,
     crashes: 4,
     protocol: redis::ProtocolVersion::RESP2,
+    payload_max: 6000,
+    keys: 16,
+    page_size: None,
 };
 
 /// The model scenario on the toy.
@@ -53,40 +59,20 @@ pub(super) const POWER_LOSS: Scenario = Scenario {
 /// The crash scenario on a toy with a planted bug: it must fail on some seeds.
 pub fn power_loss_with(bug: Bug) -> Scenario {
     let run: fn(crate::Sim) -> ScenarioFuture = match bug {
-        Bug::ReplyBeforeSync => |sim| {
-            Box::pin(random_commands(
-                sim,
-                |world, at| serve(world, at, Some(Bug::ReplyBeforeSync)),
-                CRASH_LOAD,
-            ))
-        },
-        Bug::NoChecksum => |sim| {
-            Box::pin(random_commands(
-                sim,
-                |world, at| serve(world, at, Some(Bug::NoChecksum)),
-                CRASH_LOAD,
-            ))
-        },
-        Bug::NoSyncDir => |sim| {
-            Box::pin(random_commands(
-                sim,
-                |world, at| serve(world, at, Some(Bug::NoSyncDir)),
-                CRASH_LOAD,
-            ))
-        },
-        Bug::OneReplyForgotten => |sim| {
-            Box::pin(random_commands(
-                sim,
-                |world, at| serve(world, at, Some(Bug::OneReplyForgotten)),
-                CRASH_LOAD,
-            ))
-        },
+        Bug::ReplyBeforeSync => {
+            |sim| Box::pin(random_commands(sim, |world, at| serve(world, at, Some(Bug::ReplyBeforeSync)), CRASH_LOAD))
+        }
+        Bug::NoChecksum => {
+            |sim| Box::pin(random_commands(sim, |world, at| serve(world, at, Some(Bug::NoChecksum)), CRASH_LOAD))
+        }
+        Bug::NoSyncDir => {
+            |sim| Box::pin(random_commands(sim, |world, at| serve(world, at, Some(Bug::NoSyncDir)), CRASH_LOAD))
+        }
+        Bug::OneReplyForgotten => {
+            |sim| Box::pin(random_commands(sim, |world, at| serve(world, at, Some(Bug::OneReplyForgotten)), CRASH_LOAD))
+        }
     };
-    Scenario {
-        name: "toy-with-a-bug",
-        run,
-        ..POWER_LOSS
-    }
+    Scenario { name: "toy-with-a-bug", run, ..POWER_LOSS }
 }
 
 /// Mistakes that a real server could make.
@@ -102,26 +88,13 @@ pub enum Bug {
 /// Starts the toy.
 pub const START: StartServer = |world, address| serve(world, address, None);
 
-fn serve(
-    world: SimWorld,
-    address: SocketAddr,
-    bug: Option<Bug>,
-) -> Pin<Box<dyn Future<Output = ()>>> {
+fn serve(world: SimWorld, address: SocketAddr, bug: Option<Bug>) -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async move {
         let log = Log::recover(&world, bug).await;
-        let toy = Rc::new(Toy {
-            log: tokio::sync::Mutex::new(log),
-            bug,
-        });
-        let bound = world
-            .network()
-            .bind(address)
-            .expect("a dead process holds no address");
+        let toy = Rc::new(Toy { log: tokio::sync::Mutex::new(log), bug });
+        let bound = world.network().bind(address).expect("a dead process holds no address");
         for _ in 0..2 {
-            let listener = world
-                .network()
-                .listen(&bound)
-                .expect("a bound address can be listened on");
+            let listener = world.network().listen(&bound).expect("a bound address can be listened on");
             let (inner, toy) = (world.clone(), toy.clone());
             world.spawn(async move {
                 loop {
@@ -158,9 +131,7 @@ impl Toy {
         let mut received = Vec::new();
         // The end, or a reset: there is nobody to tell.
         while let Ok(1..) = reader.read_buf(&mut received).await {
-            while let Some((Reply::Array(words), len)) =
-                Reply::parse(&received).expect("the clients speak RESP")
-            {
+            while let Some((Reply::Array(words), len)) = Reply::parse(&received).expect("the clients speak RESP") {
                 received.drain(..len);
                 let command = words.into_iter().map(|word| match word {
                     Reply::Bulk(bytes) => bytes,
@@ -187,8 +158,7 @@ impl Toy {
         let changed = *log.model.borrow() != before;
         let forgotten = self.bug == Some(Bug::OneReplyForgotten) && command[0] == b"INCRBY";
         if changed && !forgotten {
-            log.append(&command, self.bug != Some(Bug::ReplyBeforeSync))
-                .await;
+            log.append(&command, self.bug != Some(Bug::ReplyBeforeSync)).await;
         }
         reply
     }
@@ -206,17 +176,10 @@ const FRAME_HEADER: usize = 16;
 impl Log {
     async fn recover(world: &SimWorld, bug: Option<Bug>) -> Self {
         let (disk, directory) = (world.disk(), Path::new("/data"));
-        disk.create_dir_all(directory)
-            .await
-            .expect("it exists or is made");
-        let file = disk
-            .open(Path::new("/data/log"), OpenMode::Sequential)
-            .await
-            .expect("opens");
+        disk.create_dir_all(directory).await.expect("it exists or is made");
+        let file = disk.open(Path::new("/data/log"), OpenMode::Sequential).await.expect("opens");
         if bug != Some(Bug::NoSyncDir) {
-            disk.sync_dir(directory)
-                .await
-                .expect("no sync faults are planned");
+            disk.sync_dir(directory).await.expect("no sync faults are planned");
         }
         let len = file.len().await.expect("an open file has a length");
         let done = file.read_at(AlignedBuf::zeroed(len as usize), 0).await;
@@ -227,15 +190,9 @@ impl Log {
             model.apply(&command);
             end += frame;
         }
-        file.set_len(end as u64)
-            .await
-            .expect("the torn tail is cut");
+        file.set_len(end as u64).await.expect("the torn tail is cut");
         file.sync().await.expect("no sync faults are planned");
-        Self {
-            model: Rc::new(RefCell::new(model)),
-            file,
-            end: end as u64,
-        }
+        Self { model: Rc::new(RefCell::new(model)), file, end: end as u64 }
     }
 
     async fn append(&mut self, command: &Command, sync: bool) {
@@ -244,10 +201,7 @@ impl Log {
         let mut frame = (bytes.len() as u64).to_le_bytes().to_vec();
         frame.extend(StableHasher::of(&bytes).to_le_bytes());
         frame.extend(bytes);
-        let done = self
-            .file
-            .write_at(AlignedBuf::copy_of(&frame), self.end)
-            .await;
+        let done = self.file.write_at(AlignedBuf::copy_of(&frame), self.end).await;
         done.result.expect("no write faults are planned");
         self.end += frame.len() as u64;
         if sync {
@@ -274,7 +228,5 @@ fn parse_frame(bytes: &[u8], bug: Option<Bug>) -> Option<(Command, usize)> {
             _ => None,
         })
         .collect();
-    words
-        .filter(|words| !words.is_empty())
-        .map(|words| (words, FRAME_HEADER + len))
+    words.filter(|words| !words.is_empty()).map(|words| (words, FRAME_HEADER + len))
 }

@@ -19,11 +19,7 @@ pub(super) const ECHO: Scenario = Scenario {
     name: "world-echo",
     about: "an echo server with two workers: bytes, back-pressure, half-close, resets",
     faults: |plan| plan,
-    marks: &[
-        "echoed to the end",
-        "connection reset",
-        "both workers served",
-    ],
+    marks: &["echoed to the end", "connection reset", "both workers served"],
     run: |sim| -> ScenarioFuture { Box::pin(echo(sim)) },
 };
 
@@ -32,13 +28,7 @@ pub(super) const FILES: Scenario = Scenario {
     name: "world-files",
     about: "a file and a manifest through power losses at any I/O",
     faults: FaultPlan::without_disk_errors,
-    marks: &[
-        "un-synced bytes lost",
-        "un-synced bytes kept",
-        "un-synced bytes changed",
-        "rename lost",
-        "lost twice",
-    ],
+    marks: &["un-synced bytes lost", "un-synced bytes kept", "un-synced bytes changed", "rename lost", "lost twice"],
     run: |sim| -> ScenarioFuture { Box::pin(files(sim)) },
 };
 
@@ -59,10 +49,7 @@ async fn echo(sim: Sim) {
     server.spawn(move |world| async move {
         let bound = world.network().bind(address).expect("the address is free");
         for worker in 0..2 {
-            let listener = world
-                .network()
-                .listen(&bound)
-                .expect("a bound address can be listened on");
+            let listener = world.network().listen(&bound).expect("a bound address can be listened on");
             let (world_of_worker, counts) = (world.clone(), counts.clone());
             world.spawn(async move {
                 loop {
@@ -100,11 +87,7 @@ async fn echo_one(mut stream: impl ferrite_io::Stream) {
 }
 
 async fn echo_client(sim: Sim, world: SimWorld, address: SocketAddr, mut rng: SimRng) {
-    let stream = world
-        .network()
-        .connect(address)
-        .await
-        .expect("the server listens");
+    let stream = world.network().connect(address).await.expect("the server listens");
     let mut sent = vec![0; rng.between(1, 20_000) as usize];
     world.entropy().fill(&mut sent);
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -121,30 +104,19 @@ async fn echo_client(sim: Sim, world: SimWorld, address: SocketAddr, mut rng: Si
     let mut received = Vec::new();
     match reader.read_to_end(&mut received).await {
         Ok(_) => {
-            assert!(
-                received == sent,
-                "{} bytes came back of {}",
-                received.len(),
-                sent.len()
-            );
+            assert!(received == sent, "{} bytes came back of {}", received.len(), sent.len());
             sim.sometimes("echoed to the end");
         }
         Err(error) => {
             assert!(sim.plan().net_reset, "no reset was planned: {error}");
-            assert!(
-                sent.starts_with(&received),
-                "what came back before the reset was sent"
-            );
+            assert!(sent.starts_with(&received), "what came back before the reset was sent");
             sim.sometimes("connection reset");
         }
     }
     let (before, wall) = (world.clock().monotonic_ns(), world.clock().unix_ns());
     world.clock().sleep(Duration::from_millis(3)).await;
     assert!(world.clock().monotonic_ns() >= before + 3_000_000);
-    assert!(
-        world.clock().unix_ns() > wall,
-        "without jumps the wall clock goes on"
-    );
+    assert!(world.clock().unix_ns() > wall, "without jumps the wall clock goes on");
 }
 
 /// What the writer knows to be durable, and what it has written.
@@ -186,26 +158,13 @@ async fn files(sim: Sim) {
 async fn recover(sim: &Sim, world: &SimWorld, progress: &Arc<Mutex<Progress>>) {
     let directory = Path::new("/data");
     let disk = world.disk();
-    disk.create_dir_all(directory)
-        .await
-        .expect("it exists or is made");
-    let _lock = disk
-        .lock(Path::new("/data/lock"))
-        .expect("a dead process holds no lock");
-    let log = disk
-        .open(Path::new("/data/log"), OpenMode::Sequential)
-        .await
-        .expect("opens");
+    disk.create_dir_all(directory).await.expect("it exists or is made");
+    let _lock = disk.lock(Path::new("/data/lock")).expect("a dead process holds no lock");
+    let log = disk.open(Path::new("/data/log"), OpenMode::Sequential).await.expect("opens");
     let len = log.len().await.expect("an open file has a length");
     let done = log.read_at(AlignedBuf::zeroed(len as usize), 0).await;
-    assert_eq!(
-        done.result.expect("no read faults are planned"),
-        len as usize
-    );
-    let manifest = match disk
-        .open(Path::new("/data/manifest"), OpenMode::ReadOnly)
-        .await
-    {
+    assert_eq!(done.result.expect("no read faults are planned"), len as usize);
+    let manifest = match disk.open(Path::new("/data/manifest"), OpenMode::ReadOnly).await {
         Ok(file) => {
             let done = file.read_at(AlignedBuf::zeroed(8), 0).await;
             u64::from_le_bytes(done.buf[..8].try_into().expect("eight bytes"))
@@ -215,15 +174,8 @@ async fn recover(sim: &Sim, world: &SimWorld, progress: &Arc<Mutex<Progress>>) {
     {
         let mut known = lock(progress);
         let synced = known.synced;
-        assert!(
-            done.buf.len() >= synced,
-            "{} bytes were synced, {len} survived",
-            synced
-        );
-        assert!(
-            done.buf[..synced] == known.written[..synced],
-            "synced bytes changed"
-        );
+        assert!(done.buf.len() >= synced, "{} bytes were synced, {len} survived", synced);
+        assert!(done.buf[..synced] == known.written[..synced], "synced bytes changed");
         assert!(
             (known.manifest_acknowledged..=known.manifest).contains(&manifest),
             "manifest {manifest}, acknowledged {}, written {}",
@@ -254,16 +206,9 @@ async fn recover(sim: &Sim, world: &SimWorld, progress: &Arc<Mutex<Progress>>) {
 async fn write_files(world: SimWorld, progress: Arc<Mutex<Progress>>, mut rng: SimRng) {
     let directory = Path::new("/data");
     let disk = world.disk();
-    disk.create_dir_all(directory)
-        .await
-        .expect("it exists or is made");
-    let log = disk
-        .open(Path::new("/data/log"), OpenMode::Sequential)
-        .await
-        .expect("opens");
-    disk.sync_dir(directory)
-        .await
-        .expect("no sync faults are planned");
+    disk.create_dir_all(directory).await.expect("it exists or is made");
+    let log = disk.open(Path::new("/data/log"), OpenMode::Sequential).await.expect("opens");
+    disk.sync_dir(directory).await.expect("no sync faults are planned");
     loop {
         let mut piece = vec![0; rng.between(1, 3000) as usize];
         rng.fill(&mut piece);
@@ -272,13 +217,8 @@ async fn write_files(world: SimWorld, progress: Arc<Mutex<Progress>>, mut rng: S
             known.written.extend(&piece);
             known.written.len() - piece.len()
         };
-        let done = log
-            .write_at(AlignedBuf::copy_of(&piece), offset as u64)
-            .await;
-        assert_eq!(
-            done.result.expect("no write faults are planned"),
-            piece.len()
-        );
+        let done = log.write_at(AlignedBuf::copy_of(&piece), offset as u64).await;
+        assert_eq!(done.result.expect("no write faults are planned"), piece.len());
         if rng.one_in(2) {
             log.sync().await.expect("no sync faults are planned");
             lock(&progress).synced = offset + piece.len();
@@ -289,21 +229,12 @@ async fn write_files(world: SimWorld, progress: Arc<Mutex<Progress>>, mut rng: S
                 known.manifest += 1;
                 known.manifest
             };
-            let new = disk
-                .open(Path::new("/data/manifest.new"), OpenMode::Sequential)
-                .await
-                .expect("opens");
-            let done = new
-                .write_at(AlignedBuf::copy_of(&number.to_le_bytes()), 0)
-                .await;
+            let new = disk.open(Path::new("/data/manifest.new"), OpenMode::Sequential).await.expect("opens");
+            let done = new.write_at(AlignedBuf::copy_of(&number.to_le_bytes()), 0).await;
             done.result.expect("no write faults are planned");
             new.sync().await.expect("no sync faults are planned");
-            disk.rename(Path::new("/data/manifest.new"), Path::new("/data/manifest"))
-                .await
-                .expect("renames");
-            disk.sync_dir(directory)
-                .await
-                .expect("no sync faults are planned");
+            disk.rename(Path::new("/data/manifest.new"), Path::new("/data/manifest")).await.expect("renames");
+            disk.sync_dir(directory).await.expect("no sync faults are planned");
             lock(&progress).manifest_acknowledged = number;
         }
     }
@@ -314,10 +245,7 @@ async fn check_final(sim: &Sim, host: &Host, progress: Arc<Mutex<Progress>>) {
     let before = host.peek("/data/log");
     host.power_loss();
     host.boot();
-    assert!(
-        host.peek("/data/log") == before,
-        "a disk without un-synced data loses nothing"
-    );
+    assert!(host.peek("/data/log") == before, "a disk without un-synced data loses nothing");
     sim.sometimes("lost twice");
     let checks = sim.clone();
     let last = host.spawn(move |world| async move { recover(&checks, &world, &progress).await });
@@ -334,26 +262,14 @@ async fn full_disk(sim: Sim) {
     let (owner, checks) = (host.clone(), sim.clone());
     let task = host.spawn(move |world| async move {
         let disk = world.disk();
-        disk.create_dir_all(Path::new("/data"))
-            .await
-            .expect("directories take no space");
-        let kept = disk
-            .open(Path::new("/data/kept"), OpenMode::Sequential)
-            .await
-            .expect("opens");
-        kept.allocate(0, reserved * PAGE)
-            .await
-            .expect("there is space");
-        let other = disk
-            .open(Path::new("/data/other"), OpenMode::Sequential)
-            .await
-            .expect("opens");
+        disk.create_dir_all(Path::new("/data")).await.expect("directories take no space");
+        let kept = disk.open(Path::new("/data/kept"), OpenMode::Sequential).await.expect("opens");
+        kept.allocate(0, reserved * PAGE).await.expect("there is space");
+        let other = disk.open(Path::new("/data/other"), OpenMode::Sequential).await.expect("opens");
         let page = [7; PAGE as usize];
         let mut written = 0;
         let error = loop {
-            let done = other
-                .write_at(AlignedBuf::copy_of(&page), written * PAGE)
-                .await;
+            let done = other.write_at(AlignedBuf::copy_of(&page), written * PAGE).await;
             match done.result {
                 Ok(len) => assert_eq!(len as u64, PAGE),
                 Err(error) => break error,
@@ -364,16 +280,12 @@ async fn full_disk(sim: Sim) {
         assert_eq!(written, pages - reserved);
         checks.sometimes("disk full");
         for number in 0..reserved {
-            let done = kept
-                .write_at(AlignedBuf::copy_of(&page), number * PAGE)
-                .await;
+            let done = kept.write_at(AlignedBuf::copy_of(&page), number * PAGE).await;
             done.result.expect("the space is reserved");
         }
         assert_eq!(owner.disk_used(), pages * PAGE);
         owner.set_disk_capacity(None);
-        let done = other
-            .write_at(AlignedBuf::copy_of(&page), written * PAGE)
-            .await;
+        let done = other.write_at(AlignedBuf::copy_of(&page), written * PAGE).await;
         done.result.expect("space came back");
     });
     task.await.expect("the host stays up");

@@ -230,7 +230,11 @@ fn describe(spec: &CommandSpec, reply: &mut Reply<'_>) {
     for key_spec in spec.key_specs {
         describe_keys(key_spec, reply);
     }
-    reply.array(spec.subcommands.len());
+    // Where there are none, Redis writes an empty set.
+    match spec.subcommands.len() {
+        0 => reply.set(0),
+        count => reply.array(count),
+    }
     for sub in spec.subcommands {
         describe(sub, reply);
     }

@@ -1,6 +1,6 @@
 //! The configuration's sources: defaults, file, environment, command line, each over the one before.
 //!
-//! [`KEYS`] is the one table of keys. Reading each source, `--help`, CONFIG REWRITE and `configuration.md`
+//! [`KEYS`] is the one table of keys. Reading each source, `--help`, CONFIG REWRITE and the README
 //! come from it.
 
 mod arguments;

@@ -16,6 +16,7 @@ const SERVICE_NAMESPACE: &str = "service.namespace";
 /// OTLP's transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// gRPC over HTTP/2 without TLS.
     Grpc,
     /// HTTP with protobuf bodies.
     Http,
@@ -26,14 +27,17 @@ pub enum Protocol {
 pub struct ExportSettings {
     /// `http://host:port`.
     pub endpoint: String,
+    /// The transport; [`Protocol::Http`] is refused for now.
     pub protocol: Protocol,
     /// Sent with every export.
     pub headers: BTreeMap<String, String>,
     /// For one attempt, the connection included.
     pub timeout: Duration,
-    /// These three go over the same keys of `resource_attributes`.
+    /// Goes over the same key of `resource_attributes`, as the next two do.
     pub service_name: String,
+    /// See [`Self::service_name`].
     pub service_version: String,
+    /// See [`Self::service_name`].
     pub service_namespace: Option<String>,
     /// Further attributes of the resource of every signal.
     pub resource_attributes: BTreeMap<String, String>,
@@ -46,16 +50,21 @@ pub struct ExportSettings {
 /// Settings with which nothing can be exported. No message shows a header's value.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// Not a URL that gRPC can use.
     #[error("the OTLP endpoint \"{endpoint}\" cannot be used: {reason}; it should look like http://localhost:4317")]
     Endpoint { endpoint: String, reason: String },
+    /// An `https` endpoint.
     #[error(
         "the OTLP endpoint \"{0}\" asks for TLS, which export does not support yet: use http:// and a collector nearby"
     )]
     Tls(String),
+    /// [`Protocol::Http`].
     #[error("the OTLP protocol \"http\" is not supported yet: only \"grpc\" (port 4317) is")]
     Http,
+    /// A name or value that is not a header's.
     #[error("the OTLP header \"{name}\" cannot be sent: {reason}")]
     Header { name: String, reason: &'static str },
+    /// The OpenTelemetry exporter refused them.
     #[error("the OTLP exporter cannot be built: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
 }

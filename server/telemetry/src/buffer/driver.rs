@@ -6,7 +6,7 @@ use super::{
 };
 use crate::context::{RemoteContext, SpanId, TraceId};
 use crate::record::{
-    CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN,
+    CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE, SpanRecord, WRITTEN,
 };
 use crate::schema::{Outcome, SpanName, Tier};
 
@@ -45,11 +45,17 @@ impl TraceBuffer {
         usize::from(index)
     }
 
-    /// The command's bytes are complete and parsed: `ferrite.resp.parse`.
+    /// The command's bytes are complete and parsed: `ferrite.resp.parse`. Directly after
+    /// [`TraceBuffer::begin_command`].
     #[inline]
     pub fn parse(&mut self) {
         if self.level >= Detail::Storage as u8 {
-            self.lap(SpanName::RespParse, 0);
+            let (_, now) = self.lap_times();
+            if let Some(command) = self.current_mut() {
+                command.parse_end = now;
+                command.flags |= PARSED;
+                command.spans += 1;
+            }
         }
     }
 
@@ -76,7 +82,7 @@ impl TraceBuffer {
         let at = self.arena.len();
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         self.arena.extend_from_slice(name);
-        let mut named = name.split(|byte| *byte == b'|').count();
+        let mut named = 1 + name.iter().filter(|byte| **byte == b'|').count();
         let mut key_len = None;
         for key in keys {
             let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);

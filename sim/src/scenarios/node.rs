@@ -1,0 +1,79 @@
+//! Random commands and power losses on the real server.
+
+use std::net::SocketAddr;
+
+use ferrite_io::{Entropy, World};
+use ferrite_node::config::{AppendFsync, Config};
+use redis::ProtocolVersion;
+
+use super::redis::{Load, random_commands};
+use crate::plan::FaultPlan;
+use crate::runner::{Scenario, ScenarioFuture};
+use crate::server::{PAGE_BYTES, config, serve};
+
+const LOAD: Load = Load {
+    batches: 60,
+    crashes: 0,
+    protocol: ProtocolVersion::RESP2,
+    // With more, an MSET of four would need more room than there is memory.
+    payload_max: 900,
+    keys: 80,
+    page_size: Some(PAGE_BYTES),
+};
+
+/// Every reply and every value, in RESP2.
+pub(super) const RANDOM_COMMANDS: Scenario = Scenario {
+    name: "random-commands",
+    about: "random commands of several clients against the model, RESP2, tiny regions",
+    faults: FaultPlan::without_disk_errors,
+    marks: &["a page became read-only", "a record was read from disk", "unanswered lost", "unanswered happened"],
+    run: |sim| -> ScenarioFuture {
+        Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, config(at, AppendFsync::Everysec))), LOAD))
+    },
+};
+
+/// The same in RESP3, with two workers over one store.
+pub(super) const TWO_WORKERS: Scenario = Scenario {
+    name: "two-workers",
+    about: "random commands of several clients against the model, RESP3, two workers",
+    run: |sim| -> ScenarioFuture {
+        let load = Load { protocol: ProtocolVersion::RESP3, ..LOAD };
+        Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, workers(at, AppendFsync::No, 2))), load))
+    },
+    ..RANDOM_COMMANDS
+};
+
+/// What was acknowledged under `always` survives every power loss.
+pub(super) const POWER_LOSS: Scenario = Scenario {
+    name: "power-loss",
+    about: "power loss at any I/O loses nothing acknowledged under appendfsync always, one worker or two",
+    faults: FaultPlan::without_disk_errors,
+    marks: &["server crashed", "a record was read from disk", "unanswered lost", "unanswered happened"],
+    run: |sim| -> ScenarioFuture {
+        let load = Load { batches: 40, crashes: 4, ..LOAD };
+        Box::pin(random_commands(
+            sim,
+            |world, at| {
+                let count = 1 + world.entropy().next_u64() as usize % 2;
+                Box::pin(serve(world, workers(at, AppendFsync::Always, count)))
+            },
+            load,
+        ))
+    },
+};
+
+/// A mistake in the server's configuration that the crash scenario must catch: nobody waits for the disk.
+pub const POWER_LOSS_WITHOUT_SYNC: Scenario = Scenario {
+    name: "power-loss-without-sync",
+    run: |sim| -> ScenarioFuture {
+        let load = Load { batches: 40, crashes: 4, ..LOAD };
+        Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, config(at, AppendFsync::No))), load))
+    },
+    ..POWER_LOSS
+};
+
+fn workers(address: SocketAddr, appendfsync: AppendFsync, count: usize) -> Config {
+    let mut config = config(address, appendfsync);
+    config.server.workers = count;
+    config
+}

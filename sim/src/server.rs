@@ -1,0 +1,108 @@
+//! The real server in the simulated World: the same node, workers and store that the binary runs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrite_commands::table;
+use ferrite_io::{Clock, Entropy, World};
+use ferrite_node::config::{AppendFsync, Config};
+use ferrite_node::{Node, ProcessFigures, Setup, Start, run_worker};
+use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+
+use crate::net::SimBound;
+use crate::world::SimWorld;
+
+/// Bytes of a page: the smallest, so that little data crosses all tiers.
+pub const PAGE_BYTES: usize = 4096;
+/// Pages of the mutable region, and of the read-only one.
+pub const REGION_PAGES: usize = 4;
+/// The data directory.
+pub const DATA: &str = "/data";
+
+/// How often the marks look at the store.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A server on one address with tiny regions, without an admin page, that exports nothing.
+pub fn config(address: SocketAddr, appendfsync: AppendFsync) -> Config {
+    let region_mb = (REGION_PAGES * PAGE_BYTES) as f64 / f64::from(1 << 20);
+    let mut config = Config::default();
+    config.server.bind = vec![address.ip()];
+    config.server.port = address.port();
+    config.storage.dir = PathBuf::from(DATA);
+    config.storage.page_size = PAGE_BYTES as u64;
+    config.storage.mutable_region_size_mb = region_mb;
+    config.storage.read_only_region_size_mb = region_mb;
+    // The least that there is: chains get long.
+    config.storage.index_size_mb = 0.0;
+    config.aof.appendfsync = appendfsync;
+    config.admin.enabled = false;
+    config
+}
+
+/// A node that is starting: its workers run on the host of the world.
+pub struct Starting {
+    pub node: Arc<Node>,
+    start: Arc<Start<SimBound>>,
+}
+
+impl Starting {
+    /// Completes once it accepts connections.
+    pub async fn ready(&self) {
+        self.start.ready().await;
+    }
+}
+
+/// Starts a node with `config.server.workers` workers. To be called by a task of the world's host.
+///
+/// # Panics
+/// The workers' tasks, if the node cannot start or fails: scenarios expect a server that holds.
+pub fn start(world: &SimWorld, config: Config) -> Starting {
+    let workers = config.server.workers.max(1);
+    let node = Node::new(Setup {
+        workers,
+        process_id: 1,
+        executable: "ferrite".to_owned(),
+        os: "simulated".to_owned(),
+        config_file: None,
+        process: Box::new(ProcessFigures::default),
+        seed: world.entropy().next_u64(),
+        started_unix_ns: world.clock().unix_ns(),
+        started_monotonic_ns: world.clock().monotonic_ns(),
+        telemetry: Telemetry {
+            metrics: Metrics::new(workers, table::index_count()),
+            queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
+        },
+        config,
+    });
+    let start = Start::new(node.clone());
+    for id in 0..workers {
+        let (start, own) = (start.clone(), world.clone());
+        world.spawn(async move {
+            if let Err(error) = run_worker(start, own, id).await {
+                panic!("worker {id}: {error}");
+            }
+        });
+    }
+    Starting { node, start }
+}
+
+/// As [`start`], for as long as the host lives; marks what the store reached.
+pub async fn serve(world: SimWorld, config: Config) {
+    let starting = start(&world, config);
+    let sim = world.sim();
+    loop {
+        world.clock().sleep(LOOK).await;
+        let stats = starting.node.store.stats();
+        if stats.read_only_bytes > 0 {
+            sim.sometimes("a page became read-only");
+        }
+        if stats.disk_reads > 0 {
+            sim.sometimes("a record was read from disk");
+        }
+        if stats.index_overflow_buckets > 0 {
+            sim.sometimes("a bucket overflowed");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Golden traces: what the node exports for a command, in canonical form, compared with the snapshots in
+//! `golden-traces/snapshots`. Each scenario gives the same text for every seed.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrite_golden_traces::{Span, canonical};
+use ferrite_node::Node;
+use ferrite_node::config::{AppendFsync, SpanDetail};
+use ferrite_sim::client::RawClient;
+use ferrite_sim::resp::{Reply, encode_command};
+use ferrite_sim::server::{PAGE_BYTES, config, start};
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, run};
+use ferrite_telemetry::RemoteContext;
+
+const SEEDS: std::ops::Range<u64> = 0..4;
+const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden-traces/snapshots");
+/// A caller's context, as the W3C specification's example has it.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// A running server and one connection to it.
+struct Stage {
+    sim: Sim,
+    node: Arc<Node>,
+    client: RawClient,
+}
+
+/// What the canonical form leaves out: a tree with a parent elsewhere belongs to the caller's span, others to new traces.
+fn check_ids(spans: &[Span]) {
+    let caller = RemoteContext::parse(TRACEPARENT.as_bytes(), b"").expect("well-formed");
+    for span in spans {
+        let in_same_process =
+            |parent| spans.iter().any(|other| (other.trace_id, other.span_id) == (span.trace_id, parent));
+        match span.parent {
+            Some(parent) if in_same_process(parent) => {}
+            Some(parent) => assert_eq!((span.trace_id, parent), (caller.trace_id, caller.span_id)),
+            None => assert_ne!(span.trace_id, caller.trace_id),
+        }
+    }
+}
+
+type Script = for<'s> fn(&'s mut Stage) -> Pin<Box<dyn Future<Output = ()> + 's>>;
+
+/// What differs between the servers of the scenarios.
+#[derive(Clone, Copy)]
+struct Server {
+    appendfsync: AppendFsync,
+    detail: SpanDetail,
+    sample_rate: f64,
+}
+
+const FULL: Server = Server { appendfsync: AppendFsync::Everysec, detail: SpanDetail::Full, sample_rate: 1.0 };
+const STORAGE: Server = Server { detail: SpanDetail::Storage, ..FULL };
+const ALWAYS: Server = Server { appendfsync: AppendFsync::Always, ..FULL };
+const NOT_SAMPLED: Server = Server { sample_rate: 0.0, ..FULL };
+
+/// Runs `script` against a server and gives to the report what was exported after [`Stage::traced_from_here`].
+async fn play(sim: Sim, server: Server, script: Script) {
+    let host = sim.add_host("server");
+    let address = SocketAddr::new(host.ip(), 6379);
+    let started = host.spawn(move |world| async move {
+        let mut config = config(address, server.appendfsync);
+        config.telemetry.enabled = true;
+        config.telemetry.sample_rate = server.sample_rate;
+        config.telemetry.span_detail = server.detail;
+        let starting = start(&world, config);
+        starting.ready().await;
+        starting.node
+    });
+    let node = started.await.expect("no power loss is planned");
+    let client = sim.add_host("client");
+    let inner = sim.clone();
+    let played = client.spawn(move |world| async move {
+        let client = RawClient::connect(&world, address).await.expect("the server listens");
+        let mut stage = Stage { sim: inner, node, client };
+        script(&mut stage).await;
+        stage.settle().await;
+        let spans = stage.exported();
+        check_ids(&spans);
+        stage.sim.span(canonical(&spans));
+    });
+    played.await.expect("no power loss is planned");
+}
+
+impl Stage {
+    async fn command(&mut self, line: &str) -> Reply {
+        let words: Vec<&str> = line.split(' ').collect();
+        self.client.command(&words).await.expect("the server answers")
+    }
+
+    /// The spans of a batch are handed over after its replies have left.
+    async fn settle(&self) {
+        self.sim.sleep(Duration::from_millis(100)).await;
+    }
+
+    fn exported(&self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        loop {
+            let traces = self.node.telemetry.queue.take();
+            if traces.is_empty() {
+                return spans;
+            }
+            spans.extend(traces.iter().flat_map(|trace| trace.spans()).map(|span| Span::from(&span)));
+        }
+    }
+
+    /// What was exported so far was the preparation.
+    async fn traced_from_here(&mut self) {
+        self.settle().await;
+        self.exported();
+    }
+
+    /// Sets the key, then others until `there` says that the key is where it is wanted.
+    async fn push_down(&mut self, key: &str, there: fn(u64, u64) -> bool) {
+        let value = "v".repeat(100);
+        assert_eq!(self.command(&format!("SET {key} {value}")).await, Reply::ok());
+        let page = PAGE_BYTES as u64;
+        for number in 0.. {
+            self.sim.sleep(Duration::from_millis(20)).await;
+            let stats = self.node.store.stats();
+            if there(stats.read_only / page, stats.head / page) {
+                return;
+            }
+            assert!(number < 100, "{stats:?}");
+            let pad = "p".repeat(1000);
+            assert_eq!(self.command(&format!("SET pad:{number} {pad}")).await, Reply::ok());
+        }
+    }
+
+    async fn push_to_read_only(&mut self, key: &str) {
+        self.push_down(key, |read_only, head| read_only >= 1 && head == 0).await;
+    }
+
+    async fn push_to_disk(&mut self, key: &str) {
+        self.push_down(key, |_, head| head >= 1).await;
+    }
+}
+
+/// Declares the golden scenarios: `name(server) |stage| { commands }`.
+macro_rules! golden {
+    ($($name:ident($server:expr) |$stage:ident| $body:block)*) => {
+        const GOLDEN: &[Scenario] = &[$(Scenario {
+            name: stringify!($name),
+            about: "a golden trace",
+            faults: |_| FaultPlan::none(),
+            marks: &[],
+            run: |sim| -> ScenarioFuture { Box::pin(play(sim, $server, |$stage| Box::pin(async move { $body }))) },
+        }),*];
+    };
+}
+
+golden! {
+    set(FULL) |stage| {
+        assert_eq!(stage.client.command(&["SET", "user:123", "{\"name\":\"Alice\"}"]).await.expect("answers"), Reply::ok());
+    }
+
+    set_with_aof_always(ALWAYS) |stage| {
+        assert_eq!(stage.client.command(&["SET", "user:123", "{\"name\":\"Alice\"}"]).await.expect("answers"), Reply::ok());
+    }
+
+    get_mutable(FULL) |stage| {
+        stage.command("SET key value").await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(b"value".to_vec()));
+    }
+
+    get_read_only(FULL) |stage| {
+        stage.push_to_read_only("key").await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    get_from_disk(STORAGE) |stage| {
+        stage.push_to_disk("large-dataset:partition-7:offset-9999").await;
+        stage.traced_from_here().await;
+        let reply = stage.command("GET large-dataset:partition-7:offset-9999").await;
+        assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    get_from_disk_full(FULL) |stage| {
+        stage.push_to_disk("large-dataset:partition-7:offset-9999").await;
+        stage.traced_from_here().await;
+        let reply = stage.command("GET large-dataset:partition-7:offset-9999").await;
+        assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    get_missing(FULL) |stage| {
+        assert_eq!(stage.command("GET missing").await, Reply::Null);
+    }
+
+    syntax_error(FULL) |stage| {
+        let reply = stage.command("SET key value NX XX").await;
+        assert_eq!(reply, Reply::Error("ERR syntax error".to_owned()));
+    }
+
+    unknown_command(FULL) |stage| {
+        assert!(matches!(stage.command("FLY key").await, Reply::Error(text) if text.starts_with("ERR unknown command")));
+    }
+
+    pipeline_of_hits_and_misses(FULL) |stage| {
+        stage.push_to_disk("cold").await;
+        stage.command("SET hot 1").await;
+        stage.traced_from_here().await;
+        let mut bytes = Vec::new();
+        for key in ["hot", "cold", "missing", "hot"] {
+            encode_command(&["GET", key], &mut bytes);
+        }
+        stage.client.send(&bytes).await.expect("connected");
+        let hot = Reply::Bulk(b"1".to_vec());
+        for expected in [hot.clone(), Reply::Bulk(vec![b'v'; 100]), Reply::Null, hot] {
+            assert_eq!(stage.client.read_reply().await.expect("answers"), expected);
+        }
+    }
+
+    multi_exec(FULL) |stage| {
+        let mut bytes = Vec::new();
+        for line in ["MULTI", "SET a 1", "INCR a", "GET missing", "EXEC"] {
+            encode_command(&line.split(' ').collect::<Vec<_>>(), &mut bytes);
+        }
+        stage.client.send(&bytes).await.expect("connected");
+        assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::ok());
+        for _ in 0..3 {
+            assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Simple("QUEUED".to_owned()));
+        }
+        let expected = Reply::Array(vec![Reply::ok(), Reply::Int(2), Reply::Null]);
+        assert_eq!(stage.client.read_reply().await.expect("answers"), expected);
+    }
+
+    with_parent(FULL) |stage| {
+        let mut bytes = format!("|2\r\n$11\r\ntraceparent\r\n${}\r\n{TRACEPARENT}\r\n", TRACEPARENT.len()).into_bytes();
+        bytes.extend(b"$10\r\ntracestate\r\n$8\r\nvendor=1\r\n");
+        encode_command(&["GET", "key"], &mut bytes);
+        stage.client.send(&bytes).await.expect("connected");
+        assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Null);
+    }
+
+    with_parent_by_wrapper(FULL) |stage| {
+        assert_eq!(stage.command(&format!("OTEL.TRACE {TRACEPARENT} vendor=1 GET key")).await, Reply::Null);
+    }
+
+    with_parent_of_the_connection(FULL) |stage| {
+        assert_eq!(stage.command(&format!("OTEL.CONTEXT SET {TRACEPARENT} ONCE")).await, Reply::ok());
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("GET key").await, Reply::Null);
+        assert_eq!(stage.command("GET key").await, Reply::Null);
+    }
+
+    with_malformed_parent(FULL) |stage| {
+        let mut bytes = b"|1\r\n$11\r\ntraceparent\r\n$6\r\n00-abc\r\n".to_vec();
+        encode_command(&["GET", "key"], &mut bytes);
+        stage.client.send(&bytes).await.expect("connected");
+        assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Null);
+    }
+
+    not_sampled(NOT_SAMPLED) |stage| {
+        assert_eq!(stage.command("SET key value").await, Reply::ok());
+        stage.settle().await;
+        let Reply::Array(lines) = stage.command("OTEL.TRACES LAST 1").await else { panic!("an array of lines") };
+        assert!(matches!(&lines[0], Reply::Simple(line) if line.ends_with("(not sampled)")), "{lines:?}");
+        assert!(matches!(&lines[1], Reply::Simple(line) if line.starts_with("ferrite.command (")), "{lines:?}");
+    }
+}
+
+/// The canonical text of a scenario, the same for every seed.
+fn text_of(scenario: &Scenario) -> String {
+    let mut texts = BTreeSet::new();
+    for seed in SEEDS {
+        let report = run(seed, scenario);
+        report.expect_success();
+        texts.extend(report.spans);
+    }
+    assert_eq!(texts.len(), 1, "{} differs between seeds:\n{texts:#?}", scenario.name);
+    texts.pop_first().expect("just counted")
+}
+
+fn scenario(name: &str) -> &'static Scenario {
+    GOLDEN.iter().find(|scenario| scenario.name == name).expect("it is declared above")
+}
+
+#[test]
+fn every_scenario_exports_what_its_snapshot_shows() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(Path::new(SNAPSHOTS));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for scenario in GOLDEN {
+            insta::assert_snapshot!(scenario.name, text_of(scenario));
+        }
+    });
+    // A snapshot without a scenario is compared with nothing.
+    let found: BTreeSet<String> = names_in(Path::new(SNAPSHOTS));
+    let wanted: BTreeSet<String> = GOLDEN.iter().map(|scenario| format!("{}.snap", scenario.name)).collect();
+    assert_eq!(found, wanted);
+}
+
+fn names_in(directory: &Path) -> BTreeSet<String> {
+    let entries = directory.read_dir().expect("the snapshots are there");
+    entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The lines of a canonical text that name spans, with the tier of a storage span behind its name.
+fn names(text: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let indented = line.trim_start();
+        if let Some(tier) = indented.strip_prefix("ferrite.storage.tier = ") {
+            let name = names.last_mut().expect("an attribute belongs to a span");
+            *name = format!("{name}[{}]", tier.trim_matches('"'));
+        } else if indented.ends_with(" SERVER") || indented.ends_with(" INTERNAL") {
+            let depth = line.len() - indented.len();
+            names.push(format!("{}{}", " ".repeat(depth), indented.rsplit_once(' ').expect("it has a kind").0));
+        }
+    }
+    names
+}
+
+#[test]
+fn a_cold_get_is_the_tree_of_the_tracing_example() {
+    assert_eq!(
+        names(&text_of(scenario("get_from_disk"))),
+        [
+            "ferrite.command",
+            "  > ferrite.resp.parse",
+            "  > ferrite.index.lookup",
+            "  > ferrite.storage.read[mutable]",
+            "  > ferrite.storage.read[read_only]",
+            "  > ferrite.epoch.protect",
+            "  > ferrite.storage.read[disk]",
+        ]
+    );
+}
+
+#[test]
+fn a_set_has_the_spans_of_the_waterfall() {
+    let with_sync = [
+        "ferrite.command",
+        "  > ferrite.resp.parse",
+        "  > ferrite.command.dispatch",
+        "  > ferrite.command.execute",
+        "  > ferrite.index.lookup",
+        "  > ferrite.storage.write[mutable]",
+        "  > ferrite.epoch.advance",
+        "  > ferrite.aof.append",
+        "  > ferrite.aof.sync",
+        "  > ferrite.resp.serialize",
+        "  > ferrite.net.write",
+    ];
+    let always = names(&text_of(scenario("set_with_aof_always")));
+    let mut sorted = always.clone();
+    sorted.sort();
+    let mut expected = with_sync.map(str::to_owned);
+    expected.sort();
+    assert_eq!(sorted, expected, "{always:?}");
+    let without: Vec<&str> = with_sync.into_iter().filter(|name| !name.contains("aof.sync")).collect();
+    assert_eq!(names(&text_of(scenario("set"))), without);
+}
+
+#[test]
+fn every_carrier_of_a_context_gives_the_same_tree() {
+    let by_attribute = text_of(scenario("with_parent"));
+    assert!(by_attribute.contains("  parent: <remote>\n  tracestate: vendor=1\n"), "{by_attribute}");
+    assert_eq!(text_of(scenario("with_parent_by_wrapper")), by_attribute);
+    let without = by_attribute.replace("  parent: <remote>\n  tracestate: vendor=1\n", "");
+    assert_eq!(text_of(scenario("with_malformed_parent")), without);
+}
+
+#[test]
+fn what_is_not_sampled_is_not_exported() {
+    assert_eq!(text_of(scenario("not_sampled")), "");
+}
