@@ -179,7 +179,7 @@ fn scans_agree(ferrite: &mut Connection, redis: &mut Connection) -> Result<(), T
 
 /// `FERRITE_CONFORMANCE_CASES` raises the number for a longer search.
 fn cases() -> u32 {
-    std::env::var("FERRITE_CONFORMANCE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(150)
+    std::env::var("FERRITE_CONFORMANCE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
 }
 
 fn search(ferrite_arguments: &[&str], protocol: &str, pipelined: bool) {
