@@ -2,6 +2,7 @@
 
 use ferrite_resp::{Args, Reply};
 
+use crate::echo::Echo;
 use crate::host::Host;
 use crate::session::{QueuedCommand, Session};
 use crate::spec::{CommandSpec, flag};
@@ -37,17 +38,17 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
         }
     }
     if !spec.arity_allows(args.len()) {
-        return refuse(Some(spec), wrong_arity(spec), session, reply);
+        return refuse(Some(spec), Echo::new(wrong_arity(spec)), session, reply);
     }
     if spec.has(flag::PROTECTED) && !host.debug_allowed(&session.addr) {
-        return refuse(Some(spec), DEBUG_DISABLED.into(), session, reply);
+        return refuse(Some(spec), Echo::new(DEBUG_DISABLED), session, reply);
     }
     if !session.authenticated && !spec.has(flag::NO_AUTH) {
-        return refuse(Some(spec), b"NOAUTH Authentication required.".to_vec(), session, reply);
+        return refuse(Some(spec), Echo::new("NOAUTH Authentication required."), session, reply);
     }
     if let Some(queue) = &mut session.multi {
         if spec.has(flag::NO_MULTI | flag::DEFERS) {
-            return refuse(Some(spec), b"ERR Command not allowed inside a transaction".to_vec(), session, reply);
+            return refuse(Some(spec), Echo::new("ERR Command not allowed inside a transaction"), session, reply);
         }
         if !spec.has(flag::NOT_QUEUED) {
             // A transaction that EXEC will refuse anyway need not keep its commands.
@@ -78,66 +79,44 @@ pub fn wrong_arity(spec: &CommandSpec) -> Vec<u8> {
 }
 
 /// The text for commands that check their subcommand's arguments themselves.
-pub fn bad_subcommand_arguments(command: &str, subcommand: &[u8]) -> Vec<u8> {
-    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
-    text.extend_from_slice(c_string(subcommand, ECHO_MAX));
-    text.extend_from_slice(format!("'. Try {} HELP.", command.to_ascii_uppercase()).as_bytes());
-    text
+pub fn bad_subcommand_arguments(command: &str, subcommand: &[u8]) -> Echo {
+    Echo::new("ERR unknown subcommand or wrong number of arguments for '")
+        .client_up_to(subcommand, ECHO_MAX)
+        .own(format!("'. Try {} HELP.", command.to_ascii_uppercase()))
 }
 
 #[cold]
-fn refuse(
-    spec: Option<&'static CommandSpec>,
-    error: Vec<u8>,
-    session: &mut Session,
-    reply: &mut Reply<'_>,
-) -> Admission {
+fn refuse(spec: Option<&'static CommandSpec>, error: Echo, session: &mut Session, reply: &mut Reply<'_>) -> Admission {
     if spec.is_some_and(|spec| spec.name == "exec") {
         session.discard_transaction();
-        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
-        text.extend_from_slice(error.strip_prefix(b"ERR ").unwrap_or(&error));
-        reply.error(text);
+        session.answer(reply, error.as_reason("EXECABORT Transaction discarded because of: "));
     } else {
         session.mark_dirty();
-        reply.error(error);
+        session.answer(reply, error);
     }
     Admission::Answered
 }
 
 #[cold]
-fn unknown_command(args: Args<'_>) -> Vec<u8> {
-    let mut text = b"ERR unknown command '".to_vec();
-    text.extend_from_slice(c_string(args.get(0), ECHO_MAX));
-    text.extend_from_slice(b"', with args beginning with: ");
+fn unknown_command(args: Args<'_>) -> Echo {
+    let mut text =
+        Echo::new("ERR unknown command '").client_up_to(args.get(0), ECHO_MAX).own("', with args beginning with: ");
     let start = text.len();
     for arg in args.iter().skip(1) {
         let used = text.len() - start;
         if used >= ECHO_MAX {
             break;
         }
-        text.push(b'\'');
-        text.extend_from_slice(c_string(arg, ECHO_MAX - used));
-        text.extend_from_slice(b"' ");
+        text = text.own("'").client_up_to(arg, ECHO_MAX - used).own("' ");
     }
     text
 }
 
 #[cold]
-fn unknown_subcommand(container: &CommandSpec, name: &[u8]) -> Vec<u8> {
-    let mut text = b"ERR unknown subcommand '".to_vec();
-    text.extend_from_slice(c_string(name, ECHO_MAX));
-    text.extend_from_slice(format!("'. Try {} HELP.", container.name.to_ascii_uppercase()).as_bytes());
-    text
-}
-
-/// What C's `%.*s` prints: it ends at a zero byte.
-fn c_string(bytes: &[u8], max: usize) -> &[u8] {
-    until_zero(&bytes[..bytes.len().min(max)])
-}
-
-/// What C's `%s` prints, for the errors that repeat what the client sent.
-pub(crate) fn until_zero(bytes: &[u8]) -> &[u8] {
-    &bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())]
+fn unknown_subcommand(container: &CommandSpec, name: &[u8]) -> Echo {
+    Echo::new("ERR unknown subcommand '")
+        .client_up_to(name, ECHO_MAX)
+        .own(format!("'. Try {} HELP.", container.name.to_ascii_uppercase()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! One command's run: what it is lent, which latch it takes, how it pauses and how its effects reach the AOF.
 
 use ferrite_hybridlog::aof::Aof;
-use ferrite_hybridlog::{Held, NeedReason, Pinned};
+use ferrite_hybridlog::{BurstTooLarge, Held, NeedReason, Pinned, ValueTooLarge};
 use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Scratch};
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::TraceBuffer;
 
+use crate::echo::Echo;
 use crate::host::Host;
 use crate::session::Session;
 use crate::spec::{CommandSpec, flag};
@@ -36,6 +37,13 @@ pub struct Call<'c> {
     pub reply: Reply<'c>,
     pub host: &'c dyn Host,
     pub proto_max_bulk_len: usize,
+}
+
+impl Call<'_> {
+    /// Answers with an error that repeats what the client sent.
+    pub fn echo(&mut self, error: Echo) {
+        self.session.answer(&mut self.reply, error);
+    }
 }
 
 /// What every command is: a synchronous function that either finishes or, having changed nothing, asks for more.
@@ -134,8 +142,12 @@ pub(crate) fn refused(pause: Pause, reply: &mut Reply<'_>) -> Result<(), Pause> 
     match pause {
         Pause::Refused(error) => reply.error(error),
         Pause::Space(need) => match need.reason {
-            NeedReason::ValueTooLarge { max } => reply
-                .error(format!("ERR value of {} bytes exceeds storage.page_size: at most {max} bytes fit", need.bytes)),
+            NeedReason::ValueTooLarge { max } => {
+                reply.error(format!("ERR {}", ValueTooLarge { bytes: need.bytes, max }));
+            }
+            NeedReason::BurstTooLarge { max } => {
+                reply.error(format!("ERR {}", BurstTooLarge { bytes: need.bytes, max }));
+            }
             NeedReason::Memory | NeedReason::LogFile | NeedReason::AofFile => return Err(pause),
         },
         Pause::Keys | Pause::Records(_) => return Err(pause),
@@ -251,5 +263,29 @@ mod tests {
         }
         assert!(client.run("EXEC").starts_with("*2\r\n+OK\r\n-ERR value of"), "only the one command fails");
         assert_eq!(client.run("MGET k other"), "*2\r\n$1\r\nv\r\n$1\r\n1\r\n");
+    }
+
+    #[test]
+    fn writes_beyond_the_limit_of_one_command_name_it_and_change_nothing() {
+        let mut client = Client::new();
+        // 32 pages of 64 KiB, halved because a value may get as much slack.
+        let value = "x".repeat(60_000);
+        let pairs: Vec<String> = (0..20).map(|n| format!("k{n} {value}")).collect();
+        let expected = |bytes: usize, max: usize| {
+            format!(
+                "-ERR the command writes up to {bytes} bytes of keys and values at once and at most {max} bytes fit into \
+                 memory: split it into smaller ones, or raise storage.mutable_region_size_mb\r\n"
+            )
+        };
+        let max = |records: usize| ((32 << 16) - records * 48) / 2;
+        let bytes: usize = (0..20).map(|n| format!("k{n}").len() + value.len()).sum();
+        assert_eq!(client.run(&format!("MSET {}", pairs.join(" "))), expected(bytes, max(20)));
+        client.run("MULTI");
+        for pair in &pairs {
+            assert_eq!(client.run(&format!("SET {pair}")), "+QUEUED\r\n");
+        }
+        assert_eq!(client.run("EXEC"), expected(bytes, max(20)));
+        assert_eq!(client.run("DBSIZE"), ":0\r\n");
+        assert_eq!(client.run(&format!("MSET {}", pairs[..10].join(" "))), "+OK\r\n");
     }
 }

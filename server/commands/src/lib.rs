@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod call;
 mod connection;
+mod echo;
 mod generic;
 pub mod glob;
 mod help;
@@ -24,6 +25,7 @@ mod transactions;
 
 pub use admit::{Admission, admit};
 pub use call::{Call, Env, drain_expired, execute, keys_of};
+pub use echo::Echo;
 pub use host::{ClientInfo, ConfigSetError, Deferred, Host, Shutdown, TracesQuery};
 pub use server::info::InfoSnapshot;
 pub use server::slowlog::Slowlog;

@@ -175,7 +175,7 @@ fn traces_last(call: &mut Call<'_>) -> Result<(), Pause> {
         2 => Some(TRACES_DEFAULT),
         3 => parse_i64(call.args.get(2)).filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok()),
         _ => {
-            call.reply.error(admit::bad_subcommand_arguments("otel.traces", call.args.get(1)));
+            call.echo(admit::bad_subcommand_arguments("otel.traces", call.args.get(1)));
             return Ok(());
         }
     };

@@ -4,6 +4,7 @@ use ferrite_keyspace::WatchSet;
 use ferrite_resp::{ArgRange, Args, Protocol};
 use ferrite_telemetry::RemoteContext;
 
+use crate::echo::Echo;
 use crate::host::Deferred;
 use crate::spec::CommandSpec;
 
@@ -39,6 +40,8 @@ pub struct Session {
     pub close_after_reply: bool,
     /// Lower-case name of the last command; `NULL` before the first.
     pub last_command: &'static str,
+    /// The last error that repeated what the client sent.
+    pub(crate) echo: Option<Echo>,
 }
 
 /// The commands of an open transaction.
@@ -135,6 +138,7 @@ impl Session {
             deferred: None,
             close_after_reply: false,
             last_command: "NULL",
+            echo: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use ferrite_hybridlog::{Held, Store, StoreConfig, WorkerHandle};
 use ferrite_keyspace::{Databases, Scratch};
 use ferrite_resp::{Args, Reply};
-use ferrite_telemetry::TraceBuffer;
+use ferrite_telemetry::{Recorder, RecorderConfig, Span, TraceBuffer};
 
 use crate::admit::{Admission, admit};
 use crate::call::{Env, execute};
@@ -95,8 +95,11 @@ impl Host for TestHost {
 pub struct Client {
     pub host: TestHost,
     pub session: Session,
-    /// The spans of the last command that ran.
+    /// The names of the spans of the last command that ran, and the spans themselves.
     pub recorded: Vec<String>,
+    pub spans: Vec<Span>,
+    /// What may be recorded of the last reply, if it was an error.
+    pub error: String,
     worker: WorkerHandle,
     databases: Databases,
     scratch: Scratch,
@@ -127,6 +130,8 @@ impl Client {
             host,
             session: Session::new(7, "127.0.0.1:5000", "127.0.0.1:6379", true),
             recorded: Vec::new(),
+            spans: Vec::new(),
+            error: String::new(),
             worker: store.worker(0),
             databases: Databases::new(16),
             scratch: Scratch::new(1),
@@ -177,7 +182,11 @@ impl Client {
             };
             execute(spec, &mut env, args, &mut self.session, reply).expect("nothing is on disk and there is room");
             self.recorded = trace.recorded();
+            let mut recorder = Recorder::new(|| 0, &RecorderConfig { export: true, ..RecorderConfig::default() });
+            recorder.commit(&mut trace, |kept| self.spans = kept.spans().collect());
         }
+        let error = out.strip_prefix(b"-").and_then(|text| text.strip_suffix(b"\r\n")).unwrap_or_default();
+        self.error = String::from_utf8_lossy(self.session.recorded_error(error)).into_owned();
         if !self.session.end_command() {
             out.clear();
         }

@@ -151,7 +151,7 @@ fn run_one(call: &mut Call<'_>, command: &QueuedCommand) -> Result<(), Pause> {
     });
     let reply = &call.reply.out[start..];
     let (outcome, error) = match reply {
-        [b'-', text @ ..] => (Outcome::Err, text.strip_suffix(b"\r\n").unwrap_or(text)),
+        [b'-', text @ ..] => (Outcome::Err, call.session.recorded_error(text.strip_suffix(b"\r\n").unwrap_or(text))),
         b"$-1\r\n" | b"*-1\r\n" | b"_\r\n" => (Outcome::Nil, &b""[..]),
         _ => (Outcome::Ok, &b""[..]),
     };

@@ -61,7 +61,7 @@ pub use {
     key::{HashSeed, Key},
     pinned::{Exclusive, Found, Latch, Pinned},
     record::{Kind, RecordError, RecordView},
-    space::{NeedReason, NeedSpace, StorageError, ValueTooLarge},
+    space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},
     store::{Store, StoreConfig, StoreStats, WorkerHandle},
 };
 

@@ -88,7 +88,7 @@ impl Log {
     /// The largest value that fits beside a key of `key_len` bytes.
     #[inline]
     pub(crate) fn max_value(&self, key_len: usize) -> usize {
-        self.paging.size().saturating_sub(HEADER + key_len)
+        self.paging.size().saturating_sub(HEADER.saturating_add(key_len))
     }
 
     /// The record's first byte.
@@ -204,10 +204,6 @@ impl Log {
         let need = |reason| Err(NeedSpace { reason, bytes });
         let total = pages + promised;
         let end = page + total as u64;
-        if pages > Self::burst(self.mutable_pages) {
-            let max = Self::burst(self.mutable_pages) * self.paging.size();
-            return need(NeedReason::ValueTooLarge { max });
-        }
         if end > self.file_pages.load(Ordering::Acquire) {
             self.wanted_pages.fetch_max(end, Ordering::AcqRel);
             return need(NeedReason::LogFile);
@@ -232,8 +228,16 @@ impl Log {
         self.room(self.next_page(), need.bytes.div_ceil(self.paging.size()), opener.promised).is_ok()
     }
 
-    /// Promises that records of `bytes` in all, headers included, can be appended. Returns the pages promised.
+    /// The bytes of records, headers included, that one command may write.
+    pub(crate) fn burst_bytes(&self) -> usize {
+        // The inverse of what `promise` makes of bytes.
+        Self::burst(self.mutable_pages).div_ceil(2) * self.paging.size()
+    }
+
+    /// Promises that records of `bytes` in all, headers included, at most [`Log::burst_bytes`], can be appended. Returns
+    /// the pages promised.
     pub(crate) fn promise(&self, bytes: usize) -> Result<usize, NeedSpace> {
+        debug_assert!(bytes <= self.burst_bytes());
         let mut opener = self.opener.lock();
         let tail = self.regions.tail.load(Ordering::Acquire);
         if self.fits_open_page(tail, bytes) {
@@ -338,6 +342,10 @@ impl Log {
     pub(crate) fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
         let max = self.max_value(key_len);
         // A key that does not fit by itself is refused with an empty value too.
-        if HEADER + key_len + bytes > self.paging.size() { Err(ValueTooLarge { bytes, max }) } else { Ok(()) }
+        if HEADER.saturating_add(key_len).saturating_add(bytes) > self.paging.size() {
+            Err(ValueTooLarge { bytes, max })
+        } else {
+            Ok(())
+        }
     }
 }

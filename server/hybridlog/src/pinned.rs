@@ -8,7 +8,7 @@ use crate::index::Slot;
 use crate::key::Key;
 use crate::latch;
 use crate::record::{HEADER, Kind, NewRecord, Raw, RecordView, record_size};
-use crate::space::{NeedSpace, ValueTooLarge};
+use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
 use crate::store::Store;
 use crate::sync::{AtomicU64, Ordering};
 use ferrite_telemetry::{Tier, TraceBuffer};
@@ -425,8 +425,15 @@ impl<'p> Pinned<'p> {
     /// exclusive mode can no other worker use it up. Does not look at single values: see [`Pinned::check_value`].
     pub fn room_for(&self, bytes: usize, records: usize) -> Result<(), NeedSpace> {
         self.drop_promise();
-        // Slack at most doubles a value; alignment adds less than 8 bytes to each record.
-        self.promised.set(self.store.log.promise(2 * bytes + records * (HEADER + 8))?);
+        // Alignment adds less than 8 bytes to each record; slack at most doubles a value.
+        let headers = records.saturating_mul(HEADER + 8);
+        let needed = bytes.saturating_mul(2).saturating_add(headers);
+        let limit = self.store.log.burst_bytes();
+        if needed > limit {
+            let max = limit.saturating_sub(headers) / 2;
+            return Err(NeedSpace { reason: NeedReason::BurstTooLarge { max }, bytes });
+        }
+        self.promised.set(self.store.log.promise(needed)?);
         Ok(())
     }
 

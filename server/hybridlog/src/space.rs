@@ -11,15 +11,18 @@ pub enum NeedReason {
     LogFile,
     /// No space reserved in the append-only file.
     AofFile,
-    /// Waiting does not help: the record (or the whole command's records) can never fit into `max` bytes.
+    /// Waiting does not help: the value can never fit into `max` bytes.
     ValueTooLarge { max: usize },
+    /// Waiting does not help: the command's writes, which must all be possible before the first of them, have keys and
+    /// values of more than `max` bytes.
+    BurstTooLarge { max: usize },
 }
 
 /// What a write lacks. Wait with [`crate::Store::wait_for_space`], then run the command again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NeedSpace {
     pub reason: NeedReason,
-    /// What was asked for: log pages in bytes, bytes of a frame, or bytes of the value.
+    /// What was asked for: log pages in bytes, bytes of a frame, of the value, or of all the command's keys and values.
     pub bytes: usize,
 }
 
@@ -27,6 +30,17 @@ pub struct NeedSpace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("value of {bytes} bytes exceeds storage.page_size: at most {max} bytes fit")]
 pub struct ValueTooLarge {
+    pub bytes: usize,
+    pub max: usize,
+}
+
+/// A command that would write too much at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the command writes up to {bytes} bytes of keys and values at once and at most {max} bytes fit into memory: split it into \
+     smaller ones, or raise storage.mutable_region_size_mb"
+)]
+pub struct BurstTooLarge {
     pub bytes: usize,
     pub max: usize,
 }
@@ -46,6 +60,8 @@ pub enum StorageError {
     Failed(io::ErrorKind),
     #[error(transparent)]
     ValueTooLarge(#[from] ValueTooLarge),
+    #[error(transparent)]
+    BurstTooLarge(#[from] BurstTooLarge),
 }
 
 impl StorageError {

@@ -6,7 +6,7 @@ use crate::index::Index;
 use crate::key::{HashSeed, Key};
 use crate::log::Log;
 use crate::pinned::Pinned;
-use crate::space::{NeedReason, NeedSpace, StorageError, ValueTooLarge};
+use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -137,6 +137,7 @@ impl Store {
             woken.as_mut().enable();
             match need.reason {
                 NeedReason::ValueTooLarge { max } => return Err(ValueTooLarge { bytes: need.bytes, max }.into()),
+                NeedReason::BurstTooLarge { max } => return Err(BurstTooLarge { bytes: need.bytes, max }.into()),
                 _ if self.log.has_room(need) => return Ok(()),
                 NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => return Err(StorageError::Full),
                 NeedReason::Memory => {

@@ -201,12 +201,14 @@ impl<W: World> Connection<W> {
         {
             self.syncs.push(self.trace.aof_sync_open());
         }
+        let mut recorded = error;
         if outcome == Outcome::Err {
             worker.stats().errors.add(1);
             node.count_error(error);
+            recorded = self.session.recorded_error(error);
         }
         let ids = self.trace.ids();
-        let execution_ns = self.trace.finish_command(outcome, error, position);
+        let execution_ns = self.trace.finish_command(outcome, recorded, position);
         worker.stats().commands.add(1);
         if let Some(spec) = spec {
             node.telemetry.metrics.command(worker.id, spec.index(), execution_ns, outcome == Outcome::Err);
@@ -279,7 +281,10 @@ impl<W: World> Connection<W> {
                 let aof = node.aof().expect("a need of AOF space comes from an AOF");
                 aof.wait_for_space(need.bytes).await.map_err(|error| error.to_string())
             }
-            NeedReason::Memory | NeedReason::LogFile | NeedReason::ValueTooLarge { .. } => {
+            NeedReason::Memory
+            | NeedReason::LogFile
+            | NeedReason::ValueTooLarge { .. }
+            | NeedReason::BurstTooLarge { .. } => {
                 node.store.wait_for_space(&need).await.map_err(|error| error.to_string())
             }
         }

@@ -4,8 +4,8 @@ use ferrite_keyspace::Pause;
 use ferrite_resp::{Args, parse_i64};
 
 use super::client_list::{ClientType, info_line, own_info};
-use crate::admit::until_zero;
 use crate::call::Call;
+use crate::echo::Echo;
 use crate::help;
 use crate::session::ReplyMode;
 use crate::spec::{Arg, CommandSpec, Group, acl, flag};
@@ -161,15 +161,14 @@ fn setinfo(call: &mut Call<'_>) -> Result<(), Pause> {
     } else if option.eq_ignore_ascii_case(b"lib-ver") {
         &mut call.session.lib_ver
     } else {
-        call.reply.error([b"ERR Unrecognized option '", until_zero(option), b"'"].concat());
+        call.echo(Echo::new("ERR Unrecognized option '").client(option).own("'"));
         return Ok(());
     };
     if is_plain(value) {
         *target = value.to_vec();
         call.reply.ok();
     } else {
-        call.reply
-            .error([b"ERR ", until_zero(option), b" cannot contain spaces, newlines or special characters."].concat());
+        call.echo(Echo::new("ERR ").client(option).own(" cannot contain spaces, newlines or special characters."));
     }
     Ok(())
 }
@@ -190,7 +189,7 @@ fn list(call: &mut Call<'_>) -> Result<(), Pause> {
         wanted_type = match ClientType::parse(args.get(3)) {
             Some(kind) => Some(kind),
             None => {
-                call.reply.error([b"ERR Unknown client type '", until_zero(args.get(3)), b"'"].concat());
+                call.echo(unknown_type(args.get(3)));
                 return Ok(());
             }
         };
@@ -242,8 +241,12 @@ struct Filter<'a> {
     include_self: bool,
 }
 
+fn unknown_type(given: &[u8]) -> Echo {
+    Echo::new("ERR Unknown client type '").client(given).own("'")
+}
+
 impl<'a> Filter<'a> {
-    fn parse(args: Args<'a>) -> Result<Self, Vec<u8>> {
+    fn parse(args: Args<'a>) -> Result<Self, Echo> {
         if args.len() == 3 {
             return Ok(Filter { addr: Some(args.get(2)), include_self: true, ..Filter::default() });
         }
@@ -251,26 +254,26 @@ impl<'a> Filter<'a> {
         for at in (2..args.len()).step_by(2) {
             let option = args.get(at).to_ascii_lowercase();
             if at + 1 == args.len() {
-                return Err(b"ERR syntax error".to_vec());
+                return Err(Echo::new("ERR syntax error"));
             }
             let value = args.get(at + 1);
             match &option[..] {
                 b"id" => match parse_i64(value) {
                     Some(id) if id > 0 => filter.id = Some(id as u64),
-                    _ => return Err(b"ERR client-id should be greater than 0".to_vec()),
+                    _ => return Err(Echo::new("ERR client-id should be greater than 0")),
                 },
                 b"type" => match ClientType::parse(value) {
                     Some(kind) => filter.kind = Some(kind),
-                    None => return Err([b"ERR Unknown client type '", until_zero(value), b"'"].concat()),
+                    None => return Err(unknown_type(value)),
                 },
                 b"addr" => filter.addr = Some(value),
                 b"laddr" => filter.laddr = Some(value),
                 // The one user there is; it excludes nobody.
                 b"user" if value == b"default" => {}
-                b"user" => return Err([b"ERR No such user '", until_zero(value), b"'"].concat()),
+                b"user" => return Err(Echo::new("ERR No such user '").client(value).own("'")),
                 b"skipme" if value.eq_ignore_ascii_case(b"yes") => filter.include_self = false,
                 b"skipme" if value.eq_ignore_ascii_case(b"no") => filter.include_self = true,
-                _ => return Err(b"ERR syntax error".to_vec()),
+                _ => return Err(Echo::new("ERR syntax error")),
             }
         }
         Ok(filter)
@@ -280,8 +283,8 @@ impl<'a> Filter<'a> {
 fn kill(call: &mut Call<'_>) -> Result<(), Pause> {
     let filter = match Filter::parse(call.args) {
         Ok(filter) => filter,
-        Err(text) => {
-            call.reply.error(text);
+        Err(error) => {
+            call.echo(error);
             return Ok(());
         }
     };

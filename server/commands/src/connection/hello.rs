@@ -3,8 +3,8 @@
 use ferrite_keyspace::Pause;
 use ferrite_resp::{Protocol, parse_i64};
 
-use crate::admit::until_zero;
 use crate::call::Call;
+use crate::echo::Echo;
 use crate::spec::{Arg, CommandSpec, Group, acl, flag};
 use crate::{REDIS_VERSION, connection};
 
@@ -113,10 +113,7 @@ fn hello(call: &mut Call<'_>) -> Result<(), Pause> {
             name = Some(given);
             at += 2;
         } else {
-            let mut text = b"ERR Syntax error in HELLO option '".to_vec();
-            text.extend_from_slice(until_zero(option));
-            text.push(b'\'');
-            call.reply.error(text);
+            call.echo(Echo::new("ERR Syntax error in HELLO option '").client(option).own("'"));
             return Ok(());
         }
     }

@@ -4,6 +4,7 @@ use ferrite_keyspace::Pause;
 use ferrite_resp::Args;
 
 use crate::call::Call;
+use crate::echo::Echo;
 use crate::parse::{integer, is};
 use crate::spec::{Arg, CommandSpec, Group, KeySpec, acl, flag, keyflag};
 use crate::strings::invalid_expire_time;
@@ -101,8 +102,7 @@ struct Conditions {
 }
 
 impl Conditions {
-    /// The error's text otherwise.
-    fn parse(args: Args<'_>) -> Result<Self, Vec<u8>> {
+    fn parse(args: Args<'_>) -> Result<Self, Echo> {
         let mut conditions = Conditions::default();
         for word in args.iter().skip(3) {
             match word {
@@ -110,15 +110,15 @@ impl Conditions {
                 _ if is(word, "XX") => conditions.xx = true,
                 _ if is(word, "GT") => conditions.gt = true,
                 _ if is(word, "LT") => conditions.lt = true,
-                _ => return Err([b"ERR Unsupported option ", word].concat()),
+                _ => return Err(Echo::new("ERR Unsupported option ").client(word)),
             }
         }
         let Conditions { nx, xx, gt, lt } = conditions;
         if nx && (xx || gt || lt) {
-            return Err(b"ERR NX and XX, GT or LT options at the same time are not compatible".to_vec());
+            return Err(Echo::new("ERR NX and XX, GT or LT options at the same time are not compatible"));
         }
         if gt && lt {
-            return Err(b"ERR GT and LT options at the same time are not compatible".to_vec());
+            return Err(Echo::new("ERR GT and LT options at the same time are not compatible"));
         }
         Ok(conditions)
     }
@@ -155,7 +155,7 @@ fn set_expiry(call: &mut Call<'_>, scale: i64, base: i64) -> Result<(), Pause> {
     let conditions = match Conditions::parse(call.args) {
         Ok(conditions) => conditions,
         Err(error) => {
-            call.reply.error(error);
+            call.echo(error);
             return Ok(());
         }
     };

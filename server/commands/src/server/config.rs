@@ -6,6 +6,7 @@ use ferrite_keyspace::Pause;
 use ferrite_resp::Reply;
 
 use crate::call::Call;
+use crate::echo::Echo;
 use crate::help;
 use crate::host::{ConfigSetError, Deferred};
 use crate::spec::{Arg, CommandSpec, Group, Handler, flag};
@@ -77,23 +78,27 @@ fn set(call: &mut Call<'_>) -> Result<(), Pause> {
     let parameters: Vec<_> = (2..args.len()).step_by(2).map(|at| (args.get(at), args.get(at + 1))).collect();
     match call.host.config_set(&parameters) {
         Ok(()) => call.reply.ok(),
-        Err(error) => call.reply.error(error.to_string()),
+        Err(error) => call.echo(error.reply()),
     }
     Ok(())
 }
 
-impl std::fmt::Display for ConfigSetError {
+impl ConfigSetError {
     /// The error reply, letter for letter as Redis's.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn reply(&self) -> Echo {
         let (name, reason) = match self {
             ConfigSetError::Unknown(name) => {
-                return write!(f, "ERR Unknown option or number of arguments for CONFIG SET - '{name}'");
+                return Echo::new("ERR Unknown option or number of arguments for CONFIG SET - '")
+                    .client(name.as_bytes())
+                    .own("'");
             }
             ConfigSetError::Duplicate(name) => (name, "duplicate parameter"),
             ConfigSetError::Immutable(name) => (name, "can't set immutable config"),
             ConfigSetError::Refused { name, reason } => (name, reason.as_str()),
         };
-        write!(f, "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+        Echo::new("ERR CONFIG SET failed (possibly related to argument '")
+            .client(name.as_bytes())
+            .own(format!("') - {reason}"))
     }
 }
 
@@ -169,7 +174,11 @@ mod tests {
     #[test]
     fn refusals_read_as_in_redis() {
         let name = || "x".to_owned();
-        let prefix = "ERR CONFIG SET failed (possibly related to argument 'x') - ";
+        let expected = |reason| {
+            Echo::new("ERR CONFIG SET failed (possibly related to argument '")
+                .client(b"x")
+                .own(format!("') - {reason}"))
+        };
         for (error, reason) in [
             (ConfigSetError::Duplicate(name()), "duplicate parameter"),
             (ConfigSetError::Immutable(name()), "can't set immutable config"),
@@ -178,7 +187,7 @@ mod tests {
                 "argument must be a memory value",
             ),
         ] {
-            assert_eq!(error.to_string(), format!("{prefix}{reason}"));
+            assert_eq!(error.reply(), expected(reason));
         }
     }
 

@@ -34,7 +34,7 @@ fn debug(call: &mut Call<'_>) -> Result<(), Pause> {
         let seconds: f64 = if f64::is_nan(seconds) { 0.0 } else { seconds };
         call.session.deferred = Some(Deferred::Sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_S_MAX))));
     } else {
-        call.reply.error(admit::bad_subcommand_arguments("debug", subcommand));
+        call.echo(admit::bad_subcommand_arguments("debug", subcommand));
     }
     Ok(())
 }

@@ -198,7 +198,7 @@ fn get(call: &mut Call<'_>) -> Result<(), Pause> {
             }
         },
         _ => {
-            call.reply.error(crate::admit::bad_subcommand_arguments("slowlog", call.args.get(1)));
+            call.echo(crate::admit::bad_subcommand_arguments("slowlog", call.args.get(1)));
             return Ok(());
         }
     };

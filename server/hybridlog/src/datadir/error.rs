@@ -10,7 +10,7 @@ use crate::aof::{DecodeError, HeaderError};
 
 #[derive(Debug, Error)]
 pub enum OpenError {
-    #[error("cannot {action} {}: {source}. Check that the path is right and that this user may write there", path.display())]
+    #[error("cannot {action} {}: {source}. {}", path.display(), what_to_do(source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("the data directory {} is in use by another server: stop it, or choose another directory", .0.display())]
     Locked(PathBuf),
@@ -50,4 +50,21 @@ pub enum OpenError {
          data: enable it, or choose another directory", .0.display()
     )]
     AofDisabled(PathBuf),
+}
+
+/// What helps against a failure of the file system: most have nothing to do with the path or its permissions.
+fn what_to_do(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{
+        AlreadyExists, FileTooLarge, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
+    match error.kind() {
+        NotFound | NotADirectory | AlreadyExists => "Check that the path is right",
+        PermissionDenied => "Check that this user may read and write there",
+        ReadOnlyFilesystem => "Mount the file system for writing, or choose another directory",
+        StorageFull | QuotaExceeded | FileTooLarge => "Free disk space or raise the quota, then start again",
+        _ => {
+            "The disk or the file system fails: look at the kernel's log, and restore from a backup what cannot be read"
+        }
+    }
 }

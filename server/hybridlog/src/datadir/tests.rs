@@ -177,6 +177,22 @@ fn a_value_cannot_pass_for_a_frame() {
 }
 
 #[test]
+fn what_to_do_follows_from_what_failed() {
+    let error = |source: std::io::Error| OpenError::Io { action: "read", path: manifest(), source }.to_string();
+    let eio = error(std::io::Error::from_raw_os_error(5));
+    assert!(eio.starts_with("cannot read data/MANIFEST: Input/output error (os error 5). The disk"), "{eio}");
+    assert!(!eio.contains("user") && !eio.contains("path"), "{eio}");
+    for (kind, hint) in [
+        (std::io::ErrorKind::NotFound, "Check that the path is right"),
+        (std::io::ErrorKind::PermissionDenied, "Check that this user may read and write there"),
+        (std::io::ErrorKind::ReadOnlyFilesystem, "Mount the file system for writing, or choose another directory"),
+        (std::io::ErrorKind::StorageFull, "Free disk space or raise the quota, then start again"),
+    ] {
+        assert!(error(kind.into()).ends_with(hint), "{kind}");
+    }
+}
+
+#[test]
 fn a_second_server_is_refused_until_the_first_is_gone() {
     let world = TestWorld::default();
     let first = run(&world.clock, open(&world, FsyncPolicy::Always)).expect("starts");

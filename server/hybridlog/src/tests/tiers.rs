@@ -1,7 +1,7 @@
 //! What each tier answers and records, and when a page may leave it.
 
 use super::{Engine, Wait, silent, tiny};
-use crate::{Found, Held, Kind, NeedReason, Store};
+use crate::{Found, Held, Kind, NeedReason, NeedSpace, Store, ValueTooLarge};
 use ferrite_telemetry::{Tier, TraceBuffer};
 use std::sync::atomic::Ordering;
 
@@ -208,8 +208,25 @@ fn room_once_given_holds_for_a_whole_command() {
         assert_eq!(engine.get(&[b'm', n]).unwrap(), vec![29 ^ n; 100 + 190 * n as usize]);
     }
     let pinned = engine.worker.pin();
-    let reason = pinned.room_for(100_000_000, 1).unwrap_err().reason;
-    assert!(matches!(reason, NeedReason::ValueTooLarge { .. }), "never, so waiting is no answer");
+    for (bytes, records) in [(100_000_000, 1), (1, 100_000_000), (usize::MAX, 1), (usize::MAX, usize::MAX)] {
+        let need = pinned.room_for(bytes, records).unwrap_err();
+        let NeedReason::BurstTooLarge { max } = need.reason else { panic!("never, so waiting is no answer: {need:?}") };
+        assert!(need.bytes == bytes && (max < bytes || max == 0), "{need:?}");
+    }
+    let NeedReason::BurstTooLarge { max } = pinned.room_for(usize::MAX, 1).unwrap_err().reason else { panic!() };
+    assert!(!matches!(pinned.room_for(max, 1), Err(NeedSpace { reason: NeedReason::BurstTooLarge { .. }, .. })));
+    assert!(matches!(pinned.room_for(max + 1, 1), Err(NeedSpace { reason: NeedReason::BurstTooLarge { .. }, .. })));
+}
+
+#[test]
+fn a_value_of_any_length_is_compared_with_what_fits() {
+    let engine = Engine::new(tiny(1));
+    let max = engine.store.max_value(3);
+    assert!(max > 0 && engine.store.check_value(3, max).is_ok());
+    for bytes in [max + 1, usize::MAX] {
+        assert_eq!(engine.store.check_value(3, bytes), Err(ValueTooLarge { bytes, max }));
+    }
+    assert_eq!(engine.store.check_value(usize::MAX, 1), Err(ValueTooLarge { bytes: 1, max: 0 }));
 }
 
 #[test]
