@@ -6,6 +6,8 @@ use crate::record::{HEADER, RecordError, peek_size, verify};
 use crate::store::Store;
 use crate::sync::Ordering;
 use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, SubmissionId, World};
+use ferrite_telemetry::schema::ExceptionType;
+use ferrite_telemetry::{Exception, StackTrace};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
@@ -30,11 +32,23 @@ pub struct DiskRead {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     #[error("reading the log file at address {address:#x} fails: {kind}")]
-    Io { address: Address, kind: io::ErrorKind },
+    Io { address: Address, kind: io::ErrorKind, stack: StackTrace },
     #[error("the log file ends before the record at address {address:#x}")]
-    Short { address: Address },
+    Short { address: Address, stack: StackTrace },
     #[error("the log file is damaged at address {address:#x}: {error}")]
-    Damaged { address: Address, error: RecordError },
+    Damaged { address: Address, error: RecordError, stack: StackTrace },
+}
+
+impl ReadError {
+    /// What the trace of the command says that needed the record.
+    pub fn exception(&self) -> Exception {
+        let (kind, stack) = match self {
+            Self::Io { stack, .. } => (ExceptionType::ReadFailed, stack),
+            Self::Short { stack, .. } => (ExceptionType::ReadShort, stack),
+            Self::Damaged { stack, .. } => (ExceptionType::ReadDamaged, stack),
+        };
+        Exception { kind, message: self.to_string(), stack: stack.clone() }
+    }
 }
 
 /// One worker's reader. Reads of one address at the same time share one I/O.
@@ -98,9 +112,10 @@ impl<W: World> LogDevice<W> {
         // A page is a whole number of blocks, so a header that crosses a block has the next one in its page.
         let guess = (in_block + HEADER).next_multiple_of(BLOCK);
         let (mut buf, mut id) = self.blocks(AlignedBuf::zeroed(guess), first_block, address).await?;
-        let damaged = |error| ReadError::Damaged { address, error };
+        let damaged = |error| ReadError::Damaged { address, error, stack: StackTrace::capture() };
+        let short = || ReadError::Short { address, stack: StackTrace::capture() };
         if buf.len() < in_block + HEADER {
-            return Err(ReadError::Short { address });
+            return Err(short());
         }
         let size = peek_size(&buf[in_block..], room).map_err(damaged)?;
         if in_block + size > buf.len() {
@@ -113,7 +128,7 @@ impl<W: World> LogDevice<W> {
             whole[have..].copy_from_slice(&rest);
             (buf, id) = (whole, rest_id);
             if buf.len() < in_block + size {
-                return Err(ReadError::Short { address });
+                return Err(short());
             }
         }
         verify(&buf[in_block..], address, room).map_err(damaged)?;
@@ -132,7 +147,11 @@ impl<W: World> LogDevice<W> {
         self.reads.set(self.reads.get() + 1);
         self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
         let mut done = self.file.read_at(buf, offset).await;
-        let read = done.result.map_err(|error| ReadError::Io { address, kind: error.kind() })?;
+        let read = done.result.map_err(|error| ReadError::Io {
+            address,
+            kind: error.kind(),
+            stack: StackTrace::capture(),
+        })?;
         done.buf.truncate(read);
         Ok((done.buf, done.id))
     }

@@ -46,9 +46,7 @@ fn file_header(page_size: usize) -> AlignedBuf {
 /// Makes an empty log file at `path`, whatever was there (the AOF is what recovery reads), with space for the
 /// first pages. From here on the store appends only where the file has space, so [`flush_task`] must run.
 pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<DeviceFile<W>, StorageError> {
-    let failed = |error: io::Error| {
-        if StorageError::is_full(&error) { StorageError::Full } else { StorageError::Failed(error.kind()) }
-    };
+    let failed = |error: io::Error| StorageError::of(&error);
     debug_assert_eq!(FILE_HEADER as usize % BLOCK, 0);
     let file = world.disk().open(path, OpenMode::Device).await.map_err(failed)?;
     file.set_len(0).await.map_err(failed)?;

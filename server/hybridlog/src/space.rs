@@ -1,5 +1,7 @@
 //! When a write has to wait or is refused: reasons and errors.
 
+use ferrite_telemetry::schema::ExceptionType;
+use ferrite_telemetry::{Exception, StackTrace};
 use std::io;
 
 /// Why a write cannot go ahead now. Nothing was changed.
@@ -55,9 +57,9 @@ impl From<ValueTooLarge> for NeedSpace {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
     #[error("no space left on the disk of the log file")]
-    Full,
-    #[error("writing the log file fails: {0}")]
-    Failed(io::ErrorKind),
+    Full(StackTrace),
+    #[error("writing the log file fails: {kind}")]
+    Failed { kind: io::ErrorKind, stack: StackTrace },
     #[error(transparent)]
     ValueTooLarge(#[from] ValueTooLarge),
     #[error(transparent)]
@@ -65,6 +67,22 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// What the trace of the refused command says; `None` if the disk is not to blame.
+    pub fn exception(&self) -> Option<Exception> {
+        let (kind, stack) = match self {
+            Self::Full(stack) => (ExceptionType::LogFull, stack),
+            Self::Failed { stack, .. } => (ExceptionType::LogFailed, stack),
+            Self::ValueTooLarge(_) | Self::BurstTooLarge(_) => return None,
+        };
+        Some(Exception { kind, message: self.to_string(), stack: stack.clone() })
+    }
+
+    /// As the disk's error has it.
+    pub(crate) fn of(error: &io::Error) -> Self {
+        let stack = StackTrace::capture();
+        if Self::is_full(error) { Self::Full(stack) } else { Self::Failed { kind: error.kind(), stack } }
+    }
+
     /// `true` for the ways a disk says that it is full.
     pub(crate) fn is_full(error: &io::Error) -> bool {
         matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)

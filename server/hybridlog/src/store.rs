@@ -8,6 +8,7 @@ use crate::log::Log;
 use crate::pinned::Pinned;
 use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use ferrite_telemetry::StackTrace;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -139,14 +140,14 @@ impl Store {
                 NeedReason::ValueTooLarge { max } => return Err(ValueTooLarge { bytes: need.bytes, max }.into()),
                 NeedReason::BurstTooLarge { max } => return Err(BurstTooLarge { bytes: need.bytes, max }.into()),
                 _ if self.log.has_room(need) => return Ok(()),
-                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => return Err(StorageError::Full),
+                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => return Err(StorageError::Full(StackTrace::capture())),
                 NeedReason::Memory => {
                     if let Some(kind) = *self.log.failing.lock() {
-                        return Err(StorageError::Failed(kind));
+                        return Err(StorageError::Failed { kind, stack: StackTrace::capture() });
                     }
                     // Memory may be short because the page after it has no place in the file.
                     if self.log.full.load(Ordering::Acquire) && self.log.lacks_file_space(need) {
-                        return Err(StorageError::Full);
+                        return Err(StorageError::Full(StackTrace::capture()));
                     }
                 }
                 NeedReason::LogFile => {}

@@ -17,6 +17,7 @@ use crate::command_log;
 use crate::config::LogCommands;
 use crate::context;
 use crate::deferred;
+use crate::failure::Failure;
 use crate::host::NodeHost;
 use crate::prefetch;
 use crate::session::{Connection, OUTPUT_FLUSH_BYTES};
@@ -52,15 +53,21 @@ impl<W: World> Connection<W> {
     /// Runs the first `count` commands and writes their replies. False: the client cannot be written to.
     pub(crate) async fn run_batch(&mut self, count: usize) -> bool {
         let mut progress = Progress::default();
+        let alive = self.drive(&mut progress, count).await;
+        self.tally.commands += progress.at as u64;
+        alive
+    }
+
+    async fn drive(&mut self, progress: &mut Progress, count: usize) -> bool {
         loop {
-            match self.run_stretch(&mut progress, count) {
+            match self.run_stretch(progress, count) {
                 Stop::Done => return self.finish_batch().await,
                 Stop::Output => {
                     if !self.flush().await {
                         return false;
                     }
                 }
-                Stop::Pause(pause) => self.wait(pause, &mut progress, count).await,
+                Stop::Pause(pause) => self.wait(pause, progress, count).await,
                 Stop::Deferred(deferred, spec) => {
                     // What was asked before it is answered before it: SHUTDOWN and DEBUG SLEEP may take their time.
                     if !self.flush().await {
@@ -68,7 +75,7 @@ impl<W: World> Connection<W> {
                     }
                     let start = self.output.len();
                     deferred::perform(self, deferred).await;
-                    self.finish(&mut progress, start, Some(spec));
+                    self.finish(progress, start, Some(spec));
                 }
             }
         }
@@ -247,21 +254,21 @@ impl<W: World> Connection<W> {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
                 if let Err(error) = prefetch::keys(self, progress.at, count).await {
-                    self.refuse(progress, &error.to_string());
+                    self.refuse(progress, error.into());
                 }
             }
             Pause::Records(addresses) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
                 if let Err(error) = prefetch::records(self, &addresses).await {
-                    self.refuse(progress, &error.to_string());
+                    self.refuse(progress, error.into());
                 }
             }
             Pause::Space(need) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Space);
                 if let Err(error) = self.wait_for_space(need).await {
-                    self.refuse(progress, &error);
+                    self.refuse(progress, error);
                 }
             }
             Pause::Refused(_) => unreachable!("answered where it ran"),
@@ -273,30 +280,33 @@ impl<W: World> Connection<W> {
         }
     }
 
-    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), String> {
+    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), Failure> {
         let node = self.worker.node.clone();
         use ferrite_hybridlog::NeedReason;
         match need.reason {
             NeedReason::AofFile => {
                 let aof = node.aof().expect("a need of AOF space comes from an AOF");
-                aof.wait_for_space(need.bytes).await.map_err(|error| error.to_string())
+                Ok(aof.wait_for_space(need.bytes).await?)
             }
             NeedReason::Memory
             | NeedReason::LogFile
             | NeedReason::ValueTooLarge { .. }
             | NeedReason::BurstTooLarge { .. } => {
-                node.store.wait_for_space(&need).await.map_err(|error| error.to_string())
+                Ok(node.store.wait_for_space(&need).await?)
             }
         }
     }
 
     /// The paused command cannot go on: it is answered with an error, having changed nothing.
-    fn refuse(&mut self, progress: &mut Progress, reason: &str) {
+    fn refuse(&mut self, progress: &mut Progress, failure: Failure) {
         let start = self.output.len();
-        Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {reason}"));
+        Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {}", failure.text));
         let spec = progress.paused.as_ref().map(|paused| paused.spec);
         self.trace.select(self.commands[progress.at].trace);
         self.trace.resume();
+        if let Some(exception) = &failure.exception {
+            self.record_exception(exception);
+        }
         self.finish(progress, start, spec);
     }
 }

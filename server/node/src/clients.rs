@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ferrite_telemetry::schema::ConnectionEnd;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -21,6 +22,8 @@ pub struct Client {
     /// What changes rarely (name, database, last command); written only when it changed.
     pub labels: Mutex<Labels>,
     killed: AtomicBool,
+    /// Why, if it was not another client's wish.
+    idle: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -52,6 +55,7 @@ impl Client {
             query_buffer: AtomicU64::new(0),
             labels: Mutex::new(Labels { resp: 2, last_command: "NULL", multi: -1, ..Labels::default() }),
             killed: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -60,6 +64,17 @@ impl Client {
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// As [`Client::kill`], because it has been idle for too long.
+    pub fn time_out(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+        self.kill();
+    }
+
+    /// Why a killed session is to end.
+    pub fn why_killed(&self) -> ConnectionEnd {
+        if self.idle.load(Ordering::Relaxed) { ConnectionEnd::IdleTimeout } else { ConnectionEnd::Killed }
     }
 
     pub fn is_killed(&self) -> bool {

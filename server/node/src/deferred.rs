@@ -4,7 +4,7 @@ use ferrite_commands::server::{config, shutdown};
 use ferrite_commands::{Deferred, Shutdown, TracesQuery, otel};
 use ferrite_io::{AlignedBuf, Clock, Disk, File, OpenMode, World};
 use ferrite_resp::Reply;
-use ferrite_telemetry::render;
+use ferrite_telemetry::{SpanName, render};
 
 use crate::session::Connection;
 
@@ -42,9 +42,22 @@ fn traces(node: &crate::node::Node, query: TracesQuery) -> Vec<String> {
         TracesQuery::Get(id) => node.traces(|ring| ring.find(id)),
     };
     if let TracesQuery::Last(count) = query {
-        found.truncate(count);
+        keep_last(&mut found, count, |trace| trace.name() == SpanName::Command);
     }
     found.iter().flat_map(render).collect()
+}
+
+/// Keeps the first `count` commands and what lies before the last of them, but of that as many at most: who asks for
+/// commands finds them, however many connections have come and gone.
+fn keep_last<T>(traces: &mut Vec<T>, count: usize, is_command: impl Fn(&T) -> bool) {
+    let (mut commands, mut others) = (0, 0);
+    traces.retain(|trace| {
+        let is_command = is_command(trace);
+        let wanted = commands < count && (is_command || others < count);
+        commands += usize::from(is_command);
+        others += usize::from(!is_command);
+        wanted
+    });
 }
 
 /// CONFIG REWRITE: the file's new text is written beside it, synced, and takes its place at once.
@@ -76,4 +89,23 @@ async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), St
     disk.rename(&temporary, path).await.map_err(at)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     disk.sync_dir(directory).await.map_err(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keep_last;
+
+    #[test]
+    fn commands_are_counted_and_connections_among_them_are_shown() {
+        let kept = |traces: &str, count| {
+            let mut traces: Vec<char> = traces.chars().collect();
+            keep_last(&mut traces, count, |trace| *trace == 'g');
+            traces.into_iter().collect::<String>()
+        };
+        assert_eq!(kept("gcg", 1), "g");
+        assert_eq!(kept("cgcg", 1), "cg");
+        assert_eq!(kept("ccccgcg", 2), "ccgg");
+        assert_eq!(kept("cc", 2), "cc");
+        assert_eq!(kept("", 3), "");
+    }
 }

@@ -171,10 +171,10 @@ impl Node {
         *self.errors.lock().entry(prefix).or_default() += 1;
     }
 
-    /// What every worker's flight recorder gives, the newest first.
+    /// What every worker's flight recorder gives, what ended last first.
     pub fn traces(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>) -> Vec<KeptTrace> {
         let mut found: Vec<KeptTrace> = self.recorders.lock().iter().flat_map(|(ring, _)| read(ring)).collect();
-        found.sort_by_key(|trace| std::cmp::Reverse(trace.start_ns()));
+        found.sort_by_key(|trace| std::cmp::Reverse(trace.end_ns()));
         found
     }
 

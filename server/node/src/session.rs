@@ -14,7 +14,8 @@ use ferrite_commands::Session;
 use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, Network, Stream, World};
 use ferrite_resp::{Limits, Parsed, Parser, ProtocolError, Reply};
-use ferrite_telemetry::{SyncSlot, TraceBuffer};
+use ferrite_telemetry::schema::ConnectionEnd;
+use ferrite_telemetry::{Attribute, SpanName, SyncSlot, TraceBuffer, Value};
 use futures_util::future::select;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -69,14 +70,24 @@ pub(crate) struct Connection<W: World> {
     shown: Labels,
     /// Kill finds this task.
     registered: bool,
+    /// When the connection began, on the monotonic clock.
+    opened_ns: u64,
+    pub tally: Tally,
+    /// Why it has ended, once it has.
+    end: Option<ConnectionEnd>,
 }
 
-/// Why reading ended.
-enum End {
-    /// The client closed, or the connection broke.
-    Closed,
-    Killed,
-    Shutdown,
+/// What a connection's own trace counts.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub commands: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+}
+
+/// Why a connection ends that was told to.
+fn killed<W: World>(worker: &Worker<W>, client: &Client) -> ConnectionEnd {
+    if worker.node.shutdown.is_raised() { ConnectionEnd::Shutdown } else { client.why_killed() }
 }
 
 /// Serves one connection until it ends.
@@ -89,7 +100,8 @@ pub(crate) async fn serve<W: World>(
     let clock = worker.world.clock().clone();
     let local = stream.local_addr().unwrap_or(peer);
     let id = node.clients.next_id();
-    let client = Arc::new(Client::new(id, peer, local, clock.unix_ns() / 1_000_000, clock.monotonic_ns()));
+    let opened_ns = clock.monotonic_ns();
+    let client = Arc::new(Client::new(id, peer, local, clock.unix_ns() / 1_000_000, opened_ns));
     if !node.clients.try_insert(client.clone(), node.live.maxclients.load(Relaxed)) {
         worker.stats().rejected_connections.add(1);
         // The client may be gone already; it is refused either way.
@@ -121,18 +133,22 @@ pub(crate) async fn serve<W: World>(
         unanswered: 0,
         shown: Labels::default(),
         registered: false,
+        opened_ns,
+        tally: Tally::default(),
+        end: None,
     };
     connection.run().await;
     connection.session.discard_transaction();
+    connection.record_end();
     node.clients.remove(id);
 }
 
 impl<W: World> Connection<W> {
     async fn run(&mut self) {
         loop {
-            match self.read().await {
-                Ok(()) => {}
-                Err(End::Closed | End::Killed | End::Shutdown) => return,
+            if let Err(end) = self.read().await {
+                self.end = Some(end);
+                return;
             }
             if !self.work().await {
                 self.close().await;
@@ -160,6 +176,32 @@ impl<W: World> Connection<W> {
         select(pin!(read_away), pin!(clock.sleep(CLOSE_MAX))).await;
     }
 
+    /// The connection's own trace: one span, which is no command's parent.
+    fn record_end(&mut self) {
+        // A client that is gone ends the batch at hand; what was recorded of it ends here.
+        self.commit();
+        let end = self.end.unwrap_or(match self.worker.node.shutdown.is_raised() {
+            true => ConnectionEnd::Shutdown,
+            false => ConnectionEnd::ClosedAfterReply,
+        });
+        let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+        let attributes = [
+            (Attribute::ConnectionEndReason, Value::Str(end.as_str().into())),
+            (Attribute::ConnectionCommandsCount, count(self.tally.commands)),
+            (Attribute::ConnectionBytesReceived, count(self.tally.bytes_received)),
+            (Attribute::ConnectionBytesSent, count(self.tally.bytes_sent)),
+        ];
+        let error = end.is_error().then_some(end.as_str());
+        self.trace.root(SpanName::Connection, self.opened_ns, &attributes, error);
+        self.commit();
+    }
+
+    /// Hands what was recorded to the worker's recorder.
+    fn commit(&mut self) {
+        let queue = &self.worker.node.telemetry.queue;
+        self.worker.recorder.borrow_mut().commit(&mut self.trace, |trace| queue.push(trace));
+    }
+
     /// Works through all complete commands of the input. False: the connection ends.
     async fn work(&mut self) -> bool {
         loop {
@@ -169,7 +211,8 @@ impl<W: World> Connection<W> {
             }
             self.input.advance(consumed);
             if let Some(error) = broken {
-                tracing::debug!(client = self.client.id, %error, "a connection is closed");
+                tracing::debug!(client = self.client.id, error = error.recorded(), "a connection is closed");
+                self.end = Some(ConnectionEnd::ProtocolError);
                 Reply::new(&mut self.output, self.session.protocol).error([b"ERR ".as_slice(), &error.text()].concat());
                 self.node_error();
                 // Closing either way.
@@ -192,7 +235,8 @@ impl<W: World> Connection<W> {
         self.worker.node.count_error(b"ERR");
     }
 
-    fn refuse_long_input(&self) -> bool {
+    fn refuse_long_input(&mut self) -> bool {
+        self.end = Some(ConnectionEnd::QueryBufferLimit);
         tracing::warn!(
             client = self.client.id,
             bytes = self.input.len(),
@@ -237,20 +281,20 @@ impl<W: World> Connection<W> {
     }
 
     /// Reads once; more than nothing, or the end.
-    async fn read(&mut self) -> Result<(), End> {
+    async fn read(&mut self) -> Result<(), ConnectionEnd> {
         self.input.reserve(READ_BYTES);
         let Connection { stream, input, client, registered, worker, .. } = self;
-        let shutdown = &worker.node.shutdown;
         let read = std::future::poll_fn(|context| {
             if !*registered {
                 client.register(context.waker());
                 *registered = true;
             }
             if client.is_killed() {
-                return Poll::Ready(Err(if shutdown.is_raised() { End::Shutdown } else { End::Killed }));
+                return Poll::Ready(Err(killed(worker, client)));
             }
             match pin!(stream.read_buf(input)).poll(context) {
-                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Closed)),
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(ConnectionEnd::ClientClosed)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(ConnectionEnd::ConnectionLost)),
                 Poll::Ready(Ok(bytes)) => Poll::Ready(Ok(bytes)),
                 Poll::Pending => Poll::Pending,
             }
@@ -259,6 +303,7 @@ impl<W: World> Connection<W> {
         let stats = self.worker.stats();
         stats.bytes_received.add(bytes as u64);
         stats.socket_reads.add(1);
+        self.tally.bytes_received += bytes as u64;
         Ok(())
     }
 
@@ -309,8 +354,7 @@ impl<W: World> Connection<W> {
     /// The end of a batch: writes what is left and hands the batch's spans to the recorder.
     pub(crate) async fn finish_batch(&mut self) -> bool {
         let alive = self.flush().await;
-        let queue = &self.worker.node.telemetry.queue;
-        self.worker.recorder.borrow_mut().commit(&mut self.trace, |trace| queue.push(trace));
+        self.commit();
         alive
     }
 
@@ -323,15 +367,16 @@ impl<W: World> Connection<W> {
             let bytes = self.output.len();
             tracing::warn!(client = self.client.id, bytes, "a client exceeded its output buffer limit and is closed");
             self.output.clear();
+            self.end = Some(ConnectionEnd::OutputBufferLimit);
             return false;
         }
         let mut alive = true;
         if !self.output.is_empty() {
             self.trace.write_begin();
-            alive = self.write_while_reading().await.is_ok();
-            let stats = self.worker.stats();
-            stats.bytes_sent.add(self.output.len() as u64);
-            stats.socket_writes.add(1);
+            let result = self.write_while_reading().await;
+            alive = result.is_ok();
+            self.end = self.end.or(result.err());
+            self.worker.stats().socket_writes.add(1);
             self.output.clear();
         }
         self.unanswered = 0;
@@ -341,19 +386,18 @@ impl<W: World> Connection<W> {
 
     /// Writes the replies. A client may send a whole pipeline before it reads: while its replies find no room in the
     /// socket, what it sends is taken in, up to the query buffer's limit, or both sides would wait for ever.
-    async fn write_while_reading(&mut self) -> std::io::Result<()> {
-        let Connection { stream, input, output, worker, client, .. } = self;
+    async fn write_while_reading(&mut self) -> Result<(), ConnectionEnd> {
+        let Connection { stream, input, output, worker, client, tally, .. } = self;
         let input_max = worker.node.live.query_buffer_limit.load(Relaxed) as usize;
-        let mut written = 0;
-        std::future::poll_fn(|context| {
+        let (mut written, mut received) = (0, 0);
+        let result = std::future::poll_fn(|context| {
             while written < output.len() {
                 match Pin::new(&mut *stream).poll_write(context, &output[written..]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(ConnectionEnd::ConnectionLost)),
                     Poll::Ready(Ok(bytes)) => written += bytes,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         if client.is_killed() {
-                            return Poll::Ready(Err(std::io::ErrorKind::ConnectionAborted.into()));
+                            return Poll::Ready(Err(killed(worker, client)));
                         }
                         if input.len() >= input_max {
                             return Poll::Pending;
@@ -362,14 +406,20 @@ impl<W: World> Connection<W> {
                         match pin!(stream.read_buf(input)).poll(context) {
                             // The end of its input, or an error: the write itself will tell.
                             Poll::Ready(Ok(0) | Err(_)) | Poll::Pending => return Poll::Pending,
-                            Poll::Ready(Ok(_)) => {}
+                            Poll::Ready(Ok(bytes)) => received += bytes as u64,
                         }
                     }
                 }
             }
-            Pin::new(&mut *stream).poll_flush(context)
+            Pin::new(&mut *stream).poll_flush(context).map_err(|_| ConnectionEnd::ConnectionLost)
         })
-        .await
+        .await;
+        let stats = worker.stats();
+        stats.bytes_received.add(received);
+        stats.bytes_sent.add(written as u64);
+        tally.bytes_received += received;
+        tally.bytes_sent += written as u64;
+        result
     }
 
     /// Under `always` no reply leaves, a read's included, before the AOF is durable to where it was executed: what a
@@ -385,10 +435,11 @@ impl<W: World> Connection<W> {
             && let Err(error) = aof.wait_durable(position).await
         {
             self.output.clear();
+            let text = format!("MISCONF Errors writing to the AOF file: {error}");
             for _ in 0..self.unanswered {
-                Reply::new(&mut self.output, self.session.protocol)
-                    .error(format!("MISCONF Errors writing to the AOF file: {error}"));
+                Reply::new(&mut self.output, self.session.protocol).error(&text);
             }
+            self.fail_unwritten(&text, &error);
         }
         let now = self.worker.now_ns();
         for slot in self.syncs.drain(..) {

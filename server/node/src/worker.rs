@@ -80,7 +80,7 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
         let now_ns = worker.now_ns();
         for client in worker.node.clients.snapshot() {
             if now_ns.saturating_sub(client.last_active_ns.load(Relaxed)) > timeout_s * 1_000_000_000 {
-                client.kill();
+                client.time_out();
             }
         }
     }

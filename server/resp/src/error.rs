@@ -37,6 +37,17 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
+    /// The text without what the client sent: for logs and traces.
+    pub fn recorded(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::ExpectedBulk(_) | Self::ExpectedAttributeBulk(_) | Self::ExpectedCommand(_) => {
+                text.split(", got").next().unwrap_or_default().to_owned()
+            }
+            _ => text,
+        }
+    }
+
     /// The text as bytes for the reply: unlike Display, the offending byte is sent as it came, whatever it is.
     pub fn text(&self) -> Vec<u8> {
         let mut text = self.to_string();
@@ -50,5 +61,17 @@ impl ProtocolError {
             }
             _ => text.into_bytes(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_holds_nothing_of_the_client_s() {
+        assert_eq!(ProtocolError::ExpectedBulk(b's').recorded(), "Protocol error: expected '$'");
+        assert_eq!(ProtocolError::ExpectedCommand(b's').recorded(), "Protocol error: expected '*' after an attribute");
+        assert_eq!(ProtocolError::TooBigInline.recorded(), "Protocol error: too big inline request");
     }
 }

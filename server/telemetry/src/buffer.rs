@@ -6,11 +6,12 @@
 
 mod driver;
 mod engine;
+mod events;
 
 use std::net::SocketAddr;
 
 use crate::ids::IdGenerator;
-use crate::record::{CommandRecord, DISCARDED, Detail, SpanRecord};
+use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, SpanRecord};
 use crate::schema::SpanName;
 
 /// Bytes of a statement (and so of a key) that are kept; what is beyond is left out.
@@ -35,6 +36,7 @@ const NONE: u16 = u16::MAX;
 pub struct Checkpoint {
     records: usize,
     commands: usize,
+    events: usize,
     arena: usize,
     current: u16,
     spans: u16,
@@ -99,6 +101,7 @@ pub struct TraceBuffer {
     pub(crate) commands: Vec<CommandRecord>,
     pub(crate) records: Vec<SpanRecord>,
     pub(crate) arena: Vec<u8>,
+    pub(crate) events: Vec<EventRecord>,
     /// Keys of paused commands that have their spans already; sorted.
     traced: Vec<(u16, u64)>,
     pub(crate) connection: u64,
@@ -138,6 +141,7 @@ impl TraceBuffer {
             commands: Vec::new(),
             records: Vec::new(),
             arena: Vec::new(),
+            events: Vec::new(),
             traced: Vec::new(),
             connection: 0,
             peer: None,
@@ -240,6 +244,7 @@ impl TraceBuffer {
         reset(&mut self.commands);
         reset(&mut self.records);
         reset(&mut self.arena);
+        reset(&mut self.events);
         reset(&mut self.traced);
         self.current = NONE;
         self.level = 0;

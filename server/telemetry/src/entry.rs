@@ -1,8 +1,8 @@
 //! One trace in its compact form: what the flight recorder holds and what is queued for export.
 //!
 //! An entry is a sequence of 64-bit words in slots of four: a header (3 slots), the commands (3 slots each, the root
-//! first), the spans (1 slot each, in the order of recording), the texts (each
-//! from a word on). The span with position `n` among the spans has
+//! first), the spans (1 slot each, in the order of recording), the texts (each from a word on), the events (each followed by
+//! its attributes). The span with position `n` among the spans has
 //! the id `root + n + 1`.
 
 use std::borrow::Cow;
@@ -10,9 +10,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::buffer::TraceBuffer;
 use crate::context::{FLAG_SAMPLED, SpanId, TraceId};
-use crate::record::{CommandRecord, Detail, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN};
-use crate::schema::{Attribute, DB_SYSTEM, ErrorType, Operation, Outcome, Role, SpanKind, SpanName};
-use crate::span::{Link, Span, Status, Value, int, text};
+use crate::record::{CommandRecord, Detail, EventRecord, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN};
+use crate::schema::{
+    Attribute, DB_SYSTEM, ErrorType, EventName, Operation, Outcome, Role, SpanKind, SpanName,
+};
+use crate::span::{Event, Link, Span, Status, Value, int, text};
+use crate::values;
 
 /// Words of a slot.
 pub(crate) const SLOT_WORDS: usize = 4;
@@ -27,6 +30,12 @@ const HAS_PEER: u64 = 1 << 2;
 pub(crate) const LENGTHS: usize = 0;
 /// Where the trace id is, high half first.
 pub(crate) const TRACE_ID: usize = 1;
+
+/// Where an entry says how many events it has.
+const EVENTS: usize = 10;
+const EVENTS_AT: u32 = 16;
+/// Words of an event before its attributes.
+const EVENT_WORDS: usize = 2;
 
 /// Words that a text takes: each begins at a word.
 fn text_words(len: u16) -> usize {
@@ -62,6 +71,8 @@ pub(crate) fn encode<'r>(
         .map(|command| text_words(command.statement_len) + text_words(command.error_len))
         .sum();
     let texts = texts + text_words(command.tracestate_len);
+    let events = if buffer.events.is_empty() { (0, 0) } else { events_size(buffer, root) };
+    let texts = texts + events.0;
     let words = HEADER_WORDS + (nested + 1) * COMMAND_WORDS + usize::from(spans) * SLOT_WORDS + texts;
     out.resize(words.next_multiple_of(SLOT_WORDS), 0);
     // The whole entry is written below, but for what rounds it up to a slot.
@@ -118,9 +129,36 @@ pub(crate) fn encode<'r>(
         rest = put_text(rest, &buffer.arena, command.statement_at, command.statement_len);
         rest = put_text(rest, &buffer.arena, command.error_at, command.error_len);
     }
-    put_text(rest, &buffer.arena, command.tracestate_at, command.tracestate_len);
+    rest = put_text(rest, &buffer.arena, command.tracestate_at, command.tracestate_len);
+    if events.1 != 0 {
+        put_events(buffer, root, |owner| local(owner), rest);
+        out[EVENTS] |= u64::from(events.1) << EVENTS_AT;
+    }
     out[LENGTHS] = (out.len() / SLOT_WORDS) as u64;
     spans + 1
+}
+
+/// Words of the events of a tree, and how many they are.
+#[cold]
+fn events_size(buffer: &TraceBuffer, root: u16) -> (usize, u16) {
+    let sizes = events_of(buffer, root).map(|event| EVENT_WORDS + text_words(event.values_len));
+    sizes.fold((0, 0), |(words, count), size| (words + size, count + 1))
+}
+
+fn events_of(buffer: &TraceBuffer, root: u16) -> impl Iterator<Item = &EventRecord> {
+    buffer.events.iter().filter(move |event| buffer.commands[usize::from(event.command)].root == root)
+}
+
+/// Writes the events of a tree behind its texts, each with its attributes.
+#[cold]
+fn put_events(buffer: &TraceBuffer, root: u16, local: impl Fn(usize) -> usize, mut out: &mut [u64]) {
+    for event in events_of(buffer, root) {
+        out[0] = event.time;
+        out[1] = event.name as u64
+            | (local(event.command.into()) as u64) << 16
+            | u64::from(event.values_len) << 32;
+        out = put_text(&mut out[EVENT_WORDS..], &buffer.arena, event.values_at, event.values_len);
+    }
 }
 
 fn header(buffer: &TraceBuffer, command: &CommandRecord, sampled: bool, wall_offset: i64, spans: u16, out: &mut [u64]) {
@@ -169,7 +207,7 @@ fn describe_command(command: &CommandRecord, ordinal: u16, text_at: &mut usize, 
         command.other_trace as u64,
         command.other_span,
         command.execution_ns,
-        0,
+        command.name as u64,
     ]);
     *text_at += text_words(command.statement_len) + text_words(command.error_len);
 }
@@ -270,6 +308,16 @@ impl KeptTrace {
         self.words[HEADER_WORDS]
     }
 
+    /// When the root ended, on the monotonic clock.
+    pub fn end_ns(&self) -> u64 {
+        self.words[HEADER_WORDS + 1]
+    }
+
+    /// What the root is: a command, or work that is none.
+    pub fn name(&self) -> SpanName {
+        self.words.get(HEADER_WORDS + 11).and_then(|name| SpanName::from_u8(*name as u8)).unwrap_or_default()
+    }
+
     /// What to add to a monotonic reading of this trace to have nanoseconds since the Unix epoch.
     pub fn wall_offset_ns(&self) -> i64 {
         self.words[7] as i64
@@ -313,12 +361,32 @@ impl KeptTrace {
         }
     }
 
-    /// The caller's tracestate: the last text.
-    fn tracestate(&self, texts: &[u8]) -> String {
+    /// The caller's tracestate, the last of the texts, and what lies behind it.
+    fn tracestate<'t>(&self, texts: &'t [u8]) -> (&'t [u8], &'t [u8]) {
         let last = self.command(self.commands() - 1, texts);
         let at = last.words[6] as usize + last.statement.len().div_ceil(8) + last.error.len().div_ceil(8);
-        let len = usize::from((self.words[5] >> 48) as u16);
-        lossy(&texts[at * 8..at * 8 + len])
+        let len = (self.words[5] >> 48) as u16;
+        let (tracestate, behind) = texts[at * 8..].split_at(text_words(len) * 8);
+        (&tracestate[..usize::from(len)], behind)
+    }
+
+    /// The events of a command, which has this index among the commands.
+    fn events(&self, command: usize, texts: &[u8]) -> Vec<Event> {
+        let count = (self.words[EVENTS] >> EVENTS_AT) as u16;
+        let mut rest = self.tracestate(texts).1;
+        let mut events = Vec::new();
+        for _ in 0..count {
+            let (head, behind) = rest.split_at(EVENT_WORDS * 8);
+            let [time_ns, about] = [0, 8].map(|at| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes")));
+            let len = (about >> 32) as u16;
+            let (attributes, behind) = behind.split_at(text_words(len) * 8);
+            if usize::from((about >> 16) as u16) == command {
+                let name = EventName::from_u8(about as u8).expect("encode wrote it");
+                events.push(Event { name, time_ns, attributes: values::read(&attributes[..usize::from(len)]) });
+            }
+            rest = behind;
+        }
+        events
     }
 
     fn flags(&self) -> u8 {
@@ -329,23 +397,38 @@ impl KeptTrace {
     fn root(&self, texts: &[u8]) -> Span {
         let command = self.command(0, texts);
         let remote = self.words[5] & FROM_REMOTE != 0;
-        let mut span = self.span(SpanName::Command, 0, command.words[0], command.words[1], texts);
-        span.kind = SpanName::Command.root_kind();
+        let mut span = self.span(self.name(), 0, command.words[0], command.words[1], texts);
+        span.kind = self.name().root_kind();
         span.parent_span_id = remote.then_some(SpanId(self.words[4]));
         span.parent_is_remote = remote;
-        describe(&command, &mut span);
+        span.events = self.events(0, texts);
+        if self.name() == SpanName::Command {
+            describe(&command, &mut span);
+            self.describe_peer(&mut span);
+            span.attributes.push((Attribute::ReplicationRole, text(Role::Primary.as_str())));
+            span.attributes.push((Attribute::ReplicationOffset, int(self.words[11])));
+            if self.words[10] >> 32 != 0 {
+                span.attributes.push((Attribute::CommandSpansDropped, int(self.words[10] >> 32)));
+            }
+        } else {
+            span.attributes.push((Attribute::DbSystem, text(DB_SYSTEM)));
+            self.describe_peer(&mut span);
+            span.attributes.extend(values::read(command.statement));
+            if command.outcome() == Some(Outcome::Err) {
+                fail(command.error, &mut span);
+            }
+        }
+        span
+    }
+
+    /// Whose connection it is, or was done for.
+    fn describe_peer(&self, span: &mut Span) {
         if self.words[5] & HAS_PEER != 0 {
             let ip = Ipv6Addr::from(u128::from(self.words[8]) << 64 | u128::from(self.words[9])).to_canonical();
             span.attributes.push((Attribute::NetPeerIp, Value::Str(ip.to_string().into())));
             span.attributes.push((Attribute::NetPeerPort, int(self.words[10] & 0xffff)));
         }
         span.attributes.push((Attribute::ConnectionId, int(self.words[6])));
-        span.attributes.push((Attribute::ReplicationRole, text(Role::Primary.as_str())));
-        span.attributes.push((Attribute::ReplicationOffset, int(self.words[11])));
-        if self.words[10] >> 32 != 0 {
-            span.attributes.push((Attribute::CommandSpansDropped, int(self.words[10] >> 32)));
-        }
-        span
     }
 
     fn child(&self, position: usize, texts: &[u8]) -> Span {
@@ -359,6 +442,7 @@ impl KeptTrace {
             SpanName::Command => {
                 let command = self.command(record.arg as usize, texts);
                 describe(&command, &mut span);
+                span.events = self.events(record.arg as usize, texts);
                 if command.has(LINKED) {
                     span.links.push(Link {
                         trace_id: TraceId(u128::from(command.words[7]) << 64 | u128::from(command.words[8])),
@@ -406,7 +490,7 @@ impl KeptTrace {
             status: Status::Unset,
             links: Vec::new(),
             events: Vec::new(),
-            tracestate: self.tracestate(texts),
+            tracestate: lossy(self.tracestate(texts).0),
             flags: self.flags(),
         }
     }
@@ -436,9 +520,14 @@ fn describe(command: &CommandView<'_>, span: &mut Span) {
     }
     add(Attribute::CommandArgsCount, int(command.words[3] >> 32));
     if outcome == Some(Outcome::Err) {
-        let message = lossy(command.error);
-        let error_type = ErrorType::of_reply(&message).to_owned();
-        add(Attribute::ErrorType, Value::Str(Cow::Owned(error_type)));
-        span.status = Status::Error(message);
+        fail(command.error, span);
     }
+}
+
+/// `error`: its type, then what happened, as an error reply has it.
+fn fail(error: &[u8], span: &mut Span) {
+    let message = lossy(error);
+    let error_type = ErrorType::of_reply(&message).to_owned();
+    span.attributes.push((Attribute::ErrorType, Value::Str(Cow::Owned(error_type))));
+    span.status = Status::Error(message);
 }

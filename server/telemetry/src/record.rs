@@ -1,6 +1,6 @@
 //! What is recorded: one span in 32 bytes, one command in a fixed struct; texts lie in an arena beside them.
 
-use crate::schema::{SpanName, Tier};
+use crate::schema::{EventName, SpanName, Tier};
 
 /// How much of a command is recorded (`[telemetry] span_detail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,6 +213,8 @@ pub(crate) struct CommandRecord {
     pub flags: u8,
     /// The flags byte of the remote context.
     pub trace_flags: u8,
+    /// What a root is, if not a command; then its statement is its attributes as [`crate::values`] has them.
+    pub name: SpanName,
 }
 
 impl CommandRecord {
@@ -227,6 +229,18 @@ impl CommandRecord {
     pub fn records(&self) -> usize {
         usize::from(self.spans) - usize::from(self.parsed())
     }
+}
+
+/// Something that happened within a command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventRecord {
+    pub name: EventName,
+    /// An index into the batch.
+    pub command: u16,
+    pub time: u64,
+    /// Its attributes in the arena, as [`crate::values`] has them.
+    pub values_at: u32,
+    pub values_len: u16,
 }
 
 #[cfg(test)]

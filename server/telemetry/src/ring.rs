@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::context::TraceId;
 use crate::entry::{KeptTrace, LENGTHS, SLOT_WORDS, TRACE_ID};
+use crate::schema::SpanName;
 
 /// One worker's last traces. One thread writes, through its [`crate::Recorder`].
 #[derive(Debug)]
@@ -87,12 +88,13 @@ impl Ring {
         words
     }
 
-    /// Walks from the newest entry to the oldest, copying those that `wanted` accepts by their trace id, until `count` are
-    /// found.
+    /// Walks from the newest entry to the oldest, copying those that `wanted` accepts by their trace id, until `count`
+    /// commands are found. Of what lies between them and is no command as many are given at most.
     fn walk(&self, count: usize, wanted: impl Fn(TraceId) -> bool) -> Vec<KeptTrace> {
         let mut found = Vec::new();
+        let (mut commands, mut others) = (0, 0);
         let Some(mut position) = self.newest.load(Ordering::Acquire).checked_sub(1) else { return found };
-        while found.len() < count {
+        while commands < count {
             let lengths = self.word(position, LENGTHS);
             let [high, low] = [0, 1].map(|half| u128::from(self.word(position, TRACE_ID + half)));
             // Nothing read so far may be believed before this.
@@ -105,7 +107,12 @@ impl Ring {
                 if !self.intact(position) {
                     break;
                 }
-                found.push(KeptTrace::new(words));
+                let trace = KeptTrace::new(words);
+                let of_its_kind = if trace.name() == SpanName::Command { &mut commands } else { &mut others };
+                *of_its_kind += 1;
+                if *of_its_kind <= count {
+                    found.push(trace);
+                }
             }
             if before == 0 {
                 break;
@@ -115,7 +122,7 @@ impl Ring {
         found
     }
 
-    /// The last traces, newest first, at most `count`.
+    /// The traces of the last `count` commands, newest first, and of what else ended among them.
     pub fn last(&self, count: usize) -> Vec<KeptTrace> {
         self.walk(count, |_| true)
     }

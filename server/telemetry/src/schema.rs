@@ -9,7 +9,7 @@ mod spans;
 pub use attributes::{Attribute, DB_SYSTEM, ErrorType, ValueType};
 pub use logs::{LogField, log_target};
 pub use metrics::{DURATION_BOUNDS, DropReason, Instrument, Label, METRICS, Metric, SYNC_BOUNDS, prometheus_name};
-pub use spans::{EventName, Operation, Outcome, Role, SpanKind, SpanName, Tier};
+pub use spans::{ConnectionEnd, EventName, ExceptionType, Operation, Outcome, Role, SpanKind, SpanName, Tier};
 
 /// Declares an enum whose variants each have one name on the wire, with `ALL` and `as_str`.
 macro_rules! names {

@@ -2,9 +2,11 @@
 
 use crate::context::SpanId;
 use crate::entry::KeptTrace;
+use crate::schema::SpanName;
 use crate::span::{Span, Status};
 
-/// The lines of one trace: its id (with `(not sampled)` if the sampler did not choose it), then the tree. Control
+/// The lines of one trace: its id (with `(not sampled)` if the sampler did not choose it, and `(connection)` if it is one
+/// of a connection), then the tree. Control
 /// characters are escaped, so that every line is one.
 ///
 /// ```text
@@ -19,7 +21,12 @@ pub fn render(trace: &KeptTrace) -> Vec<String> {
     let mut spans: Vec<Span> = trace.spans().collect();
     let root_id = trace.root_id();
     spans.sort_by_key(|span| (span.start_ns, span.span_id.0.wrapping_sub(root_id.0)));
-    let mark = if trace.sampled() { "" } else { " (not sampled)" };
+    let mark = match (trace.name() == SpanName::Command, trace.sampled()) {
+        (true, true) => String::new(),
+        (true, false) => " (not sampled)".to_owned(),
+        (false, true) => format!(" ({})", short(trace.name())),
+        (false, false) => format!(" ({}, not sampled)", short(trace.name())),
+    };
     let mut lines = vec![format!("trace {}{mark}", trace.trace_id())];
     if let Some(root) = spans.iter().find(|span| span.span_id == root_id) {
         lines.push(format!("{} ({})", root.title(), Duration(root.end_ns - root.start_ns)));
@@ -43,7 +50,14 @@ fn below(span: &Span, spans: &[Span], margin: &str, lines: &mut Vec<String>) {
         lines.push(format!("{margin}  |-- link: {} {}", link.trace_id, link.span_id));
     }
     for event in &span.events {
-        lines.push(format!("{margin}  |-- event: {}", event.name));
+        let after = Duration(event.time_ns.saturating_sub(span.start_ns));
+        lines.push(format!("{margin}  |-- event: {} (+{after})", event.name));
+        for (key, value) in &event.attributes {
+            let text = value.to_string();
+            let mut text = text.lines();
+            lines.push(format!("{margin}  |     {key}: {}", one_line(text.next().unwrap_or_default())));
+            lines.extend(text.map(|more| format!("{margin}  |       {}", one_line(more))));
+        }
     }
     let children: Vec<&Span> = spans.iter().filter(|child| is_child(child, span.span_id)).collect();
     for (at, child) in children.iter().enumerate() {
@@ -52,6 +66,11 @@ fn below(span: &Span, spans: &[Span], margin: &str, lines: &mut Vec<String>) {
         lines.push(format!("{margin}  +-- {} ({})", child.title(), Duration(child.end_ns - child.start_ns)));
         below(child, spans, &format!("{margin}  {}   ", if last { ' ' } else { '|' }), lines);
     }
+}
+
+/// What work is called whose root has this name.
+fn short(name: SpanName) -> &'static str {
+    name.as_str().strip_prefix("ferrite.").unwrap_or(name.as_str())
 }
 
 fn is_child(span: &Span, parent: SpanId) -> bool {

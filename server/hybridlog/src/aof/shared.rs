@@ -5,6 +5,8 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use ferrite_telemetry::schema::ExceptionType;
+use ferrite_telemetry::{Exception, StackTrace};
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -48,11 +50,17 @@ pub struct AofFailed {
     pub action: String,
     pub kind: io::ErrorKind,
     message: String,
+    stack: StackTrace,
 }
 
 impl AofFailed {
     pub(super) fn new(path: &Path, action: impl Into<String>, error: &io::Error) -> Self {
-        Self { path: path.into(), action: action.into(), kind: error.kind(), message: error.to_string() }
+        Self { path: path.into(), action: action.into(), kind: error.kind(), message: error.to_string(), stack: StackTrace::capture() }
+    }
+
+    /// What the traces of the commands say that waited for it.
+    pub fn exception(&self) -> Exception {
+        Exception { kind: ExceptionType::AofFailed, message: self.to_string(), stack: self.stack.clone() }
     }
 
     fn stopped(path: &Path) -> Self {
@@ -64,9 +72,21 @@ impl AofFailed {
 #[derive(Clone, Debug, Error)]
 pub enum NoSpace {
     #[error("the append-only file {} cannot grow by {bytes} bytes ({message}): free disk space and try again", path.display())]
-    Refused { path: PathBuf, bytes: u64, message: String },
+    Refused { path: PathBuf, bytes: u64, message: String, stack: StackTrace },
     #[error(transparent)]
     Failed(#[from] AofFailed),
+}
+
+impl NoSpace {
+    /// What the trace of the refused command says.
+    pub fn exception(&self) -> Exception {
+        match self {
+            Self::Refused { stack, .. } => {
+                Exception { kind: ExceptionType::AofFull, message: self.to_string(), stack: stack.clone() }
+            }
+            Self::Failed(failed) => failed.exception(),
+        }
+    }
 }
 
 /// When the last sync ran, on the monotonic clock.

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ferrite_io::{AlignedBuf, Clock, Disk, File, World};
+use ferrite_telemetry::StackTrace;
 
 use super::frame::{HEADER, Header, MARK_MAX};
 use super::segment::{AofFile, next_sector};
@@ -129,8 +130,12 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
                 outcome = self.allocate(needed).await;
             }
             if let (Err(error), Some((ticket, _))) = (&outcome, request) {
-                let refused =
-                    NoSpace::Refused { path: self.file.path.clone(), bytes: needed, message: error.to_string() };
+                let refused = NoSpace::Refused {
+                    path: self.file.path.clone(),
+                    bytes: needed,
+                    message: error.to_string(),
+                    stack: StackTrace::capture(),
+                };
                 // Enough may be left for this one although more could not be had.
                 self.aof.answer_requests(ticket, if needed == 0 { Ok(()) } else { Err(refused) });
                 return;

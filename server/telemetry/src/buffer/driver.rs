@@ -149,6 +149,7 @@ impl TraceBuffer {
         Checkpoint {
             records: self.records.len(),
             commands: self.commands.len(),
+            events: self.events.len(),
             arena: self.arena.len(),
             current: self.current,
             spans: root.map_or(0, |root| root.spans),
@@ -161,6 +162,7 @@ impl TraceBuffer {
     pub fn rollback(&mut self, checkpoint: Checkpoint) {
         self.records.truncate(checkpoint.records);
         self.commands.truncate(checkpoint.commands);
+        self.events.truncate(checkpoint.events);
         self.arena.truncate(checkpoint.arena);
         self.current = checkpoint.current;
         if let Some(root) = self.current().map(|command| usize::from(command.root)) {
@@ -315,7 +317,7 @@ impl TraceBuffer {
         self.level = slot.level;
     }
 
-    fn store_result(&mut self, outcome: Outcome, error: &[u8], now: u64) {
+    pub(super) fn store_result(&mut self, outcome: Outcome, error: &[u8], now: u64) {
         let (at, len) = if error.is_empty() { (0, 0) } else { self.stores_text(error, ERROR_BYTES_MAX) };
         let Some(command) = self.current_mut() else { return };
         (command.error_at, command.error_len) = (at, len);

@@ -46,16 +46,26 @@ names! {
         NetPeerPort = "net.peer.port",
         /// The connection as CLIENT ID gives it.
         ConnectionId = "ferrite.connection.id",
+        /// Why the connection ended; see [`super::ConnectionEnd`].
+        ConnectionEndReason = "ferrite.connection.end_reason",
+        /// The commands that the connection was answered.
+        ConnectionCommandsCount = "ferrite.connection.commands_count",
+        /// The bytes that came in over the connection.
+        ConnectionBytesReceived = "ferrite.connection.bytes_received",
+        /// The bytes of replies that went out.
+        ConnectionBytesSent = "ferrite.connection.bytes_sent",
         /// See [`super::Role`].
         ReplicationRole = "ferrite.replication.role",
         /// The AOF position when the command had finished.
         ReplicationOffset = "ferrite.replication.offset",
-        /// The error reply's prefix, as `ERR` or `WRONGTYPE`.
+        /// The error reply's prefix, as `ERR` or `WRONGTYPE`; of a connection, why it was cut off.
         ErrorType = "error.type",
-        /// On an exception event.
+        /// See [`super::ExceptionType`].
         ExceptionType = "exception.type",
-        /// On an exception event.
+        /// The failure's text.
         ExceptionMessage = "exception.message",
+        /// Where the failure was noticed: functions and places, the innermost first.
+        ExceptionStacktrace = "exception.stacktrace",
     }
 }
 
@@ -81,6 +91,9 @@ impl Attribute {
             | Self::AofBytes
             | Self::NetPeerPort
             | Self::ConnectionId
+            | Self::ConnectionCommandsCount
+            | Self::ConnectionBytesReceived
+            | Self::ConnectionBytesSent
             | Self::ReplicationOffset => ValueType::Int,
             _ => ValueType::Str,
         }

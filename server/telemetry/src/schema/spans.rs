@@ -31,6 +31,8 @@ names! {
         RespSerialize = "ferrite.resp.serialize",
         /// Writing the output buffer to the socket; shared by the commands of a batch.
         NetWrite = "ferrite.net.write",
+        /// One client's connection, from its acceptance to its end; a trace of its own, no command's parent.
+        Connection = "ferrite.connection",
     }
 }
 
@@ -47,6 +49,13 @@ names! {
         Producer = "PRODUCER",
         /// The delivery of a message.
         Consumer = "CONSUMER",
+    }
+}
+
+/// What the record of a command is about, until it says otherwise.
+impl Default for SpanName {
+    fn default() -> Self {
+        Self::Command
     }
 }
 
@@ -107,8 +116,59 @@ names! {
 names! {
     /// Events on a span.
     EventName {
-        /// An unexpected failure (I/O, corruption), with type and message.
+        /// An unexpected failure (I/O, corruption), with type, message and stack trace.
         Exception = "exception",
+    }
+}
+
+names! {
+    /// `exception.type`: what failed. A client's mistake is none of them.
+    ExceptionType {
+        /// The disk refused to read a record.
+        ReadFailed = "ferrite::hybridlog::ReadError::Io",
+        /// The log file is shorter than a record's address says.
+        ReadShort = "ferrite::hybridlog::ReadError::Short",
+        /// A record's checksum or key is not what it has to be.
+        ReadDamaged = "ferrite::hybridlog::ReadError::Damaged",
+        /// The disk of the log file is full.
+        LogFull = "ferrite::hybridlog::StorageError::Full",
+        /// The disk refuses to write the log file.
+        LogFailed = "ferrite::hybridlog::StorageError::Failed",
+        /// The append-only file cannot grow.
+        AofFull = "ferrite::hybridlog::NoSpace::Refused",
+        /// The append-only file could not be written or synced.
+        AofFailed = "ferrite::hybridlog::AofFailed",
+    }
+}
+
+names! {
+    /// `ferrite.connection.end_reason`.
+    ConnectionEnd {
+        /// The client closed it.
+        ClientClosed = "client_closed",
+        /// Reading or writing failed.
+        ConnectionLost = "connection_lost",
+        /// After a reply: QUIT, CLIENT KILL of itself, or a client that speaks HTTP.
+        ClosedAfterReply = "closed_after_reply",
+        /// CLIENT KILL of another one.
+        Killed = "killed",
+        /// It was idle for longer than `timeout`.
+        IdleTimeout = "idle_timeout",
+        /// What it sent is not RESP.
+        ProtocolError = "protocol_error",
+        /// A command was longer than `client-query-buffer-limit`.
+        QueryBufferLimit = "query_buffer_limit",
+        /// Its replies were longer than the limit of its output buffer.
+        OutputBufferLimit = "output_buffer_limit",
+        /// The server ends.
+        Shutdown = "shutdown",
+    }
+}
+
+impl ConnectionEnd {
+    /// Whether the server cut it off for what the client did.
+    pub const fn is_error(self) -> bool {
+        matches!(self, Self::ProtocolError | Self::QueryBufferLimit | Self::OutputBufferLimit)
     }
 }
 

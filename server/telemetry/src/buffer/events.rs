@@ -1,0 +1,92 @@
+//! What is rare: events, failures found only after a command had ended, work that is no command.
+
+use super::TraceBuffer;
+use crate::context::{SpanId, TraceId};
+use crate::exception::Exception;
+use crate::record::{CommandRecord, DISCARDED, EventRecord, FINISHED};
+use crate::schema::{Attribute, EventName, Outcome, SpanName};
+use crate::span::Value;
+use crate::values;
+
+impl TraceBuffer {
+    /// Something happened within the current command, now.
+    pub fn event(&mut self, name: EventName, attributes: &[(Attribute, Value)]) {
+        if self.level != 0 {
+            let time = self.now();
+            self.event_of(self.current, name, time, attributes);
+        }
+    }
+
+    fn event_of(&mut self, command: u16, name: EventName, time: u64, attributes: &[(Attribute, Value)]) {
+        let (values_at, values_len) = self.stores_values(attributes);
+        self.events.push(EventRecord { name, command, time, values_at, values_len });
+    }
+
+    fn stores_values(&mut self, attributes: &[(Attribute, Value)]) -> (u32, u16) {
+        let at = self.arena.len();
+        values::put(attributes, usize::from(u16::MAX), &mut self.arena);
+        (at as u32, (self.arena.len() - at) as u16)
+    }
+
+    /// The current command fails for a reason that is not its client's: its error reply follows.
+    #[cold]
+    pub fn exception(&mut self, exception: &Exception) {
+        if self.level != 0 {
+            self.event(EventName::Exception, &attributes_of(exception));
+        }
+    }
+
+    /// Commands that had their replies get this error instead, because of something that failed before these were
+    /// written. Each of their roots has the exception. Gives who they are.
+    #[cold]
+    pub fn fail_unwritten(&mut self, error: &[u8], exception: &Exception) -> Vec<(TraceId, SpanId)> {
+        let mut failed = Vec::new();
+        let attributes = attributes_of(exception);
+        let now = self.now();
+        let before = self.current;
+        for index in self.unwritten..self.commands.len() {
+            let command = &self.commands[index];
+            if usize::from(command.root) != index || command.flags & (FINISHED | DISCARDED) != FINISHED {
+                continue;
+            }
+            failed.push((TraceId(command.trace_id), SpanId(command.span_id)));
+            self.current = index as u16;
+            self.event_of(index as u16, EventName::Exception, now, &attributes);
+            self.store_result(Outcome::Err, error, now);
+        }
+        self.current = before;
+        failed
+    }
+
+    /// Work that was no command has ended, between two batches: a root of this name, in a trace of its own. `error`: a
+    /// failure's type and text.
+    #[cold]
+    pub fn root(&mut self, name: SpanName, start_ns: u64, attributes: &[(Attribute, Value)], error: Option<&str>) {
+        debug_assert!(self.commands.is_empty() && name != SpanName::Command, "between batches");
+        if self.configured == 0 {
+            return;
+        }
+        let end = self.now().max(start_ns);
+        let (statement_at, statement_len) = self.stores_values(attributes);
+        self.commands.push(CommandRecord {
+            trace_id: self.ids.trace_id().0,
+            span_id: self.ids.span_id().0,
+            start: start_ns,
+            name,
+            statement_at,
+            statement_len,
+            ..CommandRecord::default()
+        });
+        self.current = 0;
+        let outcome = if error.is_some() { Outcome::Err } else { Outcome::Ok };
+        self.store_result(outcome, error.unwrap_or_default().as_bytes(), end);
+    }
+}
+
+fn attributes_of(exception: &Exception) -> [(Attribute, Value); 3] {
+    [
+        (Attribute::ExceptionType, Value::Str(exception.kind.as_str().into())),
+        (Attribute::ExceptionMessage, Value::Str(exception.message.clone().into())),
+        (Attribute::ExceptionStacktrace, Value::Str(exception.stack.to_string().into())),
+    ]
+}

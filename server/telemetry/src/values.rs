@@ -1,0 +1,114 @@
+//! Attributes as bytes: what an event, and the root of work that is no command, carry beside their fixed part.
+//!
+//! One after the other: key (1 byte), type (1 byte), then the value: an integer in 8 bytes, a truth in 1 byte, a text
+//! behind its length in 2 bytes; little-endian.
+
+use crate::schema::Attribute;
+use crate::span::Value;
+
+const INT: u8 = 0;
+const BOOL: u8 = 1;
+const STR: u8 = 2;
+
+/// Bytes of one text that are kept.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// Appends the attributes, as far as they fit into `bytes_max`.
+pub(crate) fn put(attributes: &[(Attribute, Value)], bytes_max: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    for (key, value) in attributes {
+        let before = out.len();
+        out.push(*key as u8);
+        match value {
+            Value::Int(number) => {
+                out.push(INT);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            Value::Bool(truth) => out.extend_from_slice(&[BOOL, u8::from(*truth)]),
+            Value::Str(text) => {
+                let len = text.floor_char_boundary(TEXT_BYTES_MAX);
+                out.push(STR);
+                out.extend_from_slice(&(len as u16).to_le_bytes());
+                out.extend_from_slice(&text.as_bytes()[..len]);
+            }
+        }
+        if out.len() - start > bytes_max {
+            out.truncate(before);
+            return;
+        }
+    }
+}
+
+/// The inverse of [`put`]. What it cannot have written ends the list.
+pub(crate) fn read(mut bytes: &[u8]) -> Vec<(Attribute, Value)> {
+    let mut attributes = Vec::new();
+    while let Some((key, value, rest)) = read_one(bytes) {
+        attributes.push((key, value));
+        bytes = rest;
+    }
+    attributes
+}
+
+fn read_one(bytes: &[u8]) -> Option<(Attribute, Value, &[u8])> {
+    let (&[key, kind], rest) = bytes.split_first_chunk()?;
+    let key = Attribute::from_u8(key)?;
+    let (value, rest) = match kind {
+        INT => {
+            let (number, rest) = rest.split_first_chunk()?;
+            (Value::Int(i64::from_le_bytes(*number)), rest)
+        }
+        BOOL => {
+            let (truth, rest) = rest.split_first()?;
+            (Value::Bool(*truth != 0), rest)
+        }
+        STR => {
+            let (len, rest) = rest.split_first_chunk()?;
+            let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+            (Value::Str(String::from_utf8_lossy(text).into_owned().into()), rest)
+        }
+        _ => return None,
+    };
+    Some((key, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<i64>().prop_map(Value::Int),
+            any::<bool>().prop_map(Value::Bool),
+            ".{0,40}".prop_map(|text| Value::Str(text.into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_read(values in proptest::collection::vec((0..Attribute::ALL.len(), value()), 0..9)) {
+            let attributes: Vec<_> = values.into_iter().map(|(key, value)| (Attribute::ALL[key], value)).collect();
+            let mut bytes = Vec::new();
+            put(&attributes, usize::MAX, &mut bytes);
+            prop_assert_eq!(read(&bytes), attributes);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert!(read(&bytes).len() <= bytes.len() / 3);
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters_and_lists_between_attributes() {
+        let long = (Attribute::ExceptionMessage, Value::Str("ü".repeat(3000).into()));
+        let short = (Attribute::ConnectionId, Value::Int(7));
+        let mut bytes = Vec::new();
+        put(&[long.clone(), short.clone()], usize::MAX, &mut bytes);
+        let cut = (Attribute::ExceptionMessage, Value::Str("ü".repeat(2048).into()));
+        assert_eq!(read(&bytes), [cut, short.clone()]);
+        bytes.clear();
+        put(&[short.clone(), long], 100, &mut bytes);
+        assert_eq!(read(&bytes), [short]);
+    }
+}
