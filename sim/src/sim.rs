@@ -332,6 +332,12 @@ impl Host {
         lock(&self.state.disk).set_capacity(bytes);
     }
 
+    /// Lets every read of this host's disk fail with EIO, or no longer. For scenarios that need the one failure.
+    pub fn set_disk_reads_fail(&self, fail: bool) {
+        self.core.record(Event::Decision { what: "reads fail", value: u64::from(fail) });
+        lock(&self.state.disk).set_reads_fail(fail);
+    }
+
     /// Bytes allocated on this host's disk.
     pub fn disk_used(&self) -> u64 {
         lock(&self.state.disk).used()

@@ -14,7 +14,8 @@ use ferrite_node::config::{AppendFsync, SpanDetail};
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{PAGE_BYTES, config, start};
-use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, run};
+
+use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
 use ferrite_telemetry::RemoteContext;
 
 const SEEDS: std::ops::Range<u64> = 0..4;
@@ -25,8 +26,14 @@ const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
 /// A running server and one connection to it.
 struct Stage {
     sim: Sim,
+    server: Host,
+    address: SocketAddr,
+    /// The client's.
+    world: SimWorld,
     node: Arc<Node>,
     client: RawClient,
+    /// What was exported before the script did something that is not to be seen.
+    kept: Vec<Span>,
 }
 
 /// What the canonical form leaves out: a tree with a parent elsewhere belongs to the caller's span, others to new traces.
@@ -60,9 +67,9 @@ const NOT_SAMPLED: Server = Server { sample_rate: 0.0, ..FULL };
 
 /// Runs `script` against a server and gives to the report what was exported after [`Stage::traced_from_here`].
 async fn play(sim: Sim, server: Server, script: Script) {
-    let host = sim.add_host("server");
-    let address = SocketAddr::new(host.ip(), 6379);
-    let started = host.spawn(move |world| async move {
+    let server_host = sim.add_host("server");
+    let address = SocketAddr::new(server_host.ip(), 6379);
+    let started = server_host.spawn(move |world| async move {
         let mut config = config(address, server.appendfsync);
         config.telemetry.enabled = true;
         config.telemetry.sample_rate = server.sample_rate;
@@ -76,10 +83,11 @@ async fn play(sim: Sim, server: Server, script: Script) {
     let inner = sim.clone();
     let played = client.spawn(move |world| async move {
         let client = RawClient::connect(&world, address).await.expect("the server listens");
-        let mut stage = Stage { sim: inner, node, client };
+        let mut stage = Stage { sim: inner, server: server_host, address, world, node, client, kept: Vec::new() };
         script(&mut stage).await;
         stage.settle().await;
-        let spans = stage.exported();
+        let mut spans = std::mem::take(&mut stage.kept);
+        spans.extend(stage.exported());
         check_ids(&spans);
         stage.sim.span(canonical(&spans));
     });
@@ -90,6 +98,11 @@ impl Stage {
     async fn command(&mut self, line: &str) -> Reply {
         let words: Vec<&str> = line.split(' ').collect();
         self.client.command(&words).await.expect("the server answers")
+    }
+
+    /// A connection beside the one that the stage keeps.
+    async fn connect(&self) -> RawClient {
+        RawClient::connect(&self.world, self.address).await.expect("the server listens")
     }
 
     /// The spans of a batch are handed over after its replies have left.
@@ -106,6 +119,11 @@ impl Stage {
             }
             spans.extend(traces.iter().flat_map(|trace| trace.spans()).map(|span| Span::from(&span)));
         }
+    }
+
+    /// These go into the report, whatever else is thrown away.
+    fn keep(&mut self, spans: Vec<Span>) {
+        self.kept.extend(spans);
     }
 
     /// What was exported so far was the preparation.
@@ -254,6 +272,53 @@ golden! {
         encode_command(&["GET", "key"], &mut bytes);
         stage.client.send(&bytes).await.expect("connected");
         assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Null);
+    }
+
+    connection(FULL) |stage| {
+        stage.traced_from_here().await;
+        let mut other = stage.connect().await;
+        assert_eq!(other.command(&["GET", "missing"]).await.expect("answers"), Reply::Null);
+        other.half_close().await.expect("closes");
+        assert_eq!(other.read_to_end().await.expect("the server closes too"), b"");
+    }
+
+    connection_with_protocol_error(FULL) |stage| {
+        stage.traced_from_here().await;
+        let mut other = stage.connect().await;
+        other.send(b"*1\r\nPING\r\n").await.expect("connected");
+        assert_eq!(other.read_to_end().await.expect("closed"), b"-ERR Protocol error: expected '$', got 'P'\r\n");
+        drop(other);
+    }
+
+    get_with_read_error(FULL) |stage| {
+        stage.push_to_disk("key").await;
+        stage.traced_from_here().await;
+        stage.server.set_disk_reads_fail(true);
+        let Reply::Error(error) = stage.command("GET key").await else { panic!("the disk cannot be read") };
+        assert!(error.starts_with("ERR reading the log file at address"), "{error}");
+        stage.settle().await;
+        let spans = stage.exported();
+        // The connection is none the worse for it.
+        stage.server.set_disk_reads_fail(false);
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(vec![b'v'; 100]));
+        stage.traced_from_here().await;
+        stage.keep(spans);
+    }
+
+    get_with_damaged_record(FULL) |stage| {
+        stage.push_to_disk("key").await;
+        stage.traced_from_here().await;
+        stage.server.corrupt("/data/hybrid.log", |bytes| {
+            let at = bytes.windows(100).position(|bytes| bytes == [b'v'; 100]).expect("the value is in the file");
+            bytes[at] ^= 1;
+        });
+        let Reply::Error(error) = stage.command("GET key").await else { panic!("a damaged value is never answered") };
+        assert!(error.starts_with("ERR the log file is damaged at address"), "{error}");
+        stage.settle().await;
+        let spans = stage.exported();
+        assert_eq!(stage.command("PING").await, Reply::Simple("PONG".to_owned()));
+        stage.traced_from_here().await;
+        stage.keep(spans);
     }
 
     not_sampled(NOT_SAMPLED) |stage| {

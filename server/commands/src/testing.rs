@@ -182,7 +182,8 @@ impl Client {
             };
             execute(spec, &mut env, args, &mut self.session, reply).expect("nothing is on disk and there is room");
             self.recorded = trace.recorded();
-            let mut recorder = Recorder::new(|| 0, &RecorderConfig { export: true, ring_bytes: 0, ..RecorderConfig::default() });
+            let mut recorder =
+                Recorder::new(|| 0, &RecorderConfig { export: true, ring_bytes: 0, ..RecorderConfig::default() });
             recorder.commit(&mut trace, |kept| self.spans = kept.spans().collect());
         }
         let error = out.strip_prefix(b"-").and_then(|text| text.strip_suffix(b"\r\n")).unwrap_or_default();

@@ -147,11 +147,8 @@ impl<W: World> LogDevice<W> {
         self.reads.set(self.reads.get() + 1);
         self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
         let mut done = self.file.read_at(buf, offset).await;
-        let read = done.result.map_err(|error| ReadError::Io {
-            address,
-            kind: error.kind(),
-            stack: StackTrace::capture(),
-        })?;
+        let read =
+            done.result.map_err(|error| ReadError::Io { address, kind: error.kind(), stack: StackTrace::capture() })?;
         done.buf.truncate(read);
         Ok((done.buf, done.id))
     }

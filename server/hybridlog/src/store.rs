@@ -140,7 +140,9 @@ impl Store {
                 NeedReason::ValueTooLarge { max } => return Err(ValueTooLarge { bytes: need.bytes, max }.into()),
                 NeedReason::BurstTooLarge { max } => return Err(BurstTooLarge { bytes: need.bytes, max }.into()),
                 _ if self.log.has_room(need) => return Ok(()),
-                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => return Err(StorageError::Full(StackTrace::capture())),
+                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => {
+                    return Err(StorageError::Full(StackTrace::capture()));
+                }
                 NeedReason::Memory => {
                     if let Some(kind) = *self.log.failing.lock() {
                         return Err(StorageError::Failed { kind, stack: StackTrace::capture() });

@@ -291,9 +291,7 @@ impl<W: World> Connection<W> {
             NeedReason::Memory
             | NeedReason::LogFile
             | NeedReason::ValueTooLarge { .. }
-            | NeedReason::BurstTooLarge { .. } => {
-                Ok(node.store.wait_for_space(&need).await?)
-            }
+            | NeedReason::BurstTooLarge { .. } => Ok(node.store.wait_for_space(&need).await?),
         }
     }
 

@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::buffer::TraceBuffer;
 use crate::context::{FLAG_SAMPLED, SpanId, TraceId};
-use crate::record::{CommandRecord, Detail, EventRecord, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN};
-use crate::schema::{
-    Attribute, DB_SYSTEM, ErrorType, EventName, Operation, Outcome, Role, SpanKind, SpanName,
+use crate::record::{
+    CommandRecord, Detail, EventRecord, FINISHED, HAS_KEY, LEFT_OUT, LINKED, REMOTE, SpanRecord, WRITTEN,
 };
+use crate::schema::{Attribute, DB_SYSTEM, ErrorType, EventName, Operation, Outcome, Role, SpanKind, SpanName};
 use crate::span::{Event, Link, Span, Status, Value, int, text};
 use crate::values;
 
@@ -154,9 +154,7 @@ fn events_of(buffer: &TraceBuffer, root: u16) -> impl Iterator<Item = &EventReco
 fn put_events(buffer: &TraceBuffer, root: u16, local: impl Fn(usize) -> usize, mut out: &mut [u64]) {
     for event in events_of(buffer, root) {
         out[0] = event.time;
-        out[1] = event.name as u64
-            | (local(event.command.into()) as u64) << 16
-            | u64::from(event.values_len) << 32;
+        out[1] = event.name as u64 | (local(event.command.into()) as u64) << 16 | u64::from(event.values_len) << 32;
         out = put_text(&mut out[EVENT_WORDS..], &buffer.arena, event.values_at, event.values_len);
     }
 }

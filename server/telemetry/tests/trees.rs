@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use ferrite_telemetry::schema::{EventName, ExceptionType};
 use ferrite_telemetry::{
-    Attribute, Detail, KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, Sampler, SamplerChoice, Span,
-    SpanId, SpanKind, SpanName, Status, Tier, TraceBuffer, TraceId, Value, Wait,
+    Attribute, Detail, Event, Exception, KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, Sampler,
+    SamplerChoice, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId, Value, Wait,
 };
 use proptest::prelude::*;
 
@@ -533,4 +534,197 @@ proptest! {
             prop_assert!(spans[1..].iter().all(|span| span.parent_span_id == Some(trace.root_id())));
         }
     }
+}
+
+fn failure() -> Exception {
+    Exception { kind: ExceptionType::ReadDamaged, message: "the disk lies".to_owned(), stack: StackTrace::capture() }
+}
+
+/// It is the event of [`failure`], at some time within the span.
+fn assert_is_failure(span: &Span, event: &Event) {
+    assert_eq!(event.name, EventName::Exception);
+    assert!((span.start_ns..=span.end_ns).contains(&event.time_ns));
+    let keys = [Attribute::ExceptionType, Attribute::ExceptionMessage, Attribute::ExceptionStacktrace];
+    assert_eq!(event.attributes.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
+    let text = |at: usize| event.attributes[at].1.to_string();
+    assert_eq!((text(0), text(1)), (ExceptionType::ReadDamaged.as_str().to_owned(), "the disk lies".to_owned()));
+    assert!(text(2).contains("trees::failure"), "{}", text(2));
+}
+
+#[test]
+fn an_exception_is_on_the_command_that_failed_and_on_no_other() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.start_batch();
+    let commands: Vec<usize> =
+        [&b"one"[..], b"two", b"three"].iter().map(|key| begin(&mut buffer, "GET", 2, &[key])).collect();
+    let context =
+        RemoteContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", b"a=b").expect("valid");
+    for command in commands {
+        buffer.select(command);
+        buffer.dispatch();
+        buffer.execute_open();
+        if command == 1 {
+            buffer.set_context(&context);
+            buffer.exception(&failure());
+            buffer.finish_command(Outcome::Err, b"ERR the disk lies", 0);
+        } else {
+            buffer.finish_command(Outcome::Ok, b"", 0);
+        }
+    }
+    write(&mut buffer);
+    let traces = commit(&mut recorder, &mut buffer);
+    assert_eq!(traces.iter().map(|trace| root(trace).events.len()).collect::<Vec<_>>(), [0, 1, 0]);
+    let failed = root(&traces[1]);
+    assert_is_failure(&failed, &failed.events[0]);
+    assert_eq!(failed.status, Status::Error("ERR the disk lies".to_owned()));
+    assert_eq!(failed.attribute(Attribute::ErrorType), Some(&Value::Str("ERR".into())));
+    assert_eq!(failed.tracestate, "a=b");
+    assert!(traces[1].spans().skip(1).all(|span| span.events.is_empty()));
+    // The ring has it too, and it reads as text.
+    let lines = ferrite_telemetry::render(&recorder.ring().find(failed.trace_id)[0]);
+    assert!(lines.iter().any(|line| line.starts_with("  |-- event: exception (+")), "{lines:#?}");
+    assert!(lines.contains(&"  |     exception.message: the disk lies".to_owned()), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("  |       ") && line.contains("trees::")), "{lines:#?}");
+}
+
+#[test]
+fn an_exception_of_a_queued_command_is_on_its_own_span() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.start_batch();
+    begin(&mut buffer, "EXEC", 1, &[]);
+    buffer.dispatch();
+    buffer.execute_open();
+    for queued in 0..3 {
+        let child = buffer.begin_child(None);
+        buffer.describe("GET", 2, [&b"key"[..]]);
+        if queued == 1 {
+            buffer.exception(&failure());
+        }
+        buffer.finish_child(child, Outcome::Ok, b"");
+    }
+    buffer.finish_command(Outcome::Ok, b"", 0);
+    write(&mut buffer);
+    let trace = commit(&mut recorder, &mut buffer).remove(0);
+    let queued: Vec<Span> = trace.spans().filter(|span| span.name == SpanName::Command).skip(1).collect();
+    assert_eq!(queued.iter().map(|span| span.events.len()).collect::<Vec<_>>(), [0, 1, 0]);
+    assert_is_failure(&queued[1], &queued[1].events[0]);
+    assert!(root(&trace).events.is_empty());
+}
+
+#[test]
+fn an_abandoned_run_takes_its_events_along_and_a_muted_command_has_none() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.start_batch();
+    begin(&mut buffer, "GET", 2, &[b"key"]);
+    buffer.exception(&failure());
+    let checkpoint = buffer.checkpoint();
+    buffer.exception(&failure());
+    buffer.rollback(checkpoint);
+    buffer.mute(true);
+    buffer.exception(&failure());
+    buffer.mute(false);
+    buffer.finish_command(Outcome::Err, b"ERR", 0);
+    let traces = commit(&mut recorder, &mut buffer);
+    assert_eq!(root(&traces[0]).events.len(), 1);
+}
+
+#[test]
+fn replies_that_could_not_become_durable_fail_with_the_exception() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.start_batch();
+    for key in [&b"written"[..], b"lost", b"lost too"] {
+        begin(&mut buffer, "SET", 3, &[key]);
+        buffer.finish_command(Outcome::Ok, b"", 0);
+        if key == b"written" {
+            write(&mut buffer);
+        }
+    }
+    let failed = buffer.fail_unwritten(b"MISCONF no sync", &failure());
+    write(&mut buffer);
+    let traces = commit(&mut recorder, &mut buffer);
+    let roots: Vec<Span> = traces.iter().map(root).collect();
+    assert_eq!((&roots[0].status, roots[0].events.len()), (&Status::Unset, 0));
+    assert_eq!(failed, roots[1..].iter().map(|root| (root.trace_id, root.span_id)).collect::<Vec<_>>());
+    for root in &roots[1..] {
+        assert_eq!(root.status, Status::Error("MISCONF no sync".to_owned()));
+        assert_eq!(root.attribute(Attribute::ErrorType), Some(&Value::Str("MISCONF".into())));
+        assert_is_failure(root, &root.events[0]);
+    }
+}
+
+/// Records a connection's end with these attributes.
+fn end_connection(recorder: &mut Recorder, attributes: &[(Attribute, Value)], error: Option<&str>) -> Vec<KeptTrace> {
+    let mut buffer = recorder.buffer();
+    buffer.connection(42, Some(([192, 168, 1, 10], 54321).into()));
+    buffer.root(SpanName::Connection, 5, attributes, error);
+    commit(recorder, &mut buffer)
+}
+
+#[test]
+fn a_connection_is_a_trace_of_one_span() {
+    let mut recorder = always_on(Detail::Storage);
+    let attributes = [
+        (Attribute::ConnectionEndReason, Value::Str("protocol_error".into())),
+        (Attribute::ConnectionCommandsCount, Value::Int(7)),
+    ];
+    let traces = end_connection(&mut recorder, &attributes, Some("protocol_error"));
+    let spans: Vec<Span> = traces[0].spans().collect();
+    let [span] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((span.name, span.kind, span.parent_span_id), (SpanName::Connection, SpanKind::Internal, None));
+    assert_eq!((span.start_ns, span.status.clone()), (5, Status::Error("protocol_error".to_owned())));
+    assert!(span.end_ns > 1_000);
+    let expected = [
+        (Attribute::DbSystem, Value::Str("ferrite".into())),
+        (Attribute::NetPeerIp, Value::Str("192.168.1.10".into())),
+        (Attribute::NetPeerPort, Value::Int(54321)),
+        (Attribute::ConnectionId, Value::Int(42)),
+        attributes[0].clone(),
+        attributes[1].clone(),
+        (Attribute::ErrorType, Value::Str("protocol_error".into())),
+    ];
+    assert_eq!(span.attributes, expected);
+    assert_eq!(recorder.counters().created(), 1);
+    let lines = ferrite_telemetry::render(&traces[0]);
+    assert_eq!(lines[0], format!("trace {} (connection)", span.trace_id));
+    assert!(lines[1].starts_with("ferrite.connection ("), "{lines:?}");
+}
+
+#[test]
+fn connections_are_sampled_as_commands_are_and_not_recorded_when_nothing_is() {
+    let mut never = recorder(Detail::Full, Sampler::new(SamplerChoice::AlwaysOff, false));
+    assert!(end_connection(&mut never, &[], None).is_empty());
+    let lines = ferrite_telemetry::render(&never.ring().last(1)[0]);
+    assert!(lines[0].ends_with(" (connection, not sampled)"), "{lines:?}");
+    let mut buffer = never.buffer();
+    buffer.configure(None);
+    buffer.root(SpanName::Connection, 5, &[], None);
+    commit(&mut never, &mut buffer);
+    assert_eq!(never.counters().created(), 1);
+}
+
+#[test]
+fn the_last_commands_are_found_among_any_number_of_connections() {
+    let mut recorder = always_on(Detail::Command);
+    let command = |recorder: &mut Recorder| {
+        let mut buffer = recorder.buffer();
+        begin(&mut buffer, "PING", 1, &[]);
+        buffer.finish_command(Outcome::Ok, b"", 0);
+        commit(recorder, &mut buffer);
+    };
+    command(&mut recorder);
+    command(&mut recorder);
+    for _ in 0..20 {
+        end_connection(&mut recorder, &[], None);
+    }
+    command(&mut recorder);
+    let names = |count| recorder.ring().last(count).iter().map(|trace| trace.name()).collect::<Vec<_>>();
+    let (command, connection) = (SpanName::Command, SpanName::Connection);
+    assert_eq!(names(1), [command]);
+    assert_eq!(names(2), [command, connection, connection, command]);
+    assert_eq!(names(3).len(), 6);
+    assert_eq!(names(100).len(), 23);
 }

@@ -236,7 +236,7 @@ fn copy_out(image: &[u8], offset: u64, buf: &mut [u8]) -> usize {
 
 /// Reads with the faults by which a disk gives wrong bytes.
 fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    if faults.disk_read_error && disk.rng.one_in(100) {
+    if disk.reads_fail || faults.disk_read_error && disk.rng.one_in(100) {
         return Err(io::Error::from_raw_os_error(EIO));
     }
     let stale = faults.disk_stale_read && disk.rng.one_in(200);

@@ -61,6 +61,8 @@ pub(crate) struct DiskState {
     locks: BTreeMap<PathBuf, u64>,
     next_lock: u64,
     capacity: Option<u64>,
+    /// Every read fails with EIO.
+    pub(super) reads_fail: bool,
     /// Writes that were submitted and have not happened: file, offset, bytes.
     pub(super) on_the_way: BTreeMap<u64, (u64, u64, Vec<u8>)>,
     /// Disk events until the power goes.
@@ -82,6 +84,7 @@ impl DiskState {
             locks: BTreeMap::new(),
             next_lock: 1,
             capacity: None,
+            reads_fail: false,
             on_the_way: BTreeMap::new(),
             power_loss_in: None,
             session: 0,
@@ -105,6 +108,10 @@ impl DiskState {
 
     pub(crate) fn set_capacity(&mut self, bytes: Option<u64>) {
         self.capacity = bytes;
+    }
+
+    pub(crate) fn set_reads_fail(&mut self, fail: bool) {
+        self.reads_fail = fail;
     }
 
     /// Bytes that files with a name take.

@@ -55,7 +55,13 @@ pub struct AofFailed {
 
 impl AofFailed {
     pub(super) fn new(path: &Path, action: impl Into<String>, error: &io::Error) -> Self {
-        Self { path: path.into(), action: action.into(), kind: error.kind(), message: error.to_string(), stack: StackTrace::capture() }
+        Self {
+            path: path.into(),
+            action: action.into(),
+            kind: error.kind(),
+            message: error.to_string(),
+            stack: StackTrace::capture(),
+        }
     }
 
     /// What the traces of the commands say that waited for it.
