@@ -60,6 +60,11 @@ impl Server {
         std::fs::read_to_string(self.folder.path().join("output")).unwrap_or_default()
     }
 
+    /// A file in the server's data directory.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
+    }
+
     /// A new connection without time-outs: what a test measures must not be cut off by its client.
     pub async fn connect(&self) -> MultiplexedConnection {
         self.try_connect().await.expect("ferrite takes connections")

@@ -2,13 +2,14 @@
 //!
 //! The snapshots say which key and how large a value the simulated scenario used; here the same is done for real.
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use ferrite_golden_traces::{Attribute, canonical};
 use ferrite_integration::backend::Backend;
 use ferrite_integration::jaeger;
 use ferrite_integration::server::Server;
-use ferrite_telemetry::schema::SpanName;
+use ferrite_telemetry::schema::{ConnectionEnd, LogField, SpanName};
 
 /// A golden trace without insta's header.
 fn golden(name: &str) -> String {
@@ -95,4 +96,57 @@ async fn a_get_from_disk_comes_back_from_jaeger_as_the_golden_trace_has_it() {
     assert_eq!(got, value);
 
     assert_eq!(from_jaeger(&backend, "GET", key).await, expected);
+}
+
+#[tokio::test]
+async fn a_damaged_record_comes_back_from_jaeger_as_an_exception_and_the_connection_as_a_trace() {
+    let expected = golden("get_with_damaged_record");
+    let (key, value) = (value_in(&expected, Attribute::CommandKey), "v".repeat(100));
+    let backend = Backend::start().await;
+    let server = Server::start(&[
+        "--telemetry.enabled",
+        "true",
+        "--telemetry.endpoint",
+        &backend.endpoint,
+        "--telemetry.sample_rate",
+        "1.0",
+        "--storage.mutable_region_size_mb",
+        "0.0625",
+        "--storage.read_only_region_size_mb",
+        "0.0625",
+    ])
+    .await;
+
+    let mut connection = server.connect().await;
+    redis::cmd("SET").arg(key).arg(&value).exec_async(&mut connection).await.expect("SET works");
+    let filling = "f".repeat(1000);
+    for number in 0..1300 {
+        let filler = format!("filler:{number}");
+        redis::cmd("SET").arg(filler).arg(&filling).exec_async(&mut connection).await.expect("SET works");
+    }
+    let log = server.data("hybrid.log");
+    let bytes = std::fs::read(&log).expect("the log file can be read");
+    let at = bytes.windows(value.len()).position(|bytes| bytes == value.as_bytes()).expect("the value is in the file");
+    let file = std::fs::File::options().write(true).open(&log).expect("the log file can be written");
+    file.write_all_at(b"w", at as u64).expect("a byte is changed");
+
+    let error = redis::cmd("GET").arg(key).query_async::<String>(&mut connection).await.expect_err("it is damaged");
+    assert!(error.to_string().contains("the log file is damaged at address"), "{error}");
+    redis::cmd("PING").exec_async(&mut connection).await.expect("the connection goes on");
+    drop(connection);
+
+    assert_eq!(from_jaeger(&backend, "GET", key).await, expected);
+    let line = server.output().lines().find(|line| line.contains("A command failed")).map(str::to_owned);
+    let line: serde_json::Value = serde_json::from_str(&line.expect("it is logged")).expect("every line is JSON");
+    let found =
+        jaeger::find(backend.jaeger_port, "ferrite", &[(Attribute::CommandKey, key), (Attribute::DbOperation, "GET")])
+            .await;
+    assert_eq!(found, [line[LogField::TraceId.as_str()].as_str().expect("a trace id")]);
+    assert_eq!(line[LogField::Level.as_str()], "ERROR");
+
+    let ended = [(Attribute::ConnectionEndReason, ConnectionEnd::ClientClosed.as_str())];
+    let trace_id = jaeger::wait_for(backend.jaeger_port, "ferrite", &ended).await;
+    let spans = jaeger::trace(backend.jaeger_port, &trace_id, |spans| !spans.is_empty()).await;
+    let [connection] = &spans[..] else { panic!("one span: {spans:#?}") };
+    assert_eq!((connection.span.name.as_str(), connection.span.parent), (SpanName::Connection.as_str(), None));
 }

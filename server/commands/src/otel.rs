@@ -200,7 +200,8 @@ fn traces_help(call: &mut Call<'_>) -> Result<(), Pause> {
         "otel.traces",
         &[
             "LAST [<count>]",
-            "    Prints the last traces as text trees, the newest first (default: 1).",
+            "    Prints the traces of the last commands as text trees, the newest first (default: 1), and those of",
+            "    connections that ended between them.",
             "GET <trace-id>",
             "    Prints one trace as a text tree.",
         ],

@@ -10,7 +10,6 @@ use ferrite_telemetry::schema::ExceptionType;
 use ferrite_telemetry::{Exception, StackTrace};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -31,8 +30,8 @@ pub struct DiskRead {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    #[error("reading the log file at address {address:#x} fails: {kind}")]
-    Io { address: Address, kind: io::ErrorKind, stack: StackTrace },
+    #[error("reading the log file at address {address:#x} fails: {message}")]
+    Io { address: Address, message: String, stack: StackTrace },
     #[error("the log file ends before the record at address {address:#x}")]
     Short { address: Address, stack: StackTrace },
     #[error("the log file is damaged at address {address:#x}: {error}")]
@@ -47,7 +46,7 @@ impl ReadError {
             Self::Short { stack, .. } => (ExceptionType::ReadShort, stack),
             Self::Damaged { stack, .. } => (ExceptionType::ReadDamaged, stack),
         };
-        Exception { kind, message: self.to_string(), stack: stack.clone() }
+        Exception { kind, message: self.to_string(), stack: Some(stack.clone()) }
     }
 }
 
@@ -147,8 +146,11 @@ impl<W: World> LogDevice<W> {
         self.reads.set(self.reads.get() + 1);
         self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
         let mut done = self.file.read_at(buf, offset).await;
-        let read =
-            done.result.map_err(|error| ReadError::Io { address, kind: error.kind(), stack: StackTrace::capture() })?;
+        let read = done.result.map_err(|error| ReadError::Io {
+            address,
+            message: error.to_string(),
+            stack: StackTrace::capture(),
+        })?;
         done.buf.truncate(read);
         Ok((done.buf, done.id))
     }

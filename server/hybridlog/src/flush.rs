@@ -134,7 +134,7 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W
         };
         store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(page, %error, "writing a page of the log file failed; it stays in memory and is tried again");
-        *log.failing.lock() = Some(error.kind());
+        *log.failing.lock() = Some(error.to_string());
         log.space.notify_waiters();
         world.clock().sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);

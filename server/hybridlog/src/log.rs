@@ -36,7 +36,7 @@ pub(crate) struct Log {
     /// The last attempt to reserve file space found the disk full.
     pub(crate) full: AtomicBool,
     /// How the last write of a page failed, until one succeeds.
-    pub(crate) failing: Mutex<Option<std::io::ErrorKind>>,
+    pub(crate) failing: Mutex<Option<String>>,
     /// Wakes the flush task.
     pub(crate) work: Notify,
     /// Wakes those who wait for space.

@@ -58,8 +58,8 @@ impl From<ValueTooLarge> for NeedSpace {
 pub enum StorageError {
     #[error("no space left on the disk of the log file")]
     Full(StackTrace),
-    #[error("writing the log file fails: {kind}")]
-    Failed { kind: io::ErrorKind, stack: StackTrace },
+    #[error("writing the log file fails: {message}")]
+    Failed { message: String, stack: StackTrace },
     #[error(transparent)]
     ValueTooLarge(#[from] ValueTooLarge),
     #[error(transparent)]
@@ -74,13 +74,13 @@ impl StorageError {
             Self::Failed { stack, .. } => (ExceptionType::LogFailed, stack),
             Self::ValueTooLarge(_) | Self::BurstTooLarge(_) => return None,
         };
-        Some(Exception { kind, message: self.to_string(), stack: stack.clone() })
+        Some(Exception { kind, message: self.to_string(), stack: Some(stack.clone()) })
     }
 
     /// As the disk's error has it.
     pub(crate) fn of(error: &io::Error) -> Self {
         let stack = StackTrace::capture();
-        if Self::is_full(error) { Self::Full(stack) } else { Self::Failed { kind: error.kind(), stack } }
+        if Self::is_full(error) { Self::Full(stack) } else { Self::Failed { message: error.to_string(), stack } }
     }
 
     /// `true` for the ways a disk says that it is full.

@@ -144,8 +144,8 @@ impl Store {
                     return Err(StorageError::Full(StackTrace::capture()));
                 }
                 NeedReason::Memory => {
-                    if let Some(kind) = *self.log.failing.lock() {
-                        return Err(StorageError::Failed { kind, stack: StackTrace::capture() });
+                    if let Some(message) = self.log.failing.lock().clone() {
+                        return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                     // Memory may be short because the page after it has no place in the file.
                     if self.log.full.load(Ordering::Acquire) && self.log.lacks_file_space(need) {

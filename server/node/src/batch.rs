@@ -302,7 +302,7 @@ impl<W: World> Connection<W> {
         let spec = progress.paused.as_ref().map(|paused| paused.spec);
         self.trace.select(self.commands[progress.at].trace);
         self.trace.resume();
-        if let Some(exception) = &failure.exception {
+        if let Some(exception) = failure.exception {
             self.record_exception(exception);
         }
         self.finish(progress, start, spec);

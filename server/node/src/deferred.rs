@@ -47,15 +47,15 @@ fn traces(node: &crate::node::Node, query: TracesQuery) -> Vec<String> {
     found.iter().flat_map(render).collect()
 }
 
-/// Keeps the first `count` commands and what lies before the last of them, but of that as many at most: who asks for
-/// commands finds them, however many connections have come and gone.
+/// Keeps the first `count` commands and what lies between them, but of that as many at most: who asks for the last command
+/// gets it, though its connection has ended since, and however many others have come and gone.
 fn keep_last<T>(traces: &mut Vec<T>, count: usize, is_command: impl Fn(&T) -> bool) {
     let (mut commands, mut others) = (0, 0);
     traces.retain(|trace| {
         let is_command = is_command(trace);
-        let wanted = commands < count && (is_command || others < count);
+        let wanted = commands < count && (is_command || (commands > 0 && others < count));
         commands += usize::from(is_command);
-        others += usize::from(!is_command);
+        others += usize::from(!is_command && wanted);
         wanted
     });
 }
@@ -103,9 +103,10 @@ mod tests {
             traces.into_iter().collect::<String>()
         };
         assert_eq!(kept("gcg", 1), "g");
-        assert_eq!(kept("cgcg", 1), "cg");
-        assert_eq!(kept("ccccgcg", 2), "ccgg");
-        assert_eq!(kept("cc", 2), "cc");
+        assert_eq!(kept("cgcg", 1), "g");
+        assert_eq!(kept("cgcgcg", 2), "gcg");
+        assert_eq!(kept("gccccgg", 2), "gccg");
+        assert_eq!(kept("cc", 2), "");
         assert_eq!(kept("", 3), "");
     }
 }

@@ -244,6 +244,7 @@ async fn worker<W: World>(
         handle,
         recorder: RefCell::new(recorder),
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
+        told: RefCell::default(),
     }))
 }
 

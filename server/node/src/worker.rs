@@ -11,6 +11,7 @@ use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::Scratch;
 use ferrite_telemetry::Recorder;
 
+use crate::failure::Told;
 use crate::node::Node;
 use crate::session;
 use crate::stats::WorkerStats;
@@ -24,6 +25,7 @@ pub(crate) struct Worker<W: World> {
     pub device: LogDevice<W>,
     pub recorder: RefCell<Recorder>,
     pub scratch: RefCell<Scratch>,
+    pub told: RefCell<Told>,
 }
 
 impl<W: World> Worker<W> {

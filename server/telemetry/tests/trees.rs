@@ -537,7 +537,11 @@ proptest! {
 }
 
 fn failure() -> Exception {
-    Exception { kind: ExceptionType::ReadDamaged, message: "the disk lies".to_owned(), stack: StackTrace::capture() }
+    Exception {
+        kind: ExceptionType::ReadDamaged,
+        message: "the disk lies".to_owned(),
+        stack: Some(StackTrace::capture()),
+    }
 }
 
 /// It is the event of [`failure`], at some time within the span.

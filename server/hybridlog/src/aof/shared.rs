@@ -66,7 +66,7 @@ impl AofFailed {
 
     /// What the traces of the commands say that waited for it.
     pub fn exception(&self) -> Exception {
-        Exception { kind: ExceptionType::AofFailed, message: self.to_string(), stack: self.stack.clone() }
+        Exception { kind: ExceptionType::AofFailed, message: self.to_string(), stack: Some(self.stack.clone()) }
     }
 
     fn stopped(path: &Path) -> Self {
@@ -88,7 +88,7 @@ impl NoSpace {
     pub fn exception(&self) -> Exception {
         match self {
             Self::Refused { stack, .. } => {
-                Exception { kind: ExceptionType::AofFull, message: self.to_string(), stack: stack.clone() }
+                Exception { kind: ExceptionType::AofFull, message: self.to_string(), stack: Some(stack.clone()) }
             }
             Self::Failed(failed) => failed.exception(),
         }

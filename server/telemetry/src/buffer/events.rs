@@ -83,10 +83,12 @@ impl TraceBuffer {
     }
 }
 
-fn attributes_of(exception: &Exception) -> [(Attribute, Value); 3] {
-    [
+fn attributes_of(exception: &Exception) -> Vec<(Attribute, Value)> {
+    let text = |text: String| Value::Str(text.into());
+    let mut attributes = vec![
         (Attribute::ExceptionType, Value::Str(exception.kind.as_str().into())),
-        (Attribute::ExceptionMessage, Value::Str(exception.message.clone().into())),
-        (Attribute::ExceptionStacktrace, Value::Str(exception.stack.to_string().into())),
-    ]
+        (Attribute::ExceptionMessage, text(exception.message.clone())),
+    ];
+    attributes.extend(exception.stack.as_ref().map(|stack| (Attribute::ExceptionStacktrace, text(stack.to_string()))));
+    attributes
 }
