@@ -25,6 +25,8 @@ mod sync;
 #[cfg(not(loom))]
 pub mod aof;
 #[cfg(not(loom))]
+mod by_hash;
+#[cfg(not(loom))]
 pub mod datadir;
 #[cfg(not(loom))]
 mod device;

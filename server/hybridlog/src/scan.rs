@@ -68,7 +68,7 @@ impl Pinned<'_> {
         drop(latch);
     }
 
-    fn tier_of(&self, address: Address, head: Address) -> Tier {
+    pub(crate) fn tier_of(&self, address: Address, head: Address) -> Tier {
         if address < head {
             Tier::Disk
         } else if address < self.store.log.regions.read_only() {
@@ -80,11 +80,11 @@ impl Pinned<'_> {
 }
 
 /// The records of a chain, newest first; ends with an error at a cold one.
-struct Chain<'c> {
-    pinned: &'c Pinned<'c>,
-    head: Address,
-    held: &'c Held,
-    next: Address,
+pub(crate) struct Chain<'c> {
+    pub(crate) pinned: &'c Pinned<'c>,
+    pub(crate) head: Address,
+    pub(crate) held: &'c Held,
+    pub(crate) next: Address,
 }
 
 impl Iterator for Chain<'_> {

@@ -1,10 +1,13 @@
 //! All databases: which generation of keys each shows, how many there are, who watches them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 use crate::scratch::{Counters, Scratch};
 use crate::watch::Registry;
+use crate::wheel::Wheel;
 
 /// The databases, shared by all workers.
 ///
@@ -15,6 +18,8 @@ pub struct Databases {
     slots: Box<[Slot]>,
     next_space: AtomicU32,
     pub(crate) watchers: Arc<Registry>,
+    pub(crate) wheel: Mutex<Wheel>,
+    active_expiry: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
     expired: AtomicU64,
@@ -44,6 +49,8 @@ impl Databases {
             slots: (0..count).map(slot).collect(),
             next_space: AtomicU32::new(count),
             watchers: Arc::default(),
+            wheel: Mutex::default(),
+            active_expiry: AtomicBool::new(true),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
@@ -59,6 +66,20 @@ impl Databases {
     /// The generation that the database shows now.
     pub fn space(&self, db: u32) -> u32 {
         self.slots[db as usize].space.load(Relaxed)
+    }
+
+    /// The database that shows this generation; `None`: none does any more.
+    pub(crate) fn db_of(&self, space: u32) -> Option<u32> {
+        self.slots.iter().position(|slot| slot.space.load(Relaxed) == space).map(|db| db as u32)
+    }
+
+    /// DEBUG SET-ACTIVE-EXPIRE: whether keys are deleted when their time has come, or only when they are met.
+    pub fn set_active_expiry(&self, on: bool) {
+        self.active_expiry.store(on, Relaxed);
+    }
+
+    pub fn active_expiry(&self) -> bool {
+        self.active_expiry.load(Relaxed)
     }
 
     /// Number of keys, those that have expired unseen included, as in Redis.
@@ -100,6 +121,10 @@ impl Databases {
             if by != 0 {
                 figure.fetch_add(by, Relaxed);
             }
+        }
+        if !scratch.reminders.is_empty() {
+            let mut wheel = self.wheel.lock();
+            scratch.reminders.drain(..).for_each(|reminder| wheel.add(reminder));
         }
     }
 

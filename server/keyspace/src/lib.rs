@@ -4,6 +4,7 @@
 //! the effects of the command's writes and appends them to the append-only file as one frame at the end. It never
 //! waits: what it cannot do now it says with a [`Pause`], before anything has changed.
 
+mod active;
 mod databases;
 mod expired;
 mod replay;
@@ -11,7 +12,9 @@ mod scan;
 mod scratch;
 mod view;
 mod watch;
+mod wheel;
 
+pub use active::{Due, cold_records, expire_due};
 pub use databases::{Databases, Figures};
 pub use ferrite_hybridlog::{Kind, RecordView};
 

@@ -1,6 +1,7 @@
 //! What a worker keeps from one command to the next, so that a command allocates nothing.
 
 use crate::expired::ExpiredKeys;
+use crate::wheel::Reminder;
 
 /// Buffers and the state of the command at hand. One per worker; commands of one worker run one after the other.
 pub struct Scratch {
@@ -18,6 +19,8 @@ pub struct Scratch {
     pub(crate) last: Option<Lookup>,
     /// Keys that reads found expired, to be deleted once the reading command is over.
     pub(crate) expired: ExpiredKeys,
+    /// Times of expiry that the batch has set, on their way to the wheel.
+    pub(crate) reminders: Vec<Reminder>,
     pub(crate) counters: Counters,
     /// The view at hand does work that is not the command's own: its trace stays muted.
     pub(crate) silent: bool,
@@ -82,6 +85,7 @@ impl Scratch {
             wrote: false,
             last: None,
             expired: ExpiredKeys::default(),
+            reminders: Vec::new(),
             counters: Counters::default(),
             silent: false,
             random_walk: None,

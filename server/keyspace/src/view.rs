@@ -7,6 +7,7 @@ use ferrite_telemetry::TraceBuffer;
 use crate::databases::Databases;
 use crate::scratch::{Lookup, Presence, Scratch, has_expired};
 use crate::watch::{Touch, WatchSet};
+use crate::wheel::Reminder;
 use crate::{Pause, WRONG_TYPE};
 
 /// Bytes of one encoded effect, and of its frame, beside key and value.
@@ -525,6 +526,7 @@ impl<'a> Keyspace<'a> {
         };
         let databases = self.lent.databases;
         databases.count_change(self.db, before, after);
+        self.remind(key, before, after);
         self.remember(match after {
             None => Presence::Missing,
             Some(expire_at_ms) => Presence::Present { expire_at_ms },
@@ -539,6 +541,17 @@ impl<'a> Keyspace<'a> {
         }
         if !databases.watchers.is_empty() {
             databases.watchers.touch(self.db, key, touch);
+        }
+    }
+
+    /// Puts a key's time of expiry down for the active cycle. A time moved on needs no second reminder: the first one
+    /// finds the new time when it comes.
+    #[inline]
+    fn remind(&mut self, key: &[u8], before: Option<u64>, after: Option<u64>) {
+        let Some(due_ms) = after.filter(|at| *at != 0) else { return };
+        if before.is_none_or(|before| before == 0 || due_ms < before) {
+            let hash = self.key(key).hash;
+            self.lent.scratch.reminders.push(Reminder { hash, due_ms });
         }
     }
 

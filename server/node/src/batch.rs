@@ -7,7 +7,7 @@ use ferrite_commands::call::{Env, execute, keys_of};
 use ferrite_commands::spec::flag;
 use ferrite_commands::{Admission, CommandSpec, Deferred, admit, table};
 use ferrite_hybridlog::aof::FsyncPolicy;
-use ferrite_hybridlog::{NeedSpace, Pinned};
+use ferrite_hybridlog::{NeedReason, NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::Pause;
 use ferrite_resp::{Args, Reply};
@@ -19,6 +19,7 @@ use crate::context;
 use crate::deferred;
 use crate::failure::Failure;
 use crate::host::NodeHost;
+use crate::node::Node;
 use crate::prefetch;
 use crate::session::{Connection, OUTPUT_FLUSH_BYTES};
 
@@ -267,7 +268,7 @@ impl<W: World> Connection<W> {
             Pause::Space(need) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Space);
-                if let Err(error) = self.wait_for_space(need).await {
+                if let Err(error) = wait_for_space(&self.worker.node, need).await {
                     self.refuse(progress, error);
                 }
             }
@@ -277,21 +278,6 @@ impl<W: World> Connection<W> {
         self.trace.select(command);
         if let Some(paused) = &mut progress.paused {
             paused.checkpoint = self.trace.checkpoint();
-        }
-    }
-
-    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), Failure> {
-        let node = self.worker.node.clone();
-        use ferrite_hybridlog::NeedReason;
-        match need.reason {
-            NeedReason::AofFile => {
-                let aof = node.aof().expect("a need of AOF space comes from an AOF");
-                Ok(aof.wait_for_space(need.bytes).await?)
-            }
-            NeedReason::Memory
-            | NeedReason::LogFile
-            | NeedReason::ValueTooLarge { .. }
-            | NeedReason::BurstTooLarge { .. } => Ok(node.store.wait_for_space(&need).await?),
         }
     }
 
@@ -306,6 +292,20 @@ impl<W: World> Connection<W> {
             self.record_exception(exception);
         }
         self.finish(progress, start, spec);
+    }
+}
+
+/// Waits for what a write lacked; the failure says why waiting does not help.
+pub(crate) async fn wait_for_space(node: &Node, need: NeedSpace) -> Result<(), Failure> {
+    match need.reason {
+        NeedReason::AofFile => {
+            let aof = node.aof().expect("a need of AOF space comes from an AOF");
+            Ok(aof.wait_for_space(need.bytes).await?)
+        }
+        NeedReason::Memory
+        | NeedReason::LogFile
+        | NeedReason::ValueTooLarge { .. }
+        | NeedReason::BurstTooLarge { .. } => Ok(node.store.wait_for_space(&need).await?),
     }
 }
 

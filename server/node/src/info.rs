@@ -55,9 +55,9 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             ..ClientsInfo::default()
         },
         memory: MemoryInfo {
-            used: store.memory_bytes as u64,
+            used: node.memory_bytes(),
             rss: process.rss_bytes,
-            peak: store.memory_bytes as u64,
+            peak: node.memory_bytes(),
             overhead: store.index_bytes as u64,
             total_system: process.system_memory_bytes,
             policy: "noeviction".to_owned(),

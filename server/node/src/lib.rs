@@ -10,6 +10,7 @@ mod command_log;
 pub mod config;
 mod context;
 mod deferred;
+mod expire;
 mod failure;
 mod host;
 mod info;

@@ -37,7 +37,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     vec![
         commands,
         durations,
-        Series::single(Metric::MEMORY_USED, store.memory_bytes as u64),
+        Series::single(Metric::MEMORY_USED, node.memory_bytes()),
         Series::single(Metric::CONNECTIONS_ACTIVE, node.clients.len() as u64),
         Series::single(Metric::CONNECTIONS_TOTAL, totals.connections),
         labelled(

@@ -119,6 +119,11 @@ impl Node {
         })
     }
 
+    /// What the data takes in memory: index, pages, times of expiry.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        (self.store.stats().memory_bytes + self.databases.expiry_bytes()) as u64
+    }
+
     pub fn workers(&self) -> usize {
         self.stats.len()
     }

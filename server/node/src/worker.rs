@@ -11,6 +11,7 @@ use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::Scratch;
 use ferrite_telemetry::Recorder;
 
+use crate::expire;
 use crate::failure::Told;
 use crate::node::Node;
 use crate::session;
@@ -37,12 +38,15 @@ impl<W: World> Worker<W> {
         self.world.clock().monotonic_ns()
     }
 
-    /// Starts the worker's tasks: housekeeping, and one accept loop a listening socket.
+    /// Starts the worker's tasks: housekeeping, on the first one the active expiry for all, and one accept loop a listening socket.
     pub fn start(self: Rc<Self>, listeners: Vec<<W::Network as Network>::Listener>) {
         for listener in listeners {
             self.world.spawn(accept(self.clone(), listener));
         }
         let world = self.world.clone();
+        if self.id == 0 {
+            world.spawn(expire::run(self.clone()));
+        }
         world.spawn(keep_house(self));
     }
 }

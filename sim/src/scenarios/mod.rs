@@ -1,6 +1,7 @@
 //! Every registered scenario.
 
 mod disk;
+mod expiry;
 pub mod node;
 pub mod redis;
 pub mod toy;
@@ -18,6 +19,7 @@ pub const ALL: &[Scenario] = &[
     node::RANDOM_COMMANDS,
     node::TWO_WORKERS,
     node::POWER_LOSS,
+    expiry::EXPIRY,
     disk::BAD_READS,
     disk::FULL,
 ];

@@ -72,7 +72,7 @@ pub const POWER_LOSS_WITHOUT_SYNC: Scenario = Scenario {
     ..POWER_LOSS
 };
 
-fn workers(address: SocketAddr, appendfsync: AppendFsync, count: usize) -> Config {
+pub(super) fn workers(address: SocketAddr, appendfsync: AppendFsync, count: usize) -> Config {
     let mut config = config(address, appendfsync);
     config.server.workers = count;
     config

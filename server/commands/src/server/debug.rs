@@ -26,13 +26,22 @@ fn debug(call: &mut Call<'_>) -> Result<(), Pause> {
         help::write(
             &mut call.reply,
             "debug",
-            &["SLEEP <seconds>", "    Answers OK after so many seconds; fractions are allowed."],
+            &[
+                "SET-ACTIVE-EXPIRE <0|1>",
+                "    Whether keys are deleted when their time has come, or (0) only when they are met.",
+                "SLEEP <seconds>",
+                "    Answers OK after so many seconds; fractions are allowed.",
+            ],
         );
     } else if subcommand.eq_ignore_ascii_case(b"sleep") && call.args.len() == 3 {
         // As C's strtod in Redis: what is no number is 0.
         let seconds = std::str::from_utf8(call.args.get(2)).ok().and_then(|text| text.parse().ok()).unwrap_or(0.0);
         let seconds: f64 = if f64::is_nan(seconds) { 0.0 } else { seconds };
         call.session.deferred = Some(Deferred::Sleep(Duration::from_secs_f64(seconds.clamp(0.0, SLEEP_S_MAX))));
+    } else if subcommand.eq_ignore_ascii_case(b"set-active-expire") && call.args.len() == 3 {
+        // As C's atoi in Redis.
+        call.keys.databases().set_active_expiry(!call.args.get(2).starts_with(b"0"));
+        call.reply.simple("OK");
     } else {
         call.echo(admit::bad_subcommand_arguments("debug", subcommand));
     }
@@ -75,6 +84,6 @@ mod tests {
             client.run("DEBUG nope"),
             "-ERR unknown subcommand or wrong number of arguments for 'nope'. Try DEBUG HELP.\r\n"
         );
-        assert!(client.run("DEBUG HELP").starts_with("*5\r\n+DEBUG <subcommand> "));
+        assert!(client.run("DEBUG HELP").starts_with("*7\r\n+DEBUG <subcommand> "));
     }
 }

@@ -1,0 +1,128 @@
+//! The active cycle: deletes keys whose time has come, a few at a time between the commands.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ferrite_hybridlog::Held;
+use ferrite_io::{Clock, World};
+use ferrite_keyspace::{Due, Lent, Pause, cold_records, expire_due};
+use ferrite_telemetry::TraceBuffer;
+use futures_util::future::join_all;
+
+use crate::batch::wait_for_space;
+use crate::worker::Worker;
+
+/// As often as Redis does it with `hz 10`.
+const CYCLE: Duration = Duration::from_millis(100);
+/// Keys looked at before the commands that have come meanwhile have their turn: some tens of microseconds.
+const SLICE: usize = 64;
+
+/// Runs until the node is shut down; on one worker.
+pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
+    let databases = &worker.node.databases;
+    let clock = worker.world.clock();
+    let mut due = Due::default();
+    loop {
+        clock.sleep(CYCLE).await;
+        if worker.node.shutdown.is_raised() {
+            return;
+        }
+        if !databases.active_expiry() {
+            continue;
+        }
+        databases.take_stale(SLICE, &mut due);
+        loop {
+            let more = databases.take_due(clock.unix_ns() / 1_000_000, SLICE, &mut due);
+            if !delete(&worker, &mut due).await {
+                // The disk is full or fails; so that nothing is forgotten, later again.
+                databases.put_back(&mut due);
+                break;
+            }
+            if !more {
+                break;
+            }
+            give_way().await;
+        }
+    }
+}
+
+/// Deletes those of the keys that have expired. False: there is no room for it.
+async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
+    let mut held = Held::default();
+    let mut unreadable = BTreeSet::new();
+    let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
+    trace.configure(None);
+    while !due.is_empty() {
+        let cold = cold_records(&worker.handle.pin(), &held, due);
+        let reads = join_all(cold.iter().map(|&address| worker.device.read_record(address))).await;
+        for (&address, read) in cold.iter().zip(reads) {
+            match read {
+                Ok(read) => held.insert(address, read.record),
+                // Whoever asks for the key gets the error.
+                Err(_) => _ = unreadable.insert(address),
+            }
+        }
+        match delete_in_memory(worker, due, &held, &mut trace) {
+            Ok(()) => {}
+            Err(Pause::Records(addresses)) => {
+                if addresses.iter().any(|address| unreadable.contains(address)) {
+                    due.skip();
+                }
+            }
+            Err(Pause::Space(need)) => {
+                if let Err(failure) = wait_for_space(&worker.node, need).await {
+                    tracing::debug!(error = failure.text, "expired keys cannot be deleted");
+                    return false;
+                }
+            }
+            Err(Pause::Keys | Pause::Refused(_)) => unreachable!("a deletion names its records and is never refused"),
+        }
+    }
+    true
+}
+
+fn delete_in_memory<W: World>(
+    worker: &Worker<W>,
+    due: &mut Due,
+    held: &Held,
+    trace: &mut TraceBuffer,
+) -> Result<(), Pause> {
+    let node = &*worker.node;
+    let now_ms = worker.world.clock().unix_ns() / 1_000_000;
+    let pinned = worker.handle.pin();
+    let mut scratch = worker.scratch.borrow_mut();
+    let result = loop {
+        let lent = Lent {
+            pinned: &pinned,
+            held,
+            trace,
+            databases: &node.databases,
+            aof: node.aof().map(|aof| &**aof),
+            scratch: &mut scratch,
+            now_ms,
+        };
+        match expire_due(lent, due) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(pause) => break Err(pause),
+        }
+    };
+    node.databases.absorb(&mut scratch);
+    result
+}
+
+/// Lets the worker's other tasks run.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
