@@ -91,6 +91,17 @@ async fn probes_and_scrapers_are_answered_at_the_admin_port() {
 }
 
 #[tokio::test]
+async fn every_sync_of_the_aof_is_measured() {
+    let server = Server::start(&["--aof.appendfsync", "always"]).await;
+    some_commands(&mut server.connect().await).await;
+    let samples = server.metrics().await;
+    let name = prometheus_name(Metric::AOF_SYNC_DURATION.name);
+    // Each SET was answered before the next one was sent, so each waited for a sync of its own.
+    assert!(sum(&samples, &format!("{name}_count")) >= 3.0, "{samples:?}");
+    assert!(sum(&samples, &format!("{name}_sum")) > 0.0);
+}
+
+#[tokio::test]
 async fn metrics_reach_a_collector() {
     let backend = Backend::start().await;
     let server = Server::start(&[

@@ -291,6 +291,7 @@ pub struct CommandSpec {
     /// Given by the table; a row has none yet.
     pub(crate) index: u16,
     pub(crate) trace_name: &'static str,
+    pub(crate) words: u8,
 }
 
 fn no_growth(_: &Args<'_>) -> usize {
@@ -327,6 +328,7 @@ impl CommandSpec {
             key_flags: None,
             index: 0,
             trace_name: "",
+            words: 1,
         }
     }
 
@@ -442,6 +444,12 @@ impl CommandSpec {
     #[inline]
     pub fn index(&self) -> usize {
         self.index.into()
+    }
+
+    /// Arguments that the name takes: 2 for a subcommand.
+    #[inline]
+    pub fn words(&self) -> usize {
+        self.words.into()
     }
 
     /// The name as a client would write it: `GET`, `CONFIG SET`.

@@ -159,8 +159,9 @@ fn register<'r>(rows: impl Iterator<Item = &'r CommandSpec>, next: &mut u16) -> 
         let index = *next;
         *next += 1;
         let trace_name = row.name.to_ascii_uppercase().replace('|', " ").leak();
+        let words = if row.name.contains('|') { 2 } else { 1 };
         let subcommands = register(row.subcommands.iter(), next);
-        specs.push(CommandSpec { index, trace_name, subcommands, ..*row });
+        specs.push(CommandSpec { index, trace_name, words, subcommands, ..*row });
     }
     specs.leak()
 }
@@ -233,7 +234,7 @@ mod tests {
             assert!(std::ptr::eq(by_index(index), *spec));
         }
         let set = lookup_full(b"config|set").expect("listed");
-        assert_eq!(trace_name(set.index()), "CONFIG SET");
+        assert_eq!((trace_name(set.index()), set.words()), ("CONFIG SET", 2));
     }
 
     #[test]

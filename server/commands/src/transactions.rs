@@ -135,7 +135,12 @@ fn run_one(call: &mut Call<'_>, command: &QueuedCommand) -> Result<(), Pause> {
     let (spec, args) = (command.spec, command.args());
     let slot = call.keys.trace().begin_child(command.context.as_ref());
     if call.keys.trace().is_on() {
-        call.keys.trace().describe(spec.trace_name(), args.len(), keys_of(spec, args).map(|at| args.get(at)));
+        call.keys.trace().describe(
+            spec.trace_name(),
+            spec.words(),
+            args.len(),
+            keys_of(spec, args).map(|at| args.get(at)),
+        );
     }
     let start = call.reply.out.len();
     let protocol = call.session.protocol;

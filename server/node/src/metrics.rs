@@ -52,6 +52,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::KEYS_EXPIRED_TOTAL, figures.expired_keys),
         Series::single(Metric::NETWORK_BYTES_RECEIVED, totals.bytes_received),
         Series::single(Metric::NETWORK_BYTES_SENT, totals.bytes_sent),
+        node.telemetry.metrics.aof_sync_series(),
         Series::single(Metric::EPOCH_CURRENT, store.epoch),
         Series::single(Metric::SPANS_CREATED, created),
         Series::single(Metric::SPANS_SAMPLED, sampled),

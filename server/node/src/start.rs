@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrite_hybridlog::aof::{Effect, aof_task};
+use ferrite_hybridlog::aof::{Effect, SyncTimes, aof_task};
 use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, open_data_dir};
 use ferrite_hybridlog::{
     Address, Held, LogDevice, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
@@ -286,7 +286,9 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, Work
     replay.device().await.map_err(|error| StartError::Failed(error.to_string()))?;
     if let Some((aof, file)) = recovered.aof {
         node.set_aof(aof.clone());
-        world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+        let told = node.clone();
+        let on_sync = move |times: SyncTimes| told.telemetry.metrics.aof_sync(times.ended_ns - times.started_ns);
+        world.spawn(aof_task(aof.clone(), world.clone(), file, on_sync));
         let node = node.clone();
         world.spawn(async move {
             let error = aof.failed().await;

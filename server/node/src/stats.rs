@@ -1,22 +1,6 @@
-//! Counters that one worker writes and anyone reads: plain loads and stores, no locked instruction.
+//! What each worker counts, and the sums.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A number with a single writer.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// To be called by the owner only: two writers would lose counts.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use ferrite_telemetry::Counter;
 
 /// What one worker has done. On cache lines of its own, since each worker writes its own all the time.
 #[derive(Debug, Default)]

@@ -1,36 +1,24 @@
 //! Metrics: what each worker counts per command, and the form in which all metrics are collected.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric};
-
-/// A number with a single writer, read by anyone: plain loads and stores.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    #[inline]
-    fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use ferrite_telemetry::Counter;
+use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric, SYNC_BOUNDS};
 
 const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
+const SYNC_BUCKETS: usize = SYNC_BOUNDS.len() + 1;
 
-/// Upper bounds in nanoseconds, so that the hot path compares integers.
-const BOUNDS_NS: [u64; BUCKETS - 1] = {
-    let mut bounds = [0; BUCKETS - 1];
+const BOUNDS_NS: [u64; BUCKETS - 1] = in_nanoseconds(DURATION_BOUNDS);
+const SYNC_BOUNDS_NS: [u64; SYNC_BUCKETS - 1] = in_nanoseconds(SYNC_BOUNDS);
+
+/// Bounds as integers, so that the hot path compares those.
+const fn in_nanoseconds<const N: usize>(bounds: &[f64]) -> [u64; N] {
+    let mut integers = [0; N];
     let mut at = 0;
-    while at < bounds.len() {
-        bounds[at] = (DURATION_BOUNDS[at] * 1e9 + 0.5) as u64;
+    while at < N {
+        integers[at] = (bounds[at] * 1e9 + 0.5) as u64;
         at += 1;
     }
-    bounds
-};
+    integers
+}
 
 /// One command on one worker. Calls are the sum of the buckets.
 #[derive(Debug, Default)]
@@ -70,9 +58,17 @@ impl CommandTotals {
     }
 }
 
-/// What all workers count per command.
+/// The AOF's syncs.
+#[derive(Debug, Default)]
+struct SyncCounters {
+    sum_ns: Counter,
+    buckets: [Counter; SYNC_BUCKETS],
+}
+
+/// What all workers count per command, and the AOF's task per sync.
 pub struct Metrics {
     workers: Box<[Box<[CommandCounters]>]>,
+    syncs: SyncCounters,
     /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
     hidden: parking_lot::Mutex<Vec<CommandTotals>>,
 }
@@ -81,7 +77,11 @@ impl Metrics {
     /// `commands`: how many rows the command table has.
     pub fn new(workers: usize, commands: usize) -> Self {
         let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
-        Self { workers: (0..workers).map(|_| worker()).collect(), hidden: parking_lot::Mutex::default() }
+        Self {
+            workers: (0..workers).map(|_| worker()).collect(),
+            syncs: SyncCounters::default(),
+            hidden: parking_lot::Mutex::default(),
+        }
     }
 
     /// Counts one command. To be called by `worker` alone.
@@ -95,6 +95,20 @@ impl Metrics {
         if failed {
             counters.failed.add(1);
         }
+    }
+
+    /// Counts one sync of the AOF. To be called by its task alone.
+    pub fn aof_sync(&self, duration_ns: u64) {
+        self.syncs.sum_ns.add(duration_ns);
+        let bucket = SYNC_BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(SYNC_BUCKETS - 1);
+        self.syncs.buckets[bucket].add(1);
+    }
+
+    /// `ferrite.aof.sync.duration`.
+    pub fn aof_sync_series(&self) -> Series {
+        let buckets = self.syncs.buckets.iter().map(Counter::get).collect();
+        let value = Value::Histogram { buckets, sum: self.syncs.sum_ns.get() as f64 / 1e9 };
+        Series { metric: Metric::AOF_SYNC_DURATION, points: vec![Point { label: None, value }] }
     }
 
     /// The commands that were called since the start.
@@ -209,6 +223,17 @@ mod tests {
         metrics.command(0, 1, 5, false);
         assert_eq!(metrics.totals_since_reset()[0].calls(), 1);
         assert_eq!(metrics.totals()[0].calls(), 3);
+    }
+
+    #[test]
+    fn syncs_are_counted_by_their_duration() {
+        let metrics = Metrics::new(1, 1);
+        metrics.aof_sync(50_000);
+        metrics.aof_sync(6_000_000_000);
+        let Value::Histogram { buckets, sum } = metrics.aof_sync_series().points.remove(0).value else {
+            panic!("a histogram")
+        };
+        assert_eq!((buckets[0], buckets[SYNC_BUCKETS - 1], buckets.iter().sum::<u64>(), sum), (1, 1, 2, 6.00005));
     }
 
     #[test]

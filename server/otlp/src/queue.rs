@@ -125,7 +125,7 @@ mod tests {
         buffer.start_batch();
         buffer.begin_command();
         buffer.parse();
-        buffer.describe("PING", 1, []);
+        buffer.describe("PING", 1, 1, []);
         buffer.finish_command(Outcome::Ok, b"", 0);
         buffer.net_write();
         let mut kept = Vec::new();

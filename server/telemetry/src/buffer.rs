@@ -10,17 +10,18 @@ mod events;
 
 use std::net::SocketAddr;
 
+use crate::batch::{Batch, FULL, Header, Parts, SLOT_BYTES};
 use crate::ids::IdGenerator;
-use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, SpanRecord};
+use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, RareRecord, SpanRecord, WriteRecord};
 use crate::schema::SpanName;
 
 /// Bytes of a statement (and so of a key) that are kept; what is beyond is left out.
 const STATEMENT_BYTES_MAX: usize = 1024;
 /// Bytes of an error's text that are kept.
 const ERROR_BYTES_MAX: usize = 512;
-/// Spans of one tree, nested commands included; later ones are counted and left out, so that an MGET of a million keys
-/// cannot push everything else out of the ring.
-pub(crate) const SPANS_PER_TREE_MAX: u16 = 1000;
+/// Spans of one tree beside its stations, nested commands included; later ones are counted and left out, so that an MGET
+/// of a million keys cannot push everything else out of the ring.
+pub(crate) const RECORDS_PER_TREE_MAX: u16 = 1000;
 /// Commands of one batch, nested ones included; later ones are not recorded. Indices are 16 bits wide.
 const COMMANDS_PER_BATCH_MAX: usize = 16 * 1024;
 /// Texts of one batch: offsets are 32 bits wide, and memory is bounded.
@@ -36,10 +37,11 @@ const NONE: u16 = u16::MAX;
 pub struct Checkpoint {
     records: usize,
     commands: usize,
+    rare: usize,
     events: usize,
     arena: usize,
     current: u16,
-    spans: u16,
+    tree_records: u16,
     nested: u16,
     spans_dropped: u32,
 }
@@ -91,23 +93,17 @@ pub struct TraceBuffer {
     exec_start: u64,
     exec_ns: u64,
     executing: bool,
-    /// The open `ferrite.command.execute`.
-    execute: Option<u32>,
     paused: Option<(Wait, u64)>,
     /// The first root that may still lack its write.
     unwritten: usize,
-    /// The root of the newest record.
-    last_root: u16,
     pub(crate) commands: Vec<CommandRecord>,
-    pub(crate) records: Vec<SpanRecord>,
-    pub(crate) arena: Vec<u8>,
-    pub(crate) events: Vec<EventRecord>,
-    /// Keys of paused commands that have their spans already; sorted.
-    traced: Vec<(u16, u64)>,
-    pub(crate) connection: u64,
-    pub(crate) peer: Option<SocketAddr>,
-    /// Records do not lie in the order of their commands.
-    pub(crate) interleaved: bool,
+    rare: Vec<RareRecord>,
+    writes: Vec<WriteRecord>,
+    records: Vec<SpanRecord>,
+    events: Vec<EventRecord>,
+    arena: Vec<u8>,
+    /// What the connection's batches have in common.
+    header: Header,
     /// Commands that found no room.
     pub(crate) lost: u64,
     ids: IdGenerator,
@@ -134,18 +130,15 @@ impl TraceBuffer {
             exec_start: 0,
             exec_ns: 0,
             executing: false,
-            execute: None,
             paused: None,
             unwritten: 0,
-            last_root: 0,
             commands: Vec::new(),
+            rare: Vec::new(),
+            writes: Vec::new(),
             records: Vec::new(),
             arena: Vec::new(),
             events: Vec::new(),
-            traced: Vec::new(),
-            connection: 0,
-            peer: None,
-            interleaved: false,
+            header: Header::default(),
             lost: 0,
             ids,
         }
@@ -153,8 +146,10 @@ impl TraceBuffer {
 
     /// Says whose commands these are; part of every root span.
     pub fn connection(&mut self, id: u64, peer: Option<SocketAddr>) {
-        self.connection = id;
-        self.peer = peer;
+        self.header = Header { connection: id, ..Header::default() };
+        if let Some(peer) = peer {
+            self.header.set_peer(peer);
+        }
     }
 
     /// Switches between batches: another detail, or `None` for off.
@@ -181,7 +176,7 @@ impl TraceBuffer {
         let quiet = match self.current() {
             None => true,
             Some(command) => {
-                let (root, discarded) = (command.root, command.flags & DISCARDED != 0);
+                let (root, discarded) = (command.root, command.has(DISCARDED));
                 self.root = root;
                 self.muted || discarded
             }
@@ -204,13 +199,11 @@ impl TraceBuffer {
         debug_assert_eq!(self.commands[usize::from(self.current)].root, self.root);
         let root = self.root;
         let tree = &mut self.commands[usize::from(root)];
-        if tree.spans >= SPANS_PER_TREE_MAX {
+        if tree.records >= RECORDS_PER_TREE_MAX {
             tree.spans_dropped += 1;
             return None;
         }
-        tree.spans += 1;
-        self.interleaved |= root < self.last_root;
-        self.last_root = root;
+        tree.records += 1;
         self.records.push(record);
         Some(self.records.len() as u32 - 1)
     }
@@ -226,11 +219,45 @@ impl TraceBuffer {
         self.push(SpanRecord::lap(name, self.current, start, end, arg));
     }
 
+    /// The rare part of a command, made if it has none.
+    fn rare_mut(&mut self, command: u16) -> Option<&mut RareRecord> {
+        let command = self.commands.get_mut(usize::from(command))?;
+        if command.rare == 0 {
+            self.rare.push(RareRecord::default());
+            command.rare = self.rare.len() as u16;
+        }
+        self.rare.get_mut(usize::from(command.rare) - 1)
+    }
+
     fn stores_text(&mut self, text: &[u8], bytes_max: usize) -> (u32, u16) {
         let text = &text[..text.len().min(bytes_max)];
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(text);
         (at, text.len() as u16)
+    }
+
+    /// Roots below this have the write of their reply among their spans.
+    pub(crate) fn written(&self) -> usize {
+        match self.writes.last() {
+            Some(write) if self.configured == Detail::Full as u8 => write.until as usize,
+            _ => 0,
+        }
+    }
+
+    /// What is recorded, for the ring.
+    pub(crate) fn batch(&mut self, wall_offset: i64) -> Batch<'_> {
+        self.arena.resize(self.arena.len().next_multiple_of(SLOT_BYTES), 0);
+        let full = if self.configured == Detail::Full as u8 { FULL } else { 0 };
+        let common = Header { wall_offset, flags: self.header.flags | full, ..self.header };
+        let parts = Parts {
+            commands: &self.commands,
+            rare: &self.rare,
+            writes: &self.writes,
+            records: &self.records,
+            events: &self.events,
+            texts: &self.arena,
+        };
+        Batch::new(common, parts)
     }
 
     /// After a commit: ready for the next batch. Memory of an unusually large one is given back.
@@ -242,18 +269,16 @@ impl TraceBuffer {
             }
         }
         reset(&mut self.commands);
+        reset(&mut self.rare);
+        reset(&mut self.writes);
         reset(&mut self.records);
         reset(&mut self.arena);
         reset(&mut self.events);
-        reset(&mut self.traced);
         self.current = NONE;
         self.level = 0;
         self.muted = false;
         self.unwritten = 0;
-        self.last_root = 0;
-        self.interleaved = false;
         self.executing = false;
-        self.execute = None;
         self.paused = None;
         self.lost = 0;
     }

@@ -6,8 +6,10 @@
 
 pub mod schema;
 
+mod batch;
 mod buffer;
 mod context;
+mod counter;
 mod entry;
 mod exception;
 mod ids;
@@ -21,6 +23,7 @@ mod values;
 
 pub use buffer::{Checkpoint, ChildSlot, DiskSlot, SyncSlot, TraceBuffer, Wait};
 pub use context::{FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
+pub use counter::Counter;
 pub use entry::KeptTrace;
 pub use exception::{Exception, StackTrace};
 pub use ids::IdGenerator;

@@ -1,6 +1,11 @@
-//! What is recorded: one span in 32 bytes, one command in a fixed struct; texts lie in an arena beside them.
+//! What is recorded: fixed structs of whole slots of 4 words, so that the flight recorder takes them as they are. One
+//! command with the stations that every command passes is 16 words, each further span below it is 4; texts lie in an
+//! arena beside them.
 
-use crate::schema::{EventName, SpanName, Tier};
+use bytemuck::{Pod, Zeroable};
+
+use crate::context::TraceId;
+use crate::schema::{SpanName, Tier};
 
 /// How much of a command is recorded (`[telemetry] span_detail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +55,9 @@ const CACHE_HIT: u64 = 1 << (FLAGS_AT + 3);
 const OPEN: u64 = 1 << (FLAGS_AT + 4);
 const OWNER_MASK: u64 = 0xffff << OWNER_AT;
 
-/// One span below a command. Exactly 32 bytes: the ring's slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One span below a command that not every command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct SpanRecord {
     /// Name (8 bits), tier and flags (8), owner (16), bytes (32).
     head: u64,
@@ -61,10 +67,8 @@ pub(crate) struct SpanRecord {
     pub arg: u64,
 }
 
-const _: () = assert!(size_of::<SpanRecord>() == 32);
-
 impl SpanRecord {
-    /// `owner`: the command this belongs to, an index into the batch, in the ring into the entry.
+    /// `owner`: the command this belongs to, an index into the batch.
     #[inline]
     pub fn lap(name: SpanName, owner: u16, start: u64, end: u64, arg: u64) -> Self {
         Self { head: name as u64 | u64::from(owner) << OWNER_AT, start, end, arg }
@@ -109,12 +113,10 @@ impl SpanRecord {
         self.head &= !OPEN;
     }
 
-    #[inline]
     pub fn is_open(&self) -> bool {
         self.head & OPEN != 0
     }
 
-    #[inline]
     pub fn is(&self, name: SpanName) -> bool {
         self.head as u8 == name as u8
     }
@@ -139,108 +141,148 @@ impl SpanRecord {
     pub fn cache_hit(&self) -> bool {
         self.head & CACHE_HIT != 0
     }
-
-    /// The record as a slot of the ring.
-    #[inline]
-    pub fn to_words(self) -> [u64; 4] {
-        [self.head, self.start, self.end, self.arg]
-    }
-
-    /// The inverse of [`SpanRecord::to_words`]; `None` for words that it never makes.
-    pub fn from_words(words: &[u64]) -> Option<Self> {
-        let [head, start, end, arg] = *words else { return None };
-        SpanName::from_u8(head as u8)?;
-        Some(Self { head, start, end, arg })
-    }
 }
 
 /// Has a parent in another process.
-pub(crate) const REMOTE: u8 = 1;
+pub(crate) const REMOTE: u16 = 1;
 /// `db.statement` leaves something out.
-pub(crate) const LEFT_OUT: u8 = 1 << 1;
+pub(crate) const LEFT_OUT: u16 = 1 << 1;
 /// The first key is known.
-pub(crate) const HAS_KEY: u8 = 1 << 2;
+pub(crate) const HAS_KEY: u16 = 1 << 2;
 /// A nested command that links to the context it was sent with.
-pub(crate) const LINKED: u8 = 1 << 3;
-/// Neither exported nor kept in the ring.
-pub(crate) const DISCARDED: u8 = 1 << 4;
-/// [`CommandRecord::result`] is set.
-pub(crate) const FINISHED: u8 = 1 << 5;
-/// The reply was written; the root has ended.
-pub(crate) const WRITTEN: u8 = 1 << 6;
-/// [`CommandRecord::parse_end`] is set.
-pub(crate) const PARSED: u8 = 1 << 7;
+pub(crate) const LINKED: u16 = 1 << 3;
+/// Neither exported nor shown by the ring.
+pub(crate) const DISCARDED: u16 = 1 << 4;
+/// [`CommandRecord::result`] and the end are set.
+pub(crate) const FINISHED: u16 = 1 << 5;
+/// The sampler chose the trace of this root.
+pub(crate) const SAMPLED: u16 = 1 << 6;
+/// The command passed `ferrite.resp.parse`, `ferrite.command.dispatch`, and so on, at a detail that shows it.
+pub(crate) const PARSED: u16 = 1 << 7;
+pub(crate) const DISPATCHED: u16 = 1 << 8;
+pub(crate) const EXECUTED: u16 = 1 << 9;
+pub(crate) const SERIALIZED: u16 = 1 << 10;
 
-/// One command of a batch, or a queued command below its EXEC.
-#[derive(Clone, Copy, Debug, Default)]
+/// One command of a batch, or a queued command below its EXEC. Times are on the monotonic clock.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct CommandRecord {
-    pub trace_id: u128,
+    /// High half first.
+    pub trace_id: [u64; 2],
     pub span_id: u64,
-    /// The caller's span (with [`REMOTE`]), or the linked one of a nested command (with [`LINKED`]).
-    pub other_span: u64,
-    /// The linked trace of a nested command.
-    pub other_trace: u128,
     pub start: u64,
-    /// The end of its first span, which is not among the records: a batch is parsed before it is executed, and every
-    /// batch of more than one command would be interleaved.
     pub parse_end: u64,
+    pub dispatch_start: u64,
+    /// Where execution begins.
+    pub dispatch_end: u64,
+    /// It ends with the command.
+    pub serialize_start: u64,
+    /// When it had its reply; a root ends with the write of it.
     pub end: u64,
-    pub write_start: u64,
     pub execution_ns: u64,
-    /// From the first submission to the last completion of its own disk reads; zero if there were none.
-    pub wait_start: u64,
-    pub wait_end: u64,
-    pub epoch: u64,
+    /// Of the AOF.
     pub offset: u64,
-    pub argc: u32,
-    /// Statement, then error, then tracestate, one after the other in the arena as far as they are set.
+    /// Statement and error in the arena.
     pub statement_at: u32,
     pub error_at: u32,
-    pub tracestate_at: u32,
     pub statement_len: u16,
     pub key_len: u16,
     pub error_len: u16,
-    pub tracestate_len: u16,
-    /// Spans below the root, nested commands among them, of the whole tree; only a root counts.
-    pub spans: u16,
-    /// Nested commands of the whole tree; only a root counts.
-    pub nested: u16,
-    pub spans_dropped: u32,
-    /// The index of the root of its tree; its own for a root.
-    pub root: u16,
     pub name_len: u8,
     pub result: u8,
-    pub flags: u8,
-    /// The flags byte of the remote context.
-    pub trace_flags: u8,
-    /// What a root is, if not a command; then its statement is its attributes as [`crate::values`] has them.
-    pub name: SpanName,
+    pub argc: u32,
+    pub spans_dropped: u32,
+    /// Span records of the whole tree; only a root counts.
+    pub records: u16,
+    /// Those of them that came before dispatch.
+    pub before_dispatch: u16,
+    /// Nested commands of the whole tree; only a root counts.
+    pub nested: u16,
+    /// The index of the root of its tree; its own for a root.
+    pub root: u16,
+    pub flags: u16,
+    /// One more than the index of its [`RareRecord`]; zero: it has none.
+    pub rare: u16,
+    /// What a root is; if not a command, its statement is its attributes as [`crate::values`] has them.
+    pub name: u16,
+    pub reserved: u16,
 }
 
 impl CommandRecord {
-    /// Whether the tree has `ferrite.resp.parse`: one of its spans that is not among the records.
     #[inline]
-    pub fn parsed(&self) -> bool {
-        self.flags & PARSED != 0
+    pub fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
     }
 
-    /// Records of the tree of this root.
+    /// What a root is: a command, or work that is none.
+    pub fn name(&self) -> SpanName {
+        SpanName::from_u8(self.name as u8).unwrap_or_default()
+    }
+
     #[inline]
-    pub fn records(&self) -> usize {
-        usize::from(self.spans) - usize::from(self.parsed())
+    pub fn trace_id(&self) -> TraceId {
+        TraceId(u128::from(self.trace_id[0]) << 64 | u128::from(self.trace_id[1]))
+    }
+
+    #[inline]
+    pub fn set_trace_id(&mut self, id: TraceId) {
+        self.trace_id = [(id.0 >> 64) as u64, id.0 as u64];
+    }
+
+    /// Spans of the tree of this root, root included, the write of the reply not.
+    #[inline]
+    pub fn spans(&self) -> usize {
+        let stations = self.flags & (PARSED | DISPATCHED | EXECUTED | SERIALIZED);
+        1 + stations.count_ones() as usize + usize::from(self.records)
     }
 }
 
+/// What few commands have: a context that they came with, reads from disk.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct RareRecord {
+    /// The linked trace of a nested command; high half first.
+    pub trace_id: [u64; 2],
+    /// The caller's span (with [`REMOTE`]), or the linked one of a nested command (with [`LINKED`]).
+    pub span_id: u64,
+    pub tracestate_at: u32,
+    pub tracestate_len: u16,
+    /// The flags byte of the context.
+    pub trace_flags: u8,
+    pub reserved: u8,
+    /// From the first submission to the last completion of its own disk reads; zero if there were none.
+    pub wait_start: u64,
+    pub wait_end: u64,
+    /// In which it read from disk.
+    pub epoch: u64,
+    pub reserved_word: u64,
+}
+
+/// One write of replies: of all roots of the batch below `until` that no earlier one wrote.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct WriteRecord {
+    pub until: u64,
+    pub start: u64,
+    pub end: u64,
+    pub reserved: u64,
+}
+
 /// Something that happened within a command.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
 pub(crate) struct EventRecord {
-    pub name: EventName,
+    pub time: u64,
+    /// The code of its [`crate::schema::EventName`].
+    pub name: u16,
     /// An index into the batch.
     pub command: u16,
-    pub time: u64,
     /// Its attributes in the arena, as [`crate::values`] has them.
-    pub values_at: u32,
     pub values_len: u16,
+    pub reserved: u16,
+    pub values_at: u32,
+    pub reserved_half: u32,
+    pub reserved_word: u64,
 }
 
 #[cfg(test)]
@@ -248,16 +290,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_its_slot() {
+    fn a_record_keeps_what_it_is_given() {
         let record = SpanRecord::lap(SpanName::StorageRead, 513, 7, 9, u64::MAX)
             .with_tier(Tier::Disk)
             .with_bytes(4096)
             .with_cache_hit(false);
-        assert_eq!(SpanRecord::from_words(&record.to_words()), Some(record));
         assert_eq!((record.name(), record.owner()), (SpanName::StorageRead, 513));
         assert_eq!((record.tier(), record.value_bytes(), record.cache_hit()), (Tier::Disk, Some(4096), false));
-        assert_eq!(record.with_owner(7), SpanRecord::from_words(&record.with_owner(7).to_words()).expect("a record"));
-        assert_eq!(SpanRecord::from_words(&[0xff, 0, 0, 0]), None);
+        assert_eq!((record.with_owner(7).owner(), record.with_owner(7).name()), (7, SpanName::StorageRead));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What a worker keeps: the ids, the sampler, the flight recorder, the counters; and the decision at a trace's end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::batch::Splitter;
 use crate::buffer::TraceBuffer;
-use crate::context::TraceId;
-use crate::entry::{KeptTrace, encode};
+use crate::counter::Counter;
+use crate::entry::KeptTrace;
 use crate::ids::IdGenerator;
-use crate::record::{DISCARDED, Detail, FINISHED, SpanRecord};
+use crate::record::{DISCARDED, Detail, FINISHED, SAMPLED};
 use crate::ring::Ring;
 use crate::sampler::{Sampler, SamplerChoice};
 
@@ -44,36 +44,31 @@ impl Default for RecorderConfig {
 /// Counts of one worker's recorder, since it started. Written by that worker, read by any.
 #[derive(Debug, Default)]
 pub struct Counters {
-    created: AtomicU64,
-    sampled: AtomicU64,
-    over_span_limit: AtomicU64,
-    over_batch_limit: AtomicU64,
+    created: Counter,
+    sampled: Counter,
+    over_span_limit: Counter,
+    over_batch_limit: Counter,
 }
 
 impl Counters {
-    /// One thread writes, so that this needs no locked instruction.
-    fn add(counter: &AtomicU64, count: u64) {
-        counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
-    }
-
     /// Spans recorded, exported or not.
     pub fn created(&self) -> u64 {
-        self.created.load(Ordering::Relaxed)
+        self.created.get()
     }
 
     /// Spans of traces that the sampler chose.
     pub fn sampled(&self) -> u64 {
-        self.sampled.load(Ordering::Relaxed)
+        self.sampled.get()
     }
 
     /// Spans left out of trees that had too many.
     pub fn over_span_limit(&self) -> u64 {
-        self.over_span_limit.load(Ordering::Relaxed)
+        self.over_span_limit.get()
     }
 
     /// Commands left out of batches that had too many; each would have been at least one span.
     pub fn over_batch_limit(&self) -> u64 {
-        self.over_batch_limit.load(Ordering::Relaxed)
+        self.over_batch_limit.get()
     }
 }
 
@@ -87,11 +82,7 @@ pub struct Recorder {
     ring: Arc<Ring>,
     counters: Arc<Counters>,
     wall_offset: i64,
-    /// The entry being made.
-    entry: Vec<u64>,
-    /// The records of an interleaved batch, tree by tree, and where in it the next one of each tree goes.
-    order: Vec<u32>,
-    next_of_tree: Vec<u32>,
+    splitter: Splitter,
 }
 
 impl Recorder {
@@ -106,9 +97,7 @@ impl Recorder {
             ring: Arc::new(Ring::new(if config.detail.is_some() { config.ring_bytes } else { 0 })),
             counters: Arc::default(),
             wall_offset: 0,
-            entry: Vec::new(),
-            order: Vec::new(),
-            next_of_tree: Vec::new(),
+            splitter: Splitter::default(),
         }
     }
 
@@ -138,79 +127,46 @@ impl Recorder {
         self.wall_offset = unix_ns.wrapping_sub(monotonic_ns) as i64;
     }
 
-    /// The batch's replies were written, or never will be: each of its traces goes into the ring, those that the sampler
-    /// chose also to `kept`; then the buffer is empty again. A command without an end ends now.
-    pub fn commit(&mut self, buffer: &mut TraceBuffer, mut kept: impl FnMut(KeptTrace)) {
-        if buffer.commands.is_empty() {
-            buffer.clear();
-            return;
-        }
-        let now = (self.time)();
-        if buffer.interleaved {
-            self.order_by_tree(buffer);
-        }
-        let mut records_done = 0;
+    /// The batch's replies were written, or never will be: its traces go into the ring, those that the sampler chose also
+    /// to `kept`; then the buffer is empty again. A command without an end ends now.
+    pub fn commit(&mut self, buffer: &mut TraceBuffer, kept: impl FnMut(KeptTrace)) {
         let (mut created, mut chosen, mut over_span_limit) = (0, 0, 0);
+        let written = buffer.written();
         for index in 0..buffer.commands.len() {
+            let parent = buffer.remote_parent_sampled(index);
             let command = &mut buffer.commands[index];
             if usize::from(command.root) != index {
                 continue;
             }
-            if command.flags & FINISHED == 0 {
-                command.end = now.max(command.start);
+            if !command.has(FINISHED) {
+                command.end = (self.time)().max(command.start);
             }
-            let from = records_done;
-            records_done += command.records();
-            if command.flags & DISCARDED != 0 {
+            if command.has(DISCARDED) {
                 continue;
             }
+            let spans = (command.spans() + usize::from(index < written)) as u64;
+            created += spans;
             over_span_limit += u64::from(command.spans_dropped);
-            let parent = buffer.remote_parent_sampled(index);
-            let sampled = self.sampler.decide(TraceId(buffer.commands[index].trace_id), parent);
-            let root = index as u16;
-            let range = from..records_done;
-            let spans = if buffer.interleaved {
-                let records = self.order[range].iter().map(|at| &buffer.records[*at as usize]);
-                encode(buffer, root, records, sampled, self.wall_offset, &mut self.entry)
-            } else {
-                let records: std::slice::Iter<'_, SpanRecord> = buffer.records[range].iter();
-                encode(buffer, root, records, sampled, self.wall_offset, &mut self.entry)
-            };
-            created += u64::from(spans);
-            self.ring.push(&self.entry);
-            if sampled {
-                chosen += u64::from(spans);
-                if self.export {
-                    kept(KeptTrace::new(self.entry.as_slice().into()));
-                }
+            if self.sampler.decide(command.trace_id(), parent) {
+                command.flags |= SAMPLED;
+                chosen += spans;
             }
         }
-        Counters::add(&self.counters.created, created);
-        Counters::add(&self.counters.sampled, chosen);
-        Counters::add(&self.counters.over_span_limit, over_span_limit);
-        Counters::add(&self.counters.over_batch_limit, buffer.lost);
+        if created > 0 {
+            let batch = buffer.batch(self.wall_offset);
+            if !self.ring.push(&batch) {
+                // Trace by trace, the newest of so large a batch find room.
+                let ring = &self.ring;
+                self.splitter.split(&batch, |_| true, |trace| _ = ring.push(&trace.batch()));
+            }
+            if chosen > 0 && self.export {
+                self.splitter.split(&batch, |root| root.has(SAMPLED), kept);
+            }
+        }
+        self.counters.created.add(created);
+        self.counters.sampled.add(chosen);
+        self.counters.over_span_limit.add(over_span_limit);
+        self.counters.over_batch_limit.add(buffer.lost);
         buffer.clear();
-    }
-
-    /// Puts the records of an interleaved batch in the order of their trees, those of a tree in the order of recording.
-    /// A root knows how many records its tree has, so each goes to its place at once.
-    fn order_by_tree(&mut self, buffer: &TraceBuffer) {
-        let mut at = 0;
-        self.next_of_tree.clear();
-        self.next_of_tree.extend(buffer.commands.iter().enumerate().map(|(index, command)| {
-            let first = at;
-            if usize::from(command.root) == index {
-                at += command.records() as u32;
-            }
-            first
-        }));
-        self.order.clear();
-        self.order.resize(buffer.records.len(), 0);
-        for (at, record) in buffer.records.iter().enumerate() {
-            let root = buffer.commands[usize::from(record.owner())].root;
-            let next = &mut self.next_of_tree[usize::from(root)];
-            self.order[*next as usize] = at as u32;
-            *next += 1;
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The flight recorder: the last traces of one worker in fixed memory, overwritten oldest first, readable by any worker
+//! The flight recorder: the last batches of one worker in fixed memory, overwritten oldest first, readable by any worker
 //! at any time, even while the writer is stuck in a command.
 //!
 //! It is a seqlock over a ring (Boehm, "Can seqlocks get along with programming language memory models?", 2012): the
@@ -8,14 +8,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use crate::batch::{Batch, COMMAND_SLOTS, HEADER_SLOTS, Header, SLOT_BYTES, SLOT_WORDS, Slot, Splitter};
 use crate::context::TraceId;
-use crate::entry::{KeptTrace, LENGTHS, SLOT_WORDS, TRACE_ID};
+use crate::entry::KeptTrace;
 use crate::schema::SpanName;
+
+/// Where in an entry's first slot its own length (low half) and its predecessor's are, in slots.
+const LENGTHS: usize = 0;
+/// The least that a ring has.
+const SLOTS_MIN: usize = 128;
 
 /// One worker's last traces. One thread writes, through its [`crate::Recorder`].
 #[derive(Debug)]
 pub struct Ring {
-    words: Box<[AtomicU64]>,
+    /// A power of two of them.
+    slots: Box<[[AtomicU64; SLOT_WORDS]]>,
     /// Slots ever reserved: everything more than one ring length before this may be overwritten.
     reserved: AtomicU64,
     /// Position of the newest whole entry, plus one; zero before the first.
@@ -23,47 +30,43 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring of about this many bytes, at least 4 KiB.
+    /// A ring of this many bytes, rounded up to a power of two of at least 4 KiB.
     pub fn new(bytes: usize) -> Self {
-        let slots = (bytes / (8 * SLOT_WORDS)).max(128);
-        let words = (0..slots * SLOT_WORDS).map(|_| AtomicU64::new(0)).collect();
-        Self { words, reserved: AtomicU64::new(0), newest: AtomicU64::new(0) }
+        let slots = (bytes / SLOT_BYTES).max(SLOTS_MIN).next_power_of_two();
+        let slots = (0..slots).map(|_| Default::default()).collect();
+        Self { slots, reserved: AtomicU64::new(0), newest: AtomicU64::new(0) }
     }
 
-    fn capacity(&self) -> u64 {
-        (self.words.len() / SLOT_WORDS) as u64
+    #[inline]
+    fn slot(&self, position: u64) -> &[AtomicU64; SLOT_WORDS] {
+        &self.slots[position as usize & (self.slots.len() - 1)]
     }
 
-    /// Where the words of the slot at this position begin.
-    fn index(&self, position: u64) -> usize {
-        (position % self.capacity()) as usize * SLOT_WORDS
-    }
-
-    /// Appends an entry (whole slots, its own length in place). Gives false for one that would take more than half of the
-    /// ring. Only the one writer may call this.
-    pub(crate) fn push(&self, entry: &[u64]) -> bool {
-        let slots = (entry.len() / SLOT_WORDS) as u64;
-        debug_assert_eq!(entry.len() % SLOT_WORDS, 0);
-        debug_assert_eq!(entry[LENGTHS], slots);
-        if slots > self.capacity() / 2 {
+    /// Appends a batch. Gives false for one that would take more than half of the ring. Only the one writer may call this.
+    #[inline]
+    pub(crate) fn push(&self, batch: &Batch<'_>) -> bool {
+        let len = batch.header.slots();
+        if len > self.slots.len() / 2 {
             return false;
         }
         let start = self.reserved.load(Ordering::Relaxed);
         let newest = self.newest.load(Ordering::Relaxed);
         // The predecessor lies directly before, so the distance is its length; zero ends the chain.
         let before = if newest == 0 { 0 } else { start - (newest - 1) };
-        self.reserved.store(start + slots, Ordering::Relaxed);
+        self.reserved.store(start + len as u64, Ordering::Relaxed);
         fence(Ordering::Release);
 
-        let at = self.index(start);
-        let (first, second) = entry.split_at(entry.len().min(self.words.len() - at));
-        for (to, from) in self.words[at..].iter().zip(first) {
-            to.store(*from, Ordering::Relaxed);
-        }
-        for (to, from) in self.words.iter().zip(second) {
-            to.store(*from, Ordering::Relaxed);
-        }
-        self.words[at + LENGTHS].store(slots | before << 32, Ordering::Relaxed);
+        let mut at = start;
+        let mut store = |slot: &Slot| {
+            for (to, word) in self.slot(at).iter().zip(slot) {
+                to.store(*word, Ordering::Relaxed);
+            }
+            at += 1;
+        };
+        batch.structs().into_iter().flatten().for_each(&mut store);
+        batch.text_slots().for_each(|slot| store(&slot));
+        debug_assert_eq!(at, start + len as u64);
+        self.slot(start)[LENGTHS].store(len as u64 | before << 32, Ordering::Relaxed);
         self.newest.store(start + 1, Ordering::Release);
         true
     }
@@ -71,49 +74,56 @@ impl Ring {
     /// Whether the entry at this position was whole until now: call after reading it.
     fn intact(&self, position: u64) -> bool {
         fence(Ordering::Acquire);
-        position + self.capacity() >= self.reserved.load(Ordering::Relaxed)
+        position + self.slots.len() as u64 >= self.reserved.load(Ordering::Relaxed)
     }
 
-    fn word(&self, position: u64, word: usize) -> u64 {
-        self.words[self.index(position) + word].load(Ordering::Relaxed)
+    fn read(&self, position: u64) -> Slot {
+        self.slot(position).each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
-    fn copy(&self, position: u64, slots: u64) -> Box<[u64]> {
-        let at = self.index(position);
-        let len = slots as usize * SLOT_WORDS;
-        let (tail, head) = (&self.words[at..], &self.words[..at]);
-        let mut words: Box<[u64]> =
-            tail.iter().chain(head).take(len).map(|word| word.load(Ordering::Relaxed)).collect();
-        words[LENGTHS] = slots;
-        words
+    fn header(&self, position: u64) -> Header {
+        let slots: [Slot; HEADER_SLOTS] = std::array::from_fn(|at| self.read(position + at as u64));
+        bytemuck::cast(slots)
     }
 
-    /// Walks from the newest entry to the oldest, copying those that `wanted` accepts by their trace id, until `count`
-    /// commands are found. Of what lies between them and is no command as many are given at most.
+    /// The trace ids of an entry's commands, which they begin with; nested ones included.
+    fn trace_ids(&self, position: u64, commands: u16) -> impl Iterator<Item = TraceId> + '_ {
+        (0..usize::from(commands)).map(move |command| {
+            let [high, low, ..] = self.read(position + (HEADER_SLOTS + command * COMMAND_SLOTS) as u64);
+            TraceId(u128::from(high) << 64 | u128::from(low))
+        })
+    }
+
+    /// Walks from the newest entry to the oldest and collects the traces that `wanted` accepts by their trace id, until
+    /// `count` commands are found. Of what lies between them and is no command as many are given at most.
     fn walk(&self, count: usize, wanted: impl Fn(TraceId) -> bool) -> Vec<KeptTrace> {
         let mut found = Vec::new();
+        let mut splitter = Splitter::default();
+        let mut traces = Vec::new();
         let (mut commands, mut others) = (0, 0);
         let Some(mut position) = self.newest.load(Ordering::Acquire).checked_sub(1) else { return found };
         while commands < count {
-            let lengths = self.word(position, LENGTHS);
-            let [high, low] = [0, 1].map(|half| u128::from(self.word(position, TRACE_ID + half)));
+            let header = self.header(position);
             // Nothing read so far may be believed before this.
             if !self.intact(position) {
                 break;
             }
-            let (slots, before) = (lengths & 0xffff_ffff, lengths >> 32);
-            if wanted(TraceId(high << 64 | low)) {
-                let words = self.copy(position, slots);
+            if self.trace_ids(position, header.commands).any(&wanted) {
+                let len = header.slots() as u64;
+                let slots: Vec<Slot> = (position..position + len).map(|position| self.read(position)).collect();
                 if !self.intact(position) {
                     break;
                 }
-                let trace = KeptTrace::new(words);
-                let of_its_kind = if trace.name() == SpanName::Command { &mut commands } else { &mut others };
-                *of_its_kind += 1;
-                if *of_its_kind <= count {
-                    found.push(trace);
+                splitter.split(&Batch::from_slots(&slots), |root| wanted(root.trace_id()), |trace| traces.push(trace));
+                while let Some(trace) = traces.pop() {
+                    let of_its_kind = if trace.name() == SpanName::Command { &mut commands } else { &mut others };
+                    *of_its_kind += 1;
+                    if *of_its_kind <= count {
+                        found.push(trace);
+                    }
                 }
             }
+            let before = header.lengths >> 32;
             if before == 0 {
                 break;
             }
@@ -136,17 +146,25 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Parts;
+    use crate::record::CommandRecord;
     use proptest::prelude::*;
 
-    /// An entry whose every word but the length follows from `id`.
-    fn entry(id: u64, slots: usize) -> Vec<u64> {
-        let mut words = vec![id; slots * SLOT_WORDS];
-        words[LENGTHS] = slots as u64;
-        words
+    /// Pushes a batch of `commands` roots in which everything follows from `id`.
+    fn push(ring: &Ring, id: u64, commands: usize) -> bool {
+        let record =
+            |root| CommandRecord { trace_id: [id, id], span_id: id, start: id, offset: id, root, ..Default::default() };
+        let commands: Vec<CommandRecord> = (0..commands as u16).map(record).collect();
+        let common = Header { connection: id, ..Header::default() };
+        ring.push(&Batch::new(common, Parts { commands: &commands, ..Parts::default() }))
     }
 
-    fn words_of(trace: &KeptTrace) -> Vec<u64> {
-        trace.words().to_vec()
+    /// The id of a trace of such a batch, which must be whole.
+    fn id_of(trace: &KeptTrace) -> u64 {
+        let batch = trace.batch();
+        let (id, command) = (batch.header.connection, &batch.commands[0]);
+        assert_eq!([command.trace_id[0], command.trace_id[1], command.span_id, command.start, command.offset], [id; 5]);
+        id
     }
 
     #[test]
@@ -157,50 +175,51 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused_and_hurts_nothing() {
         let ring = Ring::new(0);
-        assert!(ring.push(&entry(1, 64)));
-        assert!(!ring.push(&entry(2, 65)));
-        assert_eq!(ring.last(9).iter().map(words_of).collect::<Vec<_>>(), [entry(1, 64)]);
+        assert!(push(&ring, 1, 15));
+        assert!(!push(&ring, 2, 16), "128 slots of ring, 2 + 16 * 4 of entry");
+        assert_eq!(ring.last(99).iter().map(id_of).collect::<Vec<_>>(), [1; 15]);
     }
 
     proptest! {
         #[test]
-        fn the_newest_entries_that_fit_are_there_and_whole(sizes in proptest::collection::vec(1usize..64, 1..300)) {
+        fn the_newest_entries_that_fit_are_there_and_whole(sizes in proptest::collection::vec(1usize..16, 1..300)) {
             let ring = Ring::new(0);
-            for (id, slots) in sizes.iter().enumerate() {
-                prop_assert!(ring.push(&entry(id as u64, *slots)));
+            for (id, commands) in sizes.iter().enumerate() {
+                prop_assert!(push(&ring, id as u64, *commands));
             }
             let mut room = 128;
-            let expected: Vec<Vec<u64>> = sizes.iter().enumerate().rev()
-                .take_while(|(_, slots)| { room -= **slots as i64; room >= 0 })
-                .map(|(id, slots)| entry(id as u64, *slots))
+            let expected: Vec<u64> = sizes.iter().enumerate().rev()
+                .take_while(|(_, commands)| { room -= (HEADER_SLOTS + **commands * COMMAND_SLOTS) as i64; room >= 0 })
+                .flat_map(|(id, commands)| std::iter::repeat_n(id as u64, *commands))
                 .collect();
-            prop_assert_eq!(ring.last(usize::MAX).iter().map(words_of).collect::<Vec<_>>(), expected);
+            prop_assert_eq!(ring.last(usize::MAX).iter().map(id_of).collect::<Vec<_>>(), expected);
         }
     }
 
     #[test]
     fn a_reader_beside_the_writer_sees_only_whole_entries() {
         let ring = Ring::new(0);
+        let commands = |id: u64| 1 + (id % 5) as usize;
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for id in 0..20_000u64 {
-                    assert!(ring.push(&entry(id, 1 + (id % 17) as usize)));
+                    assert!(push(&ring, id, commands(id)));
                 }
             });
             let mut seen = 0;
             while !writer.is_finished() {
-                let mut newer = u64::MAX;
-                for trace in ring.last(usize::MAX) {
-                    let words = words_of(&trace);
-                    let id = words[1];
-                    assert_eq!(words, entry(id, 1 + (id % 17) as usize));
-                    assert!(newer == u64::MAX || id + 1 == newer, "{id} after {newer}");
-                    newer = id;
+                let ids: Vec<u64> = ring.last(usize::MAX).iter().map(id_of).collect();
+                let mut rest = &ids[..];
+                while let Some(&id) = rest.first() {
+                    let (entry, older) = rest.split_at(commands(id).min(rest.len()));
+                    assert_eq!(entry, vec![id; commands(id)]);
+                    assert!(older.first().is_none_or(|&next| next + 1 == id), "{id} before {older:?}");
+                    rest = older;
                     seen += 1;
                 }
             }
             writer.join().expect("the writer asserts");
-            assert!(ring.last(1)[0].words()[1] == 19_999 && seen > 0);
+            assert!(id_of(&ring.last(1)[0]) == 19_999 && seen > 0);
         });
     }
 
@@ -208,9 +227,10 @@ mod tests {
     fn traces_are_found_by_their_id() {
         let ring = Ring::new(0);
         for id in [1, 2, 1] {
-            ring.push(&entry(id, 2));
+            push(&ring, id, 2);
         }
-        assert_eq!(ring.find(TraceId(1 << 64 | 1)).len(), 2);
+        assert_eq!(ring.find(TraceId(1 << 64 | 1)).len(), 4);
+        assert_eq!(ring.last(3).iter().map(id_of).collect::<Vec<_>>(), [1, 1, 2]);
         assert!(ring.find(TraceId(5)).is_empty());
     }
 }

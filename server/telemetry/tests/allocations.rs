@@ -29,7 +29,7 @@ fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
         buffer.begin_command();
         buffer.parse();
         buffer.set_context(&context);
-        buffer.describe("GET", 2, [key]);
+        buffer.describe("GET", 1, 2, [key]);
     }
     for command in 0..3 {
         buffer.select(command);
@@ -41,10 +41,10 @@ fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
         buffer.pause(Wait::Disk);
         for later in command..3 {
             buffer.select(later);
-            if !buffer.already_traced(7) {
+            // The first miss reads for all.
+            if command == 0 {
                 buffer.storage_read(Tier::Mutable, false, 0);
                 let slot = buffer.disk_read_open();
-                buffer.mark_traced(7);
                 buffer.disk_read_close(slot, 1, 2, Some(3), 4);
             }
         }
@@ -53,10 +53,10 @@ fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
         buffer.finish_command(Outcome::Err, b"ERR no", 1);
     }
     buffer.begin_command();
-    buffer.describe("EXEC", 1, []);
+    buffer.describe("EXEC", 1, 1, []);
     for _ in 0..5 {
         let child = buffer.begin_child(Some(&context));
-        buffer.describe("SET", 3, [&b"key"[..]]);
+        buffer.describe("SET", 1, 3, [&b"key"[..]]);
         buffer.storage_write(Tier::Mutable, 5);
         buffer.finish_child(child, Outcome::Ok, b"");
     }

@@ -64,7 +64,7 @@ pub fn get(caller: Option<(&str, &str)>) -> KeptTrace {
         if let Some((parent, state)) = caller {
             buffer.set_context(&RemoteContext::parse(parent.as_bytes(), state.as_bytes()).expect("it is valid"));
         }
-        buffer.describe("GET", 2, [&b"k"[..]]);
+        buffer.describe("GET", 1, 2, [&b"k"[..]]);
         buffer.index_lookup(7);
         buffer.storage_read(Tier::Mutable, true, 5);
         buffer.finish_command(Outcome::Ok, b"", 0);
@@ -74,7 +74,7 @@ pub fn get(caller: Option<(&str, &str)>) -> KeptTrace {
 /// `GET k` of something that is not a string.
 pub fn failed_get() -> KeptTrace {
     recorded(|buffer| {
-        buffer.describe("GET", 2, [&b"k"[..]]);
+        buffer.describe("GET", 1, 2, [&b"k"[..]]);
         buffer.finish_command(Outcome::Err, b"WRONGTYPE not a string", 0);
     })
 }

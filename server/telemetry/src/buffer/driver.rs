@@ -4,9 +4,10 @@ use super::{
     ARENA_BYTES_MAX, COMMANDS_PER_BATCH_MAX, Checkpoint, ChildSlot, DiskSlot, ERROR_BYTES_MAX, NONE,
     STATEMENT_BYTES_MAX, SyncSlot, TraceBuffer, Wait,
 };
-use crate::context::{RemoteContext, SpanId, TraceId};
+use crate::context::{FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
 use crate::record::{
-    CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE, SpanRecord, WRITTEN,
+    CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE,
+    SERIALIZED, SpanRecord, WriteRecord,
 };
 use crate::schema::{Outcome, SpanName, Tier};
 
@@ -33,13 +34,10 @@ impl TraceBuffer {
             return usize::from(NONE);
         }
         let index = self.commands.len() as u16;
-        self.commands.push(CommandRecord {
-            trace_id: self.ids.trace_id().0,
-            span_id: self.ids.span_id().0,
-            start: self.mark,
-            root: index,
-            ..CommandRecord::default()
-        });
+        let mut command = CommandRecord { start: self.mark, root: index, ..CommandRecord::default() };
+        command.set_trace_id(self.ids.trace_id());
+        command.span_id = self.ids.span_id().0;
+        self.commands.push(command);
         self.current = index;
         self.refresh_level();
         usize::from(index)
@@ -54,7 +52,6 @@ impl TraceBuffer {
             if let Some(command) = self.current_mut() {
                 command.parse_end = now;
                 command.flags |= PARSED;
-                command.spans += 1;
             }
         }
     }
@@ -65,24 +62,26 @@ impl TraceBuffer {
             return;
         }
         let (at, len) = self.stores_text(context.tracestate.as_bytes(), usize::from(u16::MAX));
+        let Some(rare) = self.rare_mut(self.current) else { return };
+        rare.span_id = context.span_id.0;
+        rare.trace_flags = context.flags;
+        (rare.tracestate_at, rare.tracestate_len) = (at, len);
         let Some(command) = self.current_mut() else { return };
-        command.trace_id = context.trace_id.0;
-        command.other_span = context.span_id.0;
-        command.trace_flags = context.flags;
+        command.set_trace_id(context.trace_id);
         command.flags |= REMOTE;
-        (command.tracestate_at, command.tracestate_len) = (at, len);
     }
 
-    /// What the command is: `name` is the normalised name (`GET`, `CONFIG|SET`), `argc` counts the arguments with every
-    /// word of the name, `keys` are its keys. Values are never stored.
-    pub fn describe<'k>(&mut self, name: &str, argc: usize, keys: impl IntoIterator<Item = &'k [u8]>) {
+    /// What the command is: `name` is the normalised name (`GET`, `CONFIG SET`) and `words` how many arguments it stands
+    /// for, `argc` counts all arguments with those, `keys` are its keys. Values are never stored.
+    #[inline]
+    pub fn describe<'k>(&mut self, name: &str, words: usize, argc: usize, keys: impl IntoIterator<Item = &'k [u8]>) {
         if self.level == 0 || self.current().is_none() {
             return;
         }
         let at = self.arena.len();
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         self.arena.extend_from_slice(name);
-        let mut named = 1 + name.iter().filter(|byte| **byte == b'|').count();
+        let mut named = words;
         let mut key_len = None;
         for key in keys {
             let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);
@@ -116,7 +115,12 @@ impl TraceBuffer {
     #[inline]
     pub fn dispatch(&mut self) {
         if self.level >= Detail::Full as u8 {
-            self.lap(SpanName::CommandDispatch, 0);
+            let (start, now) = self.lap_times();
+            if let Some(command) = self.current_mut() {
+                command.before_dispatch = command.records;
+                (command.dispatch_start, command.dispatch_end) = (start, now);
+                command.flags |= DISPATCHED;
+            }
         } else if self.level != 0 {
             self.mark = self.now();
         }
@@ -139,7 +143,9 @@ impl TraceBuffer {
         self.exec_ns = 0;
         self.executing = true;
         if self.level >= Detail::Full as u8 {
-            self.execute = self.push(SpanRecord::open(SpanName::CommandExecute, self.current, self.mark, 0));
+            if let Some(command) = self.current_mut() {
+                command.flags |= EXECUTED;
+            }
         }
     }
 
@@ -149,10 +155,11 @@ impl TraceBuffer {
         Checkpoint {
             records: self.records.len(),
             commands: self.commands.len(),
+            rare: self.rare.len(),
             events: self.events.len(),
             arena: self.arena.len(),
             current: self.current,
-            spans: root.map_or(0, |root| root.spans),
+            tree_records: root.map_or(0, |root| root.records),
             nested: root.map_or(0, |root| root.nested),
             spans_dropped: root.map_or(0, |root| root.spans_dropped),
         }
@@ -163,10 +170,12 @@ impl TraceBuffer {
         self.records.truncate(checkpoint.records);
         self.commands.truncate(checkpoint.commands);
         self.events.truncate(checkpoint.events);
+        // Those of nested commands: a command gets its own before it runs, or while it waits.
+        self.rare.truncate(checkpoint.rare);
         self.arena.truncate(checkpoint.arena);
         self.current = checkpoint.current;
         if let Some(root) = self.current().map(|command| usize::from(command.root)) {
-            self.commands[root].spans = checkpoint.spans;
+            self.commands[root].records = checkpoint.tree_records;
             self.commands[root].nested = checkpoint.nested;
             self.commands[root].spans_dropped = checkpoint.spans_dropped;
         }
@@ -201,18 +210,6 @@ impl TraceBuffer {
         self.refresh_level();
     }
 
-    /// Whether the current command has the spans of reading this key already.
-    pub fn already_traced(&self, hash: u64) -> bool {
-        !self.traced.is_empty() && self.traced.binary_search(&(self.current, hash)).is_ok()
-    }
-
-    /// The current command now has the spans of reading this key.
-    pub fn mark_traced(&mut self, hash: u64) {
-        if let Err(at) = self.traced.binary_search(&(self.current, hash)) {
-            self.traced.insert(at, (self.current, hash));
-        }
-    }
-
     /// A disk read of the current command is about to be submitted.
     pub fn disk_read_open(&mut self) -> DiskSlot {
         let mut slot = DiskSlot { owner: NONE, opened: self.mark, record: None };
@@ -221,8 +218,8 @@ impl TraceBuffer {
         }
         slot.owner = self.current;
         let epoch = self.epoch;
-        if let Some(command) = self.current_mut() {
-            command.epoch = epoch;
+        if let Some(rare) = self.rare_mut(self.current) {
+            rare.epoch = epoch;
         }
         if self.level >= Detail::Storage as u8 {
             let record = SpanRecord::open(SpanName::StorageRead, self.current, self.mark, 0).with_tier(Tier::Disk);
@@ -251,10 +248,10 @@ impl TraceBuffer {
                 *record = record.with_bytes(bytes);
             }
         }
-        if let Some(command) = self.commands.get_mut(usize::from(slot.owner)) {
-            let none_before = command.wait_start == 0 && command.wait_end == 0;
-            command.wait_start = if none_before { start } else { command.wait_start.min(start) };
-            command.wait_end = command.wait_end.max(end);
+        if let Some(rare) = self.rare_mut(slot.owner) {
+            let none_before = rare.wait_start == 0 && rare.wait_end == 0;
+            rare.wait_start = if none_before { start } else { rare.wait_start.min(start) };
+            rare.wait_end = rare.wait_end.max(end);
         }
     }
 
@@ -291,16 +288,15 @@ impl TraceBuffer {
             self.level = 0;
             return ChildSlot { child: None, level };
         };
-        let parent = self.commands[usize::from(self.current)];
-        self.commands.push(CommandRecord {
-            start: self.mark,
-            root: parent.root,
-            other_trace: context.map_or(0, |context| context.trace_id.0),
-            other_span: context.map_or(0, |context| context.span_id.0),
-            trace_flags: context.map_or(0, |context| context.flags),
-            flags: if context.is_some() { LINKED } else { 0 },
-            ..CommandRecord::default()
-        });
+        let flags = if context.is_some() { LINKED } else { 0 };
+        self.commands.push(CommandRecord { start: self.mark, root: self.root, flags, ..CommandRecord::default() });
+        if let Some(context) = context
+            && let Some(rare) = self.rare_mut(index)
+        {
+            rare.trace_id = [(context.trace_id.0 >> 64) as u64, context.trace_id.0 as u64];
+            rare.span_id = context.span_id.0;
+            rare.trace_flags = context.flags;
+        }
         self.commands[usize::from(self.root)].nested += 1;
         let parent = std::mem::replace(&mut self.current, index);
         ChildSlot { child: Some((parent, at)), level }
@@ -338,56 +334,47 @@ impl TraceBuffer {
             return 0;
         }
         let (start, now) = self.lap_times();
-        if self.level >= Detail::Full as u8 {
-            self.push(SpanRecord::lap(SpanName::RespSerialize, self.current, start, now, 0));
-        }
         let mut execution_ns = 0;
         if std::mem::take(&mut self.executing) {
             execution_ns = self.exec_ns + now.saturating_sub(self.exec_start);
-            if let Some(execute) = self.execute.take() {
-                self.records[execute as usize].close(now);
-            }
         }
         if self.level != 0 {
             self.store_result(outcome, error, now);
-            if let Some(command) = self.current_mut() {
-                execution_ns += command.wait_end - command.wait_start;
-                command.execution_ns = execution_ns;
-                command.offset = offset;
+            let full = self.level >= Detail::Full as u8;
+            let Some(command) = self.commands.get_mut(usize::from(self.current)) else { return execution_ns };
+            if let Some(rare) = usize::from(command.rare).checked_sub(1).and_then(|rare| self.rare.get(rare)) {
+                execution_ns += rare.wait_end - rare.wait_start;
             }
+            if full {
+                command.serialize_start = start;
+                command.flags |= SERIALIZED;
+            }
+            command.execution_ns = execution_ns;
+            command.offset = offset;
         }
         execution_ns
     }
 
-    /// Replies are about to be written, some time after the last lap.
-    #[inline]
-    pub fn write_begin(&mut self) {
-        if self.configured != 0 {
-            self.mark = self.now();
-        }
-    }
-
-    /// The replies of every finished command were written: `ferrite.net.write`, and their roots end.
+    /// The replies of every finished command were written: `ferrite.net.write`, from the last lap on, and their roots end.
     pub fn net_write(&mut self) {
         if self.configured == 0 {
             return;
         }
-        let (start, now) = self.lap_times();
-        while let Some(command) = self.commands.get_mut(self.unwritten) {
+        let (start, end) = self.lap_times();
+        let before = self.unwritten;
+        while let Some(command) = self.commands.get(self.unwritten) {
             let nested = usize::from(command.root) != self.unwritten;
-            if !nested && command.flags & (FINISHED | DISCARDED) == 0 {
+            if !nested && !command.has(FINISHED) && !command.has(DISCARDED) {
                 break;
-            }
-            if !nested {
-                command.write_start = start.max(command.end);
-                command.end = now.max(command.write_start);
-                command.flags |= WRITTEN;
             }
             self.unwritten += 1;
         }
+        if self.unwritten > before {
+            self.writes.push(WriteRecord { until: self.unwritten as u64, start, end, reserved: 0 });
+        }
     }
 
-    /// The current command is neither kept in the ring nor exported.
+    /// The current command is neither shown by the ring nor exported.
     pub fn discard(&mut self) {
         if let Some(command) = self.current_mut() {
             command.flags |= DISCARDED;
@@ -402,13 +389,15 @@ impl TraceBuffer {
         }
         let command = self.current()?;
         let root = &self.commands[usize::from(command.root)];
-        Some((TraceId(root.trace_id), SpanId(root.span_id)))
+        Some((root.trace_id(), SpanId(root.span_id)))
     }
 
     /// Whether the caller of a command was sampled; `None` without a caller.
+    #[inline]
     pub(crate) fn remote_parent_sampled(&self, command: usize) -> Option<bool> {
         let command = self.commands.get(command)?;
-        (command.flags & REMOTE != 0).then_some(command.trace_flags & crate::context::FLAG_SAMPLED != 0)
+        let rare = self.rare.get(usize::from(command.rare).checked_sub(1)?)?;
+        command.has(REMOTE).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
     }
 
     /// The last mark: a reading of the clock that is already there.

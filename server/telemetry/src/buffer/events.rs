@@ -19,7 +19,14 @@ impl TraceBuffer {
 
     fn event_of(&mut self, command: u16, name: EventName, time: u64, attributes: &[(Attribute, Value)]) {
         let (values_at, values_len) = self.stores_values(attributes);
-        self.events.push(EventRecord { name, command, time, values_at, values_len });
+        self.events.push(EventRecord {
+            name: name as u16,
+            command,
+            values_len,
+            values_at,
+            time,
+            ..EventRecord::default()
+        });
     }
 
     fn stores_values(&mut self, attributes: &[(Attribute, Value)]) -> (u32, u16) {
@@ -46,10 +53,10 @@ impl TraceBuffer {
         let before = self.current;
         for index in self.unwritten..self.commands.len() {
             let command = &self.commands[index];
-            if usize::from(command.root) != index || command.flags & (FINISHED | DISCARDED) != FINISHED {
+            if usize::from(command.root) != index || !command.has(FINISHED) || command.has(DISCARDED) {
                 continue;
             }
-            failed.push((TraceId(command.trace_id), SpanId(command.span_id)));
+            failed.push((command.trace_id(), SpanId(command.span_id)));
             self.current = index as u16;
             self.event_of(index as u16, EventName::Exception, now, &attributes);
             self.store_result(Outcome::Err, error, now);
@@ -68,15 +75,11 @@ impl TraceBuffer {
         }
         let end = self.now().max(start_ns);
         let (statement_at, statement_len) = self.stores_values(attributes);
-        self.commands.push(CommandRecord {
-            trace_id: self.ids.trace_id().0,
-            span_id: self.ids.span_id().0,
-            start: start_ns,
-            name,
-            statement_at,
-            statement_len,
-            ..CommandRecord::default()
-        });
+        let mut record = CommandRecord { start: start_ns, name: name as u16, ..CommandRecord::default() };
+        record.set_trace_id(self.ids.trace_id());
+        record.span_id = self.ids.span_id().0;
+        (record.statement_at, record.statement_len) = (statement_at, statement_len);
+        self.commands.push(record);
         self.current = 0;
         let outcome = if error.is_some() { Outcome::Err } else { Outcome::Ok };
         self.store_result(outcome, error.unwrap_or_default().as_bytes(), end);
