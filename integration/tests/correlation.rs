@@ -69,6 +69,23 @@ async fn a_command_s_log_line_leads_to_its_trace() {
 }
 
 #[tokio::test]
+async fn a_slow_log_entry_is_the_command_without_the_wrapper_that_it_came_in() {
+    let server = Server::start(&["--server.slowlog_log_slower_than", "0"]).await;
+    let mut connection = server.connect().await;
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut wrapped = redis::cmd("OTEL.TRACE");
+    wrapped.arg(traceparent).arg("SET").arg("slow:2").arg("value");
+    wrapped.exec_async(&mut connection).await.expect("SET works");
+
+    let entries: Vec<Vec<redis::Value>> =
+        redis::cmd("SLOWLOG").arg("GET").arg("1").query_async(&mut connection).await.expect("SLOWLOG works");
+    let text = |value: &redis::Value| redis::from_redis_value::<String>(value.clone()).expect("a text");
+    let arguments: Vec<String> = redis::from_redis_value(entries[0][3].clone()).expect("texts");
+    assert_eq!(arguments, ["SET", "slow:2", "value"]);
+    assert_eq!(text(&entries[0][5]), "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+#[tokio::test]
 async fn a_slow_log_entry_leads_to_its_trace() {
     // Nothing is exported: the server keeps its last traces by itself.
     let server = Server::start(&["--server.slowlog_log_slower_than", "0"]).await;

@@ -195,10 +195,15 @@ pub fn keys_of(spec: &'static CommandSpec, args: Args<'_>) -> impl Iterator<Item
     let len = args.len();
     let last =
         if range.last < 0 { len.saturating_sub(range.last.unsigned_abs() as usize) } else { range.last as usize };
-    let (first, step) = (range.first as usize, (range.step as usize).max(1));
+    let (mut at, step) = (range.first as usize, (range.step as usize).max(1));
     // Position 0 is the command's name: no keys.
-    let end = if first == 0 { 0 } else { (last + 1).min(len) };
-    (first..end).step_by(step)
+    let end = if at == 0 { 0 } else { (last + 1).min(len) };
+    // `step_by` would divide.
+    std::iter::from_fn(move || {
+        let key = (at < end).then_some(at);
+        at += step;
+        key
+    })
 }
 
 #[cfg(test)]

@@ -97,7 +97,12 @@ const TRACE: &[u8] = b"OTEL.TRACE";
 /// wrapper, or one without a command, which admission answers with its error.
 #[inline]
 pub fn unwrap(args: Args<'_>) -> Option<Wrapped<'_>> {
-    if args.is_empty() || args.get(0).len() != TRACE.len() || !args.get(0).eq_ignore_ascii_case(TRACE) {
+    // The length alone tells nearly every command.
+    if args.is_empty() || args.get(0).len() != TRACE.len() { None } else { unwrap_named(args) }
+}
+
+fn unwrap_named(args: Args<'_>) -> Option<Wrapped<'_>> {
+    if !args.get(0).eq_ignore_ascii_case(TRACE) {
         return None;
     }
     let state = args.len() > 2 && memchr::memchr(b'=', args.get(2)).is_some();

@@ -61,7 +61,7 @@ pub use {
     flush::{create_log, flush_task},
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
-    pinned::{Exclusive, Found, Latch, Pinned},
+    pinned::{Before, Exclusive, Found, Latch, Pinned, Place},
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},
     store::{Store, StoreConfig, StoreStats, WorkerHandle},

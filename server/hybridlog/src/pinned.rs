@@ -56,6 +56,33 @@ pub struct Exclusive<'x> {
     pinned: &'x Pinned<'x>,
 }
 
+/// Where a key's newest record is, for the write that follows under the same latch.
+pub struct Place<'s> {
+    slot: Option<Slot<'s>>,
+    /// The newest record, deleted or not, if it is in memory before anything cold.
+    memory: Option<(Address, Raw)>,
+    before: Before,
+}
+
+/// What there is of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    Missing,
+    Present {
+        /// Milliseconds since the Unix epoch; 0: never.
+        expire_at_ms: u64,
+    },
+    /// The record at this address is on disk and not held: read it, hold it, look again.
+    Cold(Address),
+}
+
+impl Place<'_> {
+    #[inline]
+    pub fn before(&self) -> Before {
+        self.before
+    }
+}
+
 /// Where a key's newest record is.
 enum Walk {
     Found { address: Address, raw: Raw, tier: Tier },
@@ -232,6 +259,36 @@ impl<'p> Pinned<'p> {
         Walk::Missing
     }
 
+    /// Looks for the place of a write, of which it is the first half: one search serves both. Records nothing.
+    #[inline]
+    pub fn seek<'s>(&'s self, key: &Key<'_>, held: &Held) -> Place<'s> {
+        self.debug_assert_latched(key.hash, true);
+        let slot = self.store.index.find(key.hash);
+        let mut place = Place { slot, memory: None, before: Before::Missing };
+        let head = self.store.log.regions.head();
+        let mut address = slot.map_or(0, Slot::address);
+        while address != 0 {
+            let raw = if address >= head {
+                // SAFETY: we are pinned and just found it at or above head.
+                unsafe { self.store.log.at(address) }
+            } else if let Some(record) = held.get(address) {
+                record.raw()
+            } else {
+                place.before = Before::Cold(address);
+                break;
+            };
+            if is_of(raw, key) {
+                place.memory = (address >= head).then_some((address, raw));
+                if !raw.is_tombstone() {
+                    place.before = Before::Present { expire_at_ms: raw.expire_at_ms() };
+                }
+                break;
+            }
+            address = raw.previous();
+        }
+        place
+    }
+
     /// Stores a value: over the old one if that is mutable and has the room, else in a new record. Never
     /// needs the disk. `value` is the concatenation of its parts, which may point into the key's old value.
     /// Views of the key are stale afterwards.
@@ -248,11 +305,26 @@ impl<'p> Pinned<'p> {
         held: &Held,
         trace: &mut TraceBuffer,
     ) -> Result<(), NeedSpace> {
+        self.upsert_at(&self.seek(key, held), key, kind, expire_at_ms, value, held, trace)
+    }
+
+    /// [`Pinned::upsert`] at a place that was sought before, with nothing written in between.
+    #[expect(clippy::too_many_arguments, reason = "a place, and what goes there")]
+    #[inline]
+    pub fn upsert_at(
+        &self,
+        place: &Place<'_>,
+        key: &Key<'_>,
+        kind: Kind,
+        expire_at_ms: u64,
+        value: &[&[u8]],
+        held: &Held,
+        trace: &mut TraceBuffer,
+    ) -> Result<(), NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let len = value.iter().map(|part| part.len()).sum();
-        let slot = self.store.index.find(key.hash);
         let mut capacity = len;
-        if let Some((address, raw)) = slot.and_then(|slot| self.in_memory(slot.address(), key)) {
+        if let Some((address, raw)) = place.memory {
             if address >= self.store.log.regions.read_only() && len <= raw.capacity() && raw.may_overwrite(value) {
                 // SAFETY: mutable (seen while pinned, so it is not sealed before we leave), latched for writing, fits.
                 unsafe {
@@ -268,7 +340,7 @@ impl<'p> Pinned<'p> {
         }
         let new =
             Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access: self.access_clock.get() };
-        self.append(key, slot, held, &new)?;
+        self.append(key, place.slot, held, &new)?;
         trace.storage_write(Tier::Mutable, len);
         Ok(())
     }

@@ -93,6 +93,13 @@ impl Scratch {
         }
     }
 
+    /// The next command's key, of which the hash is known already. It stays a hint: a command that asks for another key,
+    /// or for this one in another space, computes its own.
+    #[inline]
+    pub fn expect(&mut self, key: &[u8], space: u32, hash: u64) {
+        self.last = Some(Lookup { key_at: key.as_ptr() as usize, key_len: key.len(), space, hash, found: None });
+    }
+
     /// Reads have found expired keys that are still to be deleted.
     #[inline]
     pub fn has_expired(&self) -> bool {

@@ -1,7 +1,7 @@
 //! One command's view of the databases.
 
 use ferrite_hybridlog::aof::{Aof, Effect};
-use ferrite_hybridlog::{Address, Found, Held, Key, Kind, NeedSpace, Pinned, RecordView};
+use ferrite_hybridlog::{Address, Before, Found, Held, Key, Kind, NeedSpace, Pinned, RecordView};
 use ferrite_telemetry::TraceBuffer;
 
 use crate::databases::Databases;
@@ -146,6 +146,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// The string's bytes for a reader.
+    #[inline]
     pub fn read_string(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Pause> {
         string(self.read(key)?)
     }
@@ -171,17 +172,23 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Writes a value, whatever the key held.
+    #[inline]
     pub fn put(&mut self, key: &[u8], kind: Kind, value: &[u8], expiry: Expiry) -> Result<(), Pause> {
-        let before = self.presence_for_write(key)?;
+        let target = self.key(key);
+        let pinned = self.lent.pinned;
+        let place = pinned.seek(&target, self.lent.held);
+        let before = match self.remembered() {
+            Some(presence) => presence,
+            None => self.found_for_write(&target, place.before())?,
+        };
         let expire_at_ms = match expiry {
             Expiry::Never => 0,
             Expiry::At(at) => at,
             Expiry::Keep => before.live(self.lent.now_ms).unwrap_or(0),
         };
         self.prepare(key.len() + value.len())?;
-        let target = self.key(key);
-        let Lent { pinned, held, ref mut trace, .. } = self.lent;
-        let written = pinned.upsert(&target, kind, expire_at_ms, &[value], held, trace);
+        let Lent { held, ref mut trace, .. } = self.lent;
+        let written = pinned.upsert_at(&place, &target, kind, expire_at_ms, &[value], held, trace);
         self.written(written)?;
         self.effect(Effect::Set { db: self.db, key, value, expire_at_ms });
         self.changed(key, before, Some(expire_at_ms), Touch::Changed);
@@ -404,11 +411,31 @@ impl<'a> Keyspace<'a> {
         scratch.last = None;
     }
 
+    /// What is known of the key last asked for.
+    #[inline]
+    fn remembered(&self) -> Option<Presence> {
+        self.lent.scratch.last.and_then(|last| last.found)
+    }
+
+    /// A write that does not read the key's value has looked for it: the trace shows the index alone.
+    #[inline]
+    fn found_for_write(&mut self, key: &Key<'_>, before: Before) -> Result<Presence, Pause> {
+        let presence = match before {
+            Before::Missing => Presence::Missing,
+            Before::Present { expire_at_ms } => Presence::Present { expire_at_ms },
+            Before::Cold(_) => return Err(Pause::Keys),
+        };
+        self.lent.trace.index_lookup(self.lent.pinned.bucket_of(key.hash));
+        Ok(presence)
+    }
+
     /// The key with its hash, computed once.
+    #[inline]
     pub(crate) fn key<'k>(&mut self, bytes: &'k [u8]) -> Key<'k> {
         let (key_at, key_len, space) = (bytes.as_ptr() as usize, bytes.len(), self.space);
         match self.lent.scratch.last {
             Some(last) if last.key_at == key_at && last.key_len == key_len && last.space == space => {
+                debug_assert_eq!(last.hash, self.lent.pinned.key(space, bytes).hash);
                 Key { space, bytes, hash: last.hash }
             }
             _ => {
@@ -444,7 +471,7 @@ impl<'a> Keyspace<'a> {
     /// Whether there is a record of the key; not searched again after [`Keyspace::lookup`].
     pub(crate) fn presence(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
         self.key(bytes);
-        if let Some(Lookup { found: Some(presence), .. }) = self.lent.scratch.last {
+        if let Some(presence) = self.remembered() {
             return Ok(presence);
         }
         self.lookup(bytes)?;
@@ -455,14 +482,16 @@ impl<'a> Keyspace<'a> {
     /// [`Keyspace::presence`] for a write that does not read the value: the trace shows the index alone.
     fn presence_for_write(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
         let key = self.key(bytes);
-        if let Some(Lookup { found: Some(presence), .. }) = self.lent.scratch.last {
+        if let Some(presence) = self.remembered() {
             return Ok(presence);
         }
-        self.mute(true);
-        let presence = self.presence(bytes);
-        self.mute(false);
-        self.lent.trace.index_lookup(self.lent.pinned.bucket_of(key.hash));
-        presence
+        let before = self.lent.pinned.seek(&key, self.lent.held).before();
+        let presence = self.found_for_write(&key, before)?;
+        self.remember(presence);
+        if presence != Presence::Missing && presence.live(self.lent.now_ms).is_none() {
+            self.lent.scratch.expired.add(self.db, bytes);
+        }
+        Ok(presence)
     }
 
     /// `mute` of the trace does not nest: in a view that is silent as a whole it stays.
@@ -519,6 +548,7 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    #[inline]
     fn changed(&mut self, key: &[u8], before: Presence, after: Option<u64>, touch: Touch) {
         let before = match before {
             Presence::Missing => None,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_commands::call::{Env, execute, keys_of};
 use ferrite_commands::spec::flag;
-use ferrite_commands::{Admission, CommandSpec, Deferred, admit, table};
+use ferrite_commands::{Admission, CommandSpec, Deferred, admit, otel, table};
 use ferrite_hybridlog::aof::FsyncPolicy;
 use ferrite_hybridlog::{NeedReason, NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
@@ -95,7 +95,7 @@ impl<W: World> Connection<W> {
         let mut pinned = worker.handle.pin();
         let mut scratch = worker.scratch.borrow_mut();
         self.trace.pinned(pinned.epoch());
-        if progress.at == 0 && count > 1 {
+        if progress.at == 0 {
             self.prefetch_memory(&pinned, count);
         }
         let stop = loop {
@@ -142,6 +142,9 @@ impl<W: World> Connection<W> {
                 Some(paused) => paused.checkpoint,
                 None => trace.checkpoint(),
             };
+            if let Some((space, hash)) = pending.hashed {
+                scratch.expect(all.get(1), space, hash);
+            }
             let mut env = Env {
                 pinned: &mut pinned,
                 held,
@@ -176,20 +179,21 @@ impl<W: World> Connection<W> {
     }
 
     /// Brings what the batch's keys lead to into the cache, all index buckets and then all records, so that their misses
-    /// overlap. The first argument stands for the key: where a command has another one, or none, a line is fetched in
-    /// vain, which costs less than a look at the table for each.
+    /// overlap. The first argument stands for the key: where a command has another one, a line is fetched in vain, which
+    /// costs less than a look at the table for each.
     fn prefetch_memory(&mut self, pinned: &Pinned<'_>, count: usize) {
         let space = self.worker.node.databases.space(self.session.db);
         let input = &self.input;
         for pending in &mut self.commands[..count] {
             let args = pending.parsed.args(&input[pending.at..]);
-            if args.len() > 1 {
-                pending.hash = pinned.key(space, args.get(1)).hash;
-                pinned.prefetch(pending.hash);
-            }
+            pending.hashed = (count > 1 && args.len() > 1).then(|| {
+                let hash = pinned.key(space, args.get(1)).hash;
+                pinned.prefetch(hash);
+                (space, hash)
+            });
         }
-        for pending in &self.commands[..count] {
-            pinned.prefetch_record(pending.hash);
+        for (_, hash) in self.commands[..count].iter().filter_map(|pending| pending.hashed) {
+            pinned.prefetch_record(hash);
         }
     }
 
@@ -198,16 +202,15 @@ impl<W: World> Connection<W> {
         progress.paused = None;
         let worker = &*self.worker;
         let node = &*worker.node;
-        let pending = &self.commands[progress.at];
+        let at = progress.at;
         progress.at += 1;
         let (outcome, error) = outcome_of(&self.output[reply_start..]);
-        let aof = node.aof();
-        let position = aof.map_or(0, |aof| aof.position());
-        if let Some(aof) = aof
-            && position > aof.durable()
-            && aof.policy() == FsyncPolicy::Always
-        {
-            self.syncs.push(self.trace.aof_sync_open());
+        let mut position = 0;
+        if let Some(aof) = node.aof() {
+            position = aof.position();
+            if aof.policy() == FsyncPolicy::Always && position > aof.durable() {
+                self.syncs.push(self.trace.aof_sync_open());
+            }
         }
         let mut recorded = error;
         if outcome == Outcome::Err {
@@ -215,7 +218,6 @@ impl<W: World> Connection<W> {
             node.count_error(error);
             recorded = self.session.recorded_error(error);
         }
-        let ids = self.trace.ids();
         let execution_ns = self.trace.finish_command(outcome, recorded, position);
         worker.stats().commands.add(1);
         if let Some(spec) = spec {
@@ -227,21 +229,41 @@ impl<W: World> Connection<W> {
                 LogCommands::Slow => slow,
                 LogCommands::All => true,
             };
-            if logged {
-                let args = pending.parsed.args(&self.input[pending.at..]);
-                command_log::write(spec, args, duration_us, outcome, &self.session.addr, ids);
-            }
-            if slow {
-                let args = pending.parsed.args(&self.input[pending.at..]);
-                let unix_s = worker.world.clock().unix_ns() / 1_000_000_000;
-                let trace_id = ids.map(|(trace, _)| trace);
-                node.slowlog.record(args, duration_us, unix_s, &self.session.addr, &self.session.name, trace_id);
+            if slow || logged {
+                self.log_command(spec, at, duration_us, outcome, slow, logged);
             }
         }
         if self.session.end_command() {
             self.unanswered += 1;
         } else {
             self.output.truncate(reply_start);
+        }
+    }
+
+    /// Writes the command that just ended into SLOWLOG, the log, or both.
+    #[cold]
+    fn log_command(
+        &self,
+        spec: &'static CommandSpec,
+        at: usize,
+        duration_us: u64,
+        outcome: Outcome,
+        slow: bool,
+        logged: bool,
+    ) {
+        let pending = &self.commands[at];
+        let all = pending.parsed.args(&self.input[pending.at..]);
+        // The command as it ran, without the wrapper that it may have come in.
+        let args = all.from(otel::unwrap(all).map_or(0, |wrapped| wrapped.skip));
+        let ids = self.trace.ids();
+        let (node, session) = (&self.worker.node, &self.session);
+        if logged {
+            command_log::write(spec, args, duration_us, outcome, &session.addr, ids);
+        }
+        if slow {
+            let unix_s = self.worker.world.clock().unix_ns() / 1_000_000_000;
+            let trace_id = ids.map(|(trace, _)| trace);
+            node.slowlog.record(args, duration_us, unix_s, &session.addr, &session.name, trace_id);
         }
     }
 
@@ -311,7 +333,7 @@ pub(crate) async fn wait_for_space(node: &Node, need: NeedSpace) -> Result<(), F
 
 fn describe(trace: &mut ferrite_telemetry::TraceBuffer, spec: &'static CommandSpec, args: Args<'_>) {
     if trace.is_on() {
-        trace.describe(spec.trace_name(), args.len(), keys_of(spec, args).map(|at| args.get(at)));
+        trace.describe(spec.trace_name(), spec.words(), args.len(), keys_of(spec, args).map(|at| args.get(at)));
     }
 }
 
@@ -323,8 +345,8 @@ fn describe_answered(trace: &mut ferrite_telemetry::TraceBuffer, args: Args<'_>)
     }
     match table::resolve(args) {
         Some(spec) if spec.arity_allows(args.len()) => describe(trace, spec, args),
-        Some(spec) => trace.describe(spec.trace_name(), args.len(), std::iter::empty()),
-        None => trace.describe("UNKNOWN", args.len(), std::iter::empty()),
+        Some(spec) => trace.describe(spec.trace_name(), spec.words(), args.len(), std::iter::empty()),
+        None => trace.describe("UNKNOWN", 1, args.len(), std::iter::empty()),
     }
 }
 

@@ -5,7 +5,7 @@ use ferrite_commands::call::keys_of;
 use ferrite_resp::Args;
 use ferrite_telemetry::{Outcome, SpanId, TraceId};
 
-/// Writes one INFO line. Values never appear in it; the key is the command's first.
+/// Writes one INFO line; `args` begin with the command's name. Values never appear in it; the key is the command's first.
 #[cold]
 pub(crate) fn write(
     spec: &'static CommandSpec,
@@ -15,9 +15,6 @@ pub(crate) fn write(
     client: &str,
     ids: Option<(TraceId, SpanId)>,
 ) {
-    // Inside the wrapper a command's name is further on; its keys are counted from there.
-    let skip = ferrite_commands::otel::unwrap(args).map_or(0, |wrapped| wrapped.skip);
-    let args = args.from(skip);
     let key = keys_of(spec, args).next().map(|at| String::from_utf8_lossy(args.get(at)).into_owned());
     tracing::info!(
         target: "ferrite::commands",

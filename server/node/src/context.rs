@@ -1,6 +1,7 @@
 //! Which trace context a command came with. The nearest wins: the `OTEL.TRACE` wrapper, then the RESP attribute, then
 //! the connection's. A malformed one counts as none and never fails the command.
 
+use ferrite_commands::session::ConnectionContext;
 use ferrite_commands::{Session, otel};
 use ferrite_resp::Args;
 use ferrite_telemetry::{RemoteContext, TraceBuffer};
@@ -9,10 +10,18 @@ use ferrite_telemetry::{RemoteContext, TraceBuffer};
 /// before the command's own name.
 pub(crate) fn resolve<'a>(
     args: Args<'a>,
-    attributes: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    attributes: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
     session: &mut Session,
     trace: &mut TraceBuffer,
 ) -> usize {
+    let wrapped = otel::unwrap(args);
+    if attributes.len() == 0 && wrapped.is_none() && matches!(session.context, ConnectionContext::None) {
+        // Nearly every command.
+        if session.command_context.is_some() {
+            session.command_context = None;
+        }
+        return 0;
+    }
     let mut context = session.context.take();
     let (mut traceparent, mut tracestate): (Option<&[u8]>, &[u8]) = (None, b"");
     for (key, value) in attributes {
@@ -26,7 +35,7 @@ pub(crate) fn resolve<'a>(
         context = Some(parsed.into_owned());
     }
     let mut skip = 0;
-    if let Some(wrapped) = otel::unwrap(args) {
+    if let Some(wrapped) = wrapped {
         skip = wrapped.skip;
         context = wrapped.context().map(RemoteContext::into_owned).or(context);
     }

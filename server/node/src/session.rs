@@ -44,8 +44,8 @@ pub(crate) struct Pending {
     pub parsed: Parsed,
     /// Its index in the trace buffer.
     pub trace: usize,
-    /// Where its key probably is, to fetch it into the cache: a hint.
-    pub hash: u64,
+    /// Space and hash of its first argument, which nearly always is its key, once they are known.
+    pub hashed: Option<(u32, u64)>,
 }
 
 /// One connection's state.
@@ -372,7 +372,6 @@ impl<W: World> Connection<W> {
         }
         let mut alive = true;
         if !self.output.is_empty() {
-            self.trace.write_begin();
             let result = self.write_while_reading().await;
             alive = result.is_ok();
             self.end = self.end.or(result.err());

@@ -28,7 +28,7 @@ impl Parsed {
     }
 
     /// Key and value of each attribute; `input` starts where the command started.
-    pub fn attributes<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn attributes<'a>(&'a self, input: &'a [u8]) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> {
         self.attributes.iter().map(|(key, value)| (&input[key.clone()], &input[value.clone()]))
     }
 

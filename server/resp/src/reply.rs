@@ -2,6 +2,9 @@
 
 use crate::{Protocol, write_double};
 
+/// The longest line of a number: its type, a sign, 19 digits, CR and LF.
+const LINE_MAX: usize = 23;
+
 /// Appends replies to an output buffer in the connection's protocol.
 pub struct Reply<'a> {
     pub out: &'a mut Vec<u8>,
@@ -159,9 +162,13 @@ impl<'a> Reply<'a> {
         if let Ok(digit @ 0..=9) = u8::try_from(value) {
             self.out.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']);
         } else {
-            self.out.push(kind);
-            self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-            self.out.extend_from_slice(b"\r\n");
+            let mut digits = itoa::Buffer::new();
+            let digits = digits.format(value).as_bytes();
+            let mut line = [0; LINE_MAX];
+            line[0] = kind;
+            line[1..=digits.len()].copy_from_slice(digits);
+            line[digits.len() + 1..digits.len() + 3].copy_from_slice(b"\r\n");
+            self.out.extend_from_slice(&line[..digits.len() + 3]);
         }
     }
 
