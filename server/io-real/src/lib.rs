@@ -9,6 +9,7 @@
 
 mod clock;
 mod disk;
+mod gate;
 mod network;
 mod runtime;
 mod worker;

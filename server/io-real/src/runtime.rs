@@ -12,6 +12,7 @@ use ferrite_io::World;
 use io_uring::{Probe, opcode};
 use tokio::task::LocalSet;
 
+use crate::gate::gated;
 use crate::worker::{WorkerError, panic_message};
 use crate::{RealClock, RealDisk, RealEntropy, RealNetwork, disk};
 
@@ -108,12 +109,12 @@ impl Runtime {
                 alarm: alarm.clone(),
             };
             let mut worker = pin!(worker(world));
-            poll_fn(|cx| {
+            gated(pin!(poll_fn(|cx| {
                 if let Some(message) = alarm.poll(cx.waker()) {
                     return Poll::Ready(Err(WorkerError::Panicked(message)));
                 }
                 worker.as_mut().poll(cx).map(Ok)
-            })
+            })))
             .await
         };
         match &self.host {
