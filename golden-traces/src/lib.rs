@@ -17,14 +17,15 @@
 //!   > ferrite.resp.parse INTERNAL            children, by start; equal starts in the order of recording
 //! ```
 //!
-//! Several trees are separated by an empty line, in the order of their starts, each below `# trace N`: trees with the same
+//! Several trees are separated by an empty line, in the order of their starts (a connection before a command that begins
+//! in the same instant), each below `# trace N`: trees with the same
 //! number belong to the same trace.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ferrite_telemetry as telemetry;
-use ferrite_telemetry::schema::ValueType;
+use ferrite_telemetry::schema::{SpanName, ValueType};
 pub use ferrite_telemetry::{Attribute, SpanId, TraceId, Value};
 
 /// What a span says about its outcome.
@@ -122,7 +123,8 @@ pub fn canonical(spans: &[Span]) -> String {
             None => roots.push(span),
         }
     }
-    roots.sort_by_key(|span| span.start_ns);
+    // A connection may begin in the same instant as its first command, which is recorded before it.
+    roots.sort_by_key(|span| (span.start_ns, span.name == SpanName::Command.as_str()));
 
     let forest = Forest { here, children };
     let mut numbers: BTreeMap<TraceId, usize> = BTreeMap::new();
