@@ -37,6 +37,8 @@ pub struct Call<'c> {
     pub reply: Reply<'c>,
     pub host: &'c dyn Host,
     pub proto_max_bulk_len: usize,
+    /// It was queued, and EXEC runs it.
+    pub in_transaction: bool,
 }
 
 impl Call<'_> {
@@ -121,8 +123,8 @@ fn run(
     // Held until the effects are in the AOF: its order is that in which writes become visible.
     let _latch = latched.map(|key| pinned.latch(keys.hash(key), spec.has(flag::WRITE)));
     let start = reply.out.len();
-    let mut call =
-        Call { spec, args, keys, session, reply, host: parts.host, proto_max_bulk_len: parts.proto_max_bulk_len };
+    let (host, proto_max_bulk_len) = (parts.host, parts.proto_max_bulk_len);
+    let mut call = Call { spec, args, keys, session, reply, host, proto_max_bulk_len, in_transaction: false };
     match (spec.handler)(&mut call) {
         Ok(()) => {
             call.keys.commit();

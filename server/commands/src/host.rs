@@ -59,6 +59,8 @@ pub trait Host {
     fn info(&self) -> InfoSnapshot;
     /// Unix time in seconds of the last save (here: of the last checkpoint, or of the start).
     fn last_save(&self) -> u64;
+    /// BGREWRITEAOF; `later` leaves it to a moment after the command at hand.
+    fn rewrite_aof(&self, later: bool) -> AofRewrite;
     fn slowlog(&self) -> &Slowlog;
     /// `slowlog-trace-id always`: SLOWLOG entries carry the trace id as a seventh field.
     fn slowlog_trace_id_always(&self) -> bool;
@@ -68,6 +70,17 @@ pub trait Host {
     fn clients(&self) -> Vec<ClientInfo>;
     /// Ends a connection, wherever it waits; false if there is none with this id.
     fn kill_client(&self, id: u64) -> bool;
+}
+
+/// What became of the wish for a rewrite of the append-only file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AofRewrite {
+    Started,
+    Scheduled,
+    /// One runs already.
+    InProgress,
+    /// There is nothing to rewrite, or it cannot be written any more; the log says which.
+    Impossible,
 }
 
 /// Why CONFIG SET changed nothing. Names are as the client wrote them.

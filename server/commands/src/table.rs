@@ -32,6 +32,7 @@ static FAMILIES: &[&[CommandSpec]] = &[
     crate::server::debug::SPECS,
     crate::server::info::SPECS,
     crate::server::memory::SPECS,
+    crate::server::persistence::SPECS,
     crate::server::shutdown::SPECS,
     crate::server::slowlog::SPECS,
 ];

@@ -10,7 +10,7 @@ use ferrite_telemetry::{Recorder, RecorderConfig, Span, TraceBuffer};
 
 use crate::admit::{Admission, admit};
 use crate::call::{Env, execute};
-use crate::host::{ClientInfo, ConfigSetError, Host};
+use crate::host::{AofRewrite, ClientInfo, ConfigSetError, Host};
 use crate::otel;
 use crate::server::info::InfoSnapshot;
 use crate::server::slowlog::Slowlog;
@@ -27,6 +27,8 @@ pub struct TestHost {
     pub slowlog_trace_id_always: Cell<bool>,
     pub clients: RefCell<Vec<ClientInfo>>,
     pub killed: RefCell<Vec<u64>>,
+    /// What it answers outside of a transaction.
+    pub aof_rewrite: Cell<AofRewrite>,
 }
 
 impl Host for TestHost {
@@ -73,6 +75,10 @@ impl Host for TestHost {
         1_600_000_000
     }
 
+    fn rewrite_aof(&self, later: bool) -> AofRewrite {
+        if later { AofRewrite::Scheduled } else { self.aof_rewrite.get() }
+    }
+
     fn slowlog(&self) -> &Slowlog {
         &self.slowlog
     }
@@ -117,6 +123,7 @@ impl Client {
             slowlog_trace_id_always: Cell::new(false),
             clients: RefCell::default(),
             killed: RefCell::default(),
+            aof_rewrite: Cell::new(AofRewrite::Started),
         };
         let store = Store::new(StoreConfig {
             page_size: 1 << 16,

@@ -149,7 +149,8 @@ fn run_one(call: &mut Call<'_>, command: &QueuedCommand) -> Result<(), Pause> {
     keys.no_touch = call.session.no_touch;
     let reply = Reply::new(call.reply.out, protocol);
     let (host, proto_max_bulk_len) = (call.host, call.proto_max_bulk_len);
-    let mut child = Call { spec, args, keys, session: call.session, reply, host, proto_max_bulk_len };
+    let session = &mut *call.session;
+    let mut child = Call { spec, args, keys, session, reply, host, proto_max_bulk_len, in_transaction: true };
     let result = (spec.handler)(&mut child).or_else(|pause| {
         child.reply.out.truncate(start);
         refused(pause, &mut child.reply)
@@ -274,7 +275,8 @@ fn cold_of_scan(call: &mut Call<'_>, spec: &'static CommandSpec, args: Args<'_>)
     let reply = Reply::new(&mut out, call.session.protocol);
     let (host, proto_max_bulk_len) = (call.host, call.proto_max_bulk_len);
     let keys = call.keys.lend();
-    let mut trial = Call { spec, args, keys, session: call.session, reply, host, proto_max_bulk_len };
+    let session = &mut *call.session;
+    let mut trial = Call { spec, args, keys, session, reply, host, proto_max_bulk_len, in_transaction: true };
     match (spec.handler)(&mut trial) {
         Err(Pause::Records(addresses)) => Ok(addresses),
         // An error of its arguments comes again when it runs.

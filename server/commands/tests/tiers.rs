@@ -5,16 +5,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use ferrite_commands::{
-    Admission, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog, admit, execute,
+    Admission, AofRewrite, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog, admit, execute,
 };
-use ferrite_hybridlog::aof::{Aof, Effect, aof_task};
-use ferrite_hybridlog::datadir::{DataDirConfig, open_data_dir};
+use ferrite_hybridlog::aof::{Aof, BaseWriter, Effect, Rewriter, aof_task};
+use ferrite_hybridlog::datadir::{DataDirConfig, RecoveredAof, open_data_dir};
 use ferrite_hybridlog::{
     Address, Found, Held, LogDevice, NeedReason, NeedSpace, Store, StoreConfig, WorkerHandle, create_log, flush_task,
 };
 use ferrite_io::{Disk, OpenMode, World};
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Scratch};
+use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Scratch, Spaces, images};
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::TraceBuffer;
 
@@ -42,6 +42,9 @@ impl Host for NoHost {
     }
     fn last_save(&self) -> u64 {
         0
+    }
+    fn rewrite_aof(&self, _: bool) -> AofRewrite {
+        AofRewrite::Impossible
     }
     fn slowlog(&self) -> &Slowlog {
         &self.0
@@ -266,6 +269,40 @@ fn normal(command: &str, reply: Vec<u8>) -> String {
     lines.join(" ")
 }
 
+/// A rewrite of the append-only file, a bucket at a time between any two commands.
+struct Walk {
+    base: BaseWriter<RealWorld>,
+    spaces: Spaces,
+    covers: u64,
+    cursor: u64,
+}
+
+impl Walk {
+    async fn begin(rewriter: &Rewriter<RealWorld>, node: &mut Node) -> Self {
+        let base = rewriter.begin().await.expect("a base");
+        let mut pinned = node.worker.pin();
+        let _alone = pinned.exclusive();
+        Self { base, spaces: node.databases.spaces(), covers: rewriter.aof().position(), cursor: 0 }
+    }
+
+    /// True at the end.
+    async fn step(&mut self, node: &mut Node) -> bool {
+        let mut effects = Vec::new();
+        let mut held = Held::default();
+        self.cursor = loop {
+            let cold = match images(&node.worker.pin(), self.cursor, 1, &held, &self.spaces, &mut effects) {
+                Ok(next) => break next,
+                Err(cold) => cold,
+            };
+            for address in cold {
+                held.insert(address, node.device.read_record(address).await.expect("a record").record);
+            }
+        };
+        self.base.append(&effects).await.expect("space");
+        self.cursor == 0
+    }
+}
+
 const NOW_MS: u64 = 1_700_000_000_000;
 
 async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
@@ -273,14 +310,27 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     let mut warm = Node::new(&world, &path.join("warm.log"), 4096).await;
     let config = DataDirConfig::new(path.join("data"));
     let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let (aof, file) = opened.aof.expect("an append-only file");
+    let RecoveredAof { shared: aof, file, rewriter } = opened.aof.expect("an append-only file");
     cold.aof = Some(aof.clone());
     world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
 
     let mut random = Random(seed);
     let mut now_ms = NOW_MS;
-    for _ in 0..1500 {
+    let mut walk = None;
+    let mut rewritten = 0;
+    for turn in 0..1500 {
         now_ms += random.below(20);
+        if turn % 300 == 100 {
+            walk = Some(Walk::begin(&rewriter, &mut cold).await);
+        }
+        if random.below(3) == 0
+            && let Some(started) = &mut walk
+            && started.step(&mut cold).await
+        {
+            let Walk { base, covers, .. } = walk.take().expect("it was there");
+            base.finish(covers).await.expect("in place");
+            rewritten += 1;
+        }
         let mut commands = vec![random.command()];
         if random.below(12) == 0 {
             commands.insert(0, "MULTI".to_owned());
@@ -294,6 +344,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
             assert_eq!(got, expected, "{command}");
         }
     }
+    assert!(rewritten >= 3, "only {rewritten} rewrites came to their end");
     assert!(cold.disk_reads > 300, "only {} reads from disk", cold.disk_reads);
     assert_eq!(warm.disk_reads, 0);
 

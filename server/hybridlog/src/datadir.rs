@@ -3,13 +3,16 @@
 //! | file | content |
 //! |---|---|
 //! | `LOCK` | empty; locked while a server uses the directory |
-//! | `MANIFEST` | name of the append-only file's segment, and up to where it was durable |
-//! | `appendonly-1.aof` | the segment; its format is in [`crate::aof`] |
+//! | `MANIFEST` | which files make up the append-only file, and up to where it was durable ([`manifest`]) |
+//! | `appendonly-<n>.aof` | its segments; their format is in [`crate::aof`] |
+//! | `appendonly-<n>.base.aof` | its beginning as the last rewrite left it, if there was one |
 //!
 //! The manifest is written last: to `MANIFEST.new`, synced, renamed, and the directory synced. So a file that it names
-//! exists whole, and a file that it does not name is the rest of an interrupted first start, or data that somebody
-//! took the manifest from.
+//! exists whole. A file that it does not name is what was not finished, or not needed any more, when the process ended; a
+//! start removes it. But a segment with frames that is younger than every one of the manifest's means that somebody has
+//! put an old manifest back: that stops the start.
 
+mod catalog;
 mod error;
 mod manifest;
 mod open;
@@ -17,6 +20,8 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use catalog::{Catalog, FileError, NewFile, SaveError};
 pub use error::OpenError;
 pub use manifest::ManifestError;
-pub use open::{DataDir, DataDirConfig, Recovered, Summary, open_data_dir};
+pub(crate) use manifest::{BaseEntry, SegmentEntry};
+pub use open::{DataDir, DataDirConfig, Recovered, RecoveredAof, Summary, open_data_dir};

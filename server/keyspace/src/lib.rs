@@ -7,6 +7,7 @@
 mod active;
 mod databases;
 mod expired;
+mod image;
 mod replay;
 mod scan;
 mod scratch;
@@ -17,6 +18,7 @@ mod wheel;
 pub use active::{Due, cold_records, expire_due};
 pub use databases::{Databases, Figures};
 pub use ferrite_hybridlog::{Kind, RecordView};
+pub use image::{Spaces, images};
 
 pub use scratch::Scratch;
 pub use view::{Expiry, Keyspace, Lent};

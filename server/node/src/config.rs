@@ -99,11 +99,23 @@ impl Default for StorageConfig {
 pub struct AofConfig {
     pub enabled: bool,
     pub appendfsync: AppendFsync,
+    /// Bytes of a segment from which on the log goes on in a new one.
+    pub segment_size: u64,
+    /// Growth over the size after the last rewrite, in per cent, at which the next begins; 0 for never.
+    pub auto_rewrite_percentage: u64,
+    /// Bytes below which no rewrite begins by itself.
+    pub auto_rewrite_min_size: u64,
 }
 
 impl Default for AofConfig {
     fn default() -> Self {
-        Self { enabled: true, appendfsync: AppendFsync::Everysec }
+        Self {
+            enabled: true,
+            appendfsync: AppendFsync::Everysec,
+            segment_size: 128 << 20,
+            auto_rewrite_percentage: 100,
+            auto_rewrite_min_size: 64 << 20,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ferrite_commands::{ClientInfo, ConfigSetError, Host, InfoSnapshot, Slowlog};
+use ferrite_commands::{AofRewrite, ClientInfo, ConfigSetError, Host, InfoSnapshot, Slowlog};
 
 use crate::clients::Client;
 use crate::config::DebugCommand;
@@ -60,6 +60,16 @@ impl Host for NodeHost<'_> {
 
     fn last_save(&self) -> u64 {
         self.node.started_unix_ns / 1_000_000_000
+    }
+
+    fn rewrite_aof(&self, later: bool) -> AofRewrite {
+        match self.node.aof() {
+            Some(aof) if !aof.has_failed() => self.node.rewrite.want(later),
+            _ => {
+                tracing::warn!("BGREWRITEAOF is refused: there is no append-only file that could be written");
+                AofRewrite::Impossible
+            }
+        }
     }
 
     fn slowlog(&self) -> &Slowlog {

@@ -19,6 +19,8 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
     let totals = node.totals();
     let figures = node.databases.figures();
     let store = node.store.stats();
+    let rewrite = node.rewrite.figures();
+    let aof_size = node.aof().map(|aof| aof.size()).unwrap_or_default();
     let commands = node
         .telemetry
         .metrics
@@ -71,8 +73,18 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             changes_since_save: figures.changes,
             last_save: node.started_unix_ns / 1_000_000_000,
             aof_enabled: node.aof().is_some(),
-            aof_last_write_ok: node.failure.get().is_none(),
-            aof_current_size: node.aof().map_or(0, |aof| aof.position()),
+            aof_last_write_ok: node.aof().is_none_or(|aof| !aof.has_failed()),
+            aof_rewrite_in_progress: rewrite.running_since_ns.is_some(),
+            aof_rewrite_scheduled: rewrite.wanted,
+            aof_last_rewrite_s: rewrite.last_took_s,
+            aof_current_rewrite_s: rewrite
+                .running_since_ns
+                .map(|since| host.monotonic_ns.saturating_sub(since) / 1_000_000_000),
+            aof_last_rewrite_failed: rewrite.failed_in_a_row > 0,
+            aof_rewrites: rewrite.done,
+            aof_rewrites_failed_in_a_row: rewrite.failed_in_a_row,
+            aof_current_size: aof_size.current,
+            aof_base_size: aof_size.base,
             aof_buffer_length: node.aof().map_or(0, |aof| aof.position() - aof.durable()),
             ..PersistenceInfo::default()
         },

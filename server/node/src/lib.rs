@@ -19,6 +19,8 @@ mod metrics;
 mod node;
 mod parameters;
 mod prefetch;
+mod rewrite;
+mod rewrite_status;
 mod session;
 mod signal;
 mod start;

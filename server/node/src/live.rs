@@ -17,6 +17,10 @@ pub struct Live {
     /// Seconds; 0 for never.
     pub timeout_s: AtomicU64,
     pub slowlog_trace_id_always: AtomicBool,
+    /// Per cent; 0 for never.
+    pub auto_aof_rewrite_percentage: AtomicU64,
+    /// Bytes.
+    pub auto_aof_rewrite_min_size: AtomicU64,
     /// `None`: no password is required.
     pub requirepass: Mutex<Option<Vec<u8>>>,
 }
@@ -31,6 +35,8 @@ impl Live {
             output_buffer_limit: AtomicU64::new(server.output_buffer_limit),
             timeout_s: AtomicU64::new(server.timeout),
             slowlog_trace_id_always: AtomicBool::new(server.slowlog_trace_id == SlowlogTraceId::Always),
+            auto_aof_rewrite_percentage: AtomicU64::new(config.aof.auto_rewrite_percentage),
+            auto_aof_rewrite_min_size: AtomicU64::new(config.aof.auto_rewrite_min_size),
             requirepass: Mutex::new(
                 server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes),
             ),
@@ -49,6 +55,9 @@ impl Live {
             true => SlowlogTraceId::Always,
             false => SlowlogTraceId::Auto,
         };
+        config.aof.auto_rewrite_percentage = self.auto_aof_rewrite_percentage.load(Ordering::Relaxed);
+        config.aof.auto_rewrite_min_size = self.auto_aof_rewrite_min_size.load(Ordering::Relaxed);
+        let server = &mut config.server;
         server.requirepass =
             self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());
         config

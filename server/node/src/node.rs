@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::config::{AppendFsync, Config, SpanDetail};
 use crate::live::Live;
+use crate::rewrite_status::RewriteStatus;
 use crate::signal::Signal;
 use crate::stats::{Totals, WorkerStats};
 
@@ -59,6 +60,7 @@ pub struct Node {
     pub store: Arc<Store>,
     /// Set once the data directory is open; stays empty without `aof.enabled`.
     aof: OnceLock<Arc<Aof>>,
+    pub rewrite: RewriteStatus,
     pub clients: Clients,
     pub slowlog: Slowlog,
     pub telemetry: Telemetry,
@@ -94,6 +96,7 @@ impl Node {
             databases: Databases::new(config.server.databases as u32),
             store,
             aof: OnceLock::new(),
+            rewrite: RewriteStatus::default(),
             clients: Clients::default(),
             slowlog: Slowlog::new(config.server.slowlog_log_slower_than, config.server.slowlog_max_len),
             telemetry: setup.telemetry,

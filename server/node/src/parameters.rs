@@ -50,6 +50,22 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
     fixed("appendonly", |node| yes_no(node.config.aof.enabled)),
+    live(
+        "auto-aof-rewrite-min-size",
+        |node| node.live.auto_aof_rewrite_min_size.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.auto_aof_rewrite_min_size.store(memory(value, 0, i64::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "auto-aof-rewrite-percentage",
+        |node| node.live.auto_aof_rewrite_percentage.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.auto_aof_rewrite_percentage.store(number(value, 0, i32::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("bind", |node| node.config.server.bind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
     live(
         "client-query-buffer-limit",

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrite_hybridlog::aof::{Effect, SyncTimes, aof_task};
-use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, open_data_dir};
+use ferrite_hybridlog::aof::{Effect, Rewriter, SyncTimes, aof_task};
+use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof, open_data_dir};
 use ferrite_hybridlog::{
     Address, Held, LogDevice, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
 };
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use crate::admin;
 use crate::metrics;
 use crate::node::{Node, fsync_policy};
+use crate::rewrite;
 use crate::signal::Signal;
 use crate::worker::Worker;
 
@@ -112,7 +113,7 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     let _ = node.disk_backend.set(world.disk().backend());
     // A busy port is found out before the data is read.
     let sockets = bind(node, world)?;
-    let (mut directory, handle) = open(node, world).await?;
+    let Opened { directory: _directory, rewriter, handle } = open(node, world).await?;
     if let Some(admin) = &sockets.admin {
         let node = node.clone();
         let metrics = Arc::new(move || ferrite_otlp::render(&metrics::collect(&node)));
@@ -120,6 +121,9 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     }
     *start.sockets.lock() = Some(sockets.clone());
     let worker = worker(node, world, 0, handle).await?;
+    if let Some(rewriter) = rewriter {
+        world.spawn(rewrite::run(worker.clone(), rewriter));
+    }
     worker.start(listen(world, &sockets)?);
     start.ready.raise();
     tracing::info!(
@@ -131,10 +135,7 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     node.shutdown.wait().await;
     drain(node, world).await;
     if let Some(aof) = node.aof() {
-        match aof.close().await {
-            Ok(()) => directory.note_durable(aof.durable()).await?,
-            Err(error) => return Err(StartError::Failed(error.to_string())),
-        }
+        aof.close().await.map_err(|error| StartError::Failed(error.to_string()))?;
     }
     tracing::info!("Bye");
     Ok(())
@@ -250,10 +251,11 @@ async fn worker<W: World>(
 
 /// Opens the data directory, replays the append-only file and starts what writes on. The log device's file is made anew:
 /// recovery reads the append-only file.
-async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, WorkerHandle), StartError> {
+async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartError> {
     let config = DataDirConfig {
         aof: node.config.aof.enabled,
         policy: fsync_policy(node.config.aof.appendfsync),
+        segment_max: node.config.aof.segment_size,
         ..DataDirConfig::new(&node.config.storage.dir)
     };
     // Who gives the server little memory does not expect it to take a lot of disk ahead.
@@ -284,7 +286,9 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, Work
     }
     // Nothing was replayed: the log is still to be made.
     replay.device().await.map_err(|error| StartError::Failed(error.to_string()))?;
-    if let Some((aof, file)) = recovered.aof {
+    let mut rewriter = None;
+    if let Some(RecoveredAof { shared: aof, file, rewriter: its }) = recovered.aof {
+        rewriter = Some(its);
         node.set_aof(aof.clone());
         let told = node.clone();
         let on_sync = move |times: SyncTimes| told.telemetry.metrics.aof_sync(times.ended_ns - times.started_ns);
@@ -295,7 +299,16 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<(DataDir<W>, Work
             node.fail(error.to_string());
         });
     }
-    Ok((recovered.dir, replay.handle))
+    Ok(Opened { directory: recovered.dir, rewriter, handle: replay.handle })
+}
+
+/// An open data directory whose log was replayed.
+struct Opened<W: World> {
+    /// Locked for as long as this lives.
+    directory: DataDir<W>,
+    /// `None`: without an append-only file.
+    rewriter: Option<Rewriter<W>>,
+    handle: WorkerHandle,
 }
 
 /// Applies effects to the empty store.

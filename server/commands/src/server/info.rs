@@ -119,6 +119,14 @@ pub struct PersistenceInfo {
     pub last_save: u64,
     pub aof_enabled: bool,
     pub aof_last_write_ok: bool,
+    pub aof_rewrite_in_progress: bool,
+    pub aof_rewrite_scheduled: bool,
+    /// Seconds; `None`: there was none yet, or none runs.
+    pub aof_last_rewrite_s: Option<u64>,
+    pub aof_current_rewrite_s: Option<u64>,
+    pub aof_last_rewrite_failed: bool,
+    pub aof_rewrites: u64,
+    pub aof_rewrites_failed_in_a_row: u64,
     /// Bytes.
     pub aof_current_size: u64,
     pub aof_base_size: u64,

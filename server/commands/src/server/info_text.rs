@@ -242,16 +242,20 @@ fn persistence(info: &InfoSnapshot, text: &mut Text) {
     text.field("rdb_current_bgsave_time_sec", -1);
     text.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
     text.field("aof_enabled", u8::from(persistence.aof_enabled));
-    text.zeros(&["aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
-    text.field("aof_last_rewrite_time_sec", -1);
-    text.field("aof_current_rewrite_time_sec", -1);
-    text.field("aof_last_bgrewrite_status", "ok");
-    text.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
+    text.field("aof_rewrite_in_progress", u8::from(persistence.aof_rewrite_in_progress));
+    text.field("aof_rewrite_scheduled", u8::from(persistence.aof_rewrite_scheduled));
+    let seconds = |seconds: Option<u64>| seconds.map_or(-1, |seconds| seconds as i64);
+    text.field("aof_last_rewrite_time_sec", seconds(persistence.aof_last_rewrite_s));
+    text.field("aof_current_rewrite_time_sec", seconds(persistence.aof_current_rewrite_s));
+    text.field("aof_last_bgrewrite_status", if persistence.aof_last_rewrite_failed { "err" } else { "ok" });
+    text.field("aof_rewrites", persistence.aof_rewrites);
+    text.field("aof_rewrites_consecutive_failures", persistence.aof_rewrites_failed_in_a_row);
     text.field("aof_last_write_status", if persistence.aof_last_write_ok { "ok" } else { "err" });
     text.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
     if persistence.aof_enabled {
         text.field("aof_current_size", persistence.aof_current_size);
         text.field("aof_base_size", persistence.aof_base_size);
+        // Redis: a rewrite that waits for its end while another child runs. Here none waits for another's end.
         text.field("aof_pending_rewrite", 0);
         text.field("aof_buffer_length", persistence.aof_buffer_length);
         text.field("aof_pending_bio_fsync", persistence.aof_pending_bio_fsync);
@@ -470,6 +474,45 @@ mod tests {
              # Errorstats\r\nerrorstat_ERR:count=29\r\n\r\n\
              # Latencystats\r\nlatency_percentiles_usec_config|set:p50=18.047,p99=21.119,p99.9=21.119\r\n"
         );
+    }
+
+    #[test]
+    fn a_rewrite_of_the_append_only_file_is_told_of() {
+        let mut info = InfoSnapshot::default();
+        let text = render(&info, &["persistence"]);
+        for line in ["aof_rewrite_in_progress:0", "aof_last_rewrite_time_sec:-1", "aof_last_bgrewrite_status:ok"] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}");
+        }
+        assert!(!text.contains("aof_base_size"), "only with an append-only file");
+        info.persistence = crate::server::info::PersistenceInfo {
+            aof_enabled: true,
+            aof_last_write_ok: true,
+            aof_rewrite_in_progress: true,
+            aof_rewrite_scheduled: true,
+            aof_last_rewrite_s: Some(3),
+            aof_current_rewrite_s: Some(0),
+            aof_last_rewrite_failed: true,
+            aof_rewrites: 5,
+            aof_rewrites_failed_in_a_row: 2,
+            aof_current_size: 900,
+            aof_base_size: 300,
+            ..Default::default()
+        };
+        let text = render(&info, &["persistence"]);
+        for line in [
+            "aof_rewrite_in_progress:1",
+            "aof_rewrite_scheduled:1",
+            "aof_last_rewrite_time_sec:3",
+            "aof_current_rewrite_time_sec:0",
+            "aof_last_bgrewrite_status:err",
+            "aof_rewrites:5",
+            "aof_rewrites_consecutive_failures:2",
+            "aof_last_write_status:ok",
+            "aof_current_size:900",
+            "aof_base_size:300",
+        ] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}");
+        }
     }
 
     #[test]

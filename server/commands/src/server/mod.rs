@@ -9,5 +9,6 @@ mod getkeys;
 pub mod info;
 mod info_text;
 pub mod memory;
+pub mod persistence;
 pub mod shutdown;
 pub mod slowlog;

@@ -99,6 +99,9 @@ keys! {
 
     aof.enabled: Flag, "Whether every write is logged to the append-only file";
     aof.appendfsync: OneOf<AppendFsync>, "When the append-only file is made durable";
+    aof.segment_size: Bytes, "Bytes of a segment of the append-only file from which on it goes on in a new one";
+    aof.auto_rewrite_percentage: Whole<u64, 0, 2_147_483_647>, "Growth in per cent since the last rewrite of the append-only file at which the next begins; 0 means never";
+    aof.auto_rewrite_min_size: Bytes, "Size of the append-only file below which no rewrite begins by itself";
 
     admin.enabled: Flag, "Whether /metrics and /healthz are served over HTTP";
     admin.bind: Address, "Address of the admin listener";

@@ -85,6 +85,15 @@ impl Header {
     }
 }
 
+/// Gives whole frames, one after the other, another segment's salt.
+pub(crate) fn resalt(mut frames: &mut [u8], from: u64, to: u64) {
+    while let Some((bytes, rest)) = frames.split_first_chunk_mut::<HEADER>() {
+        let header = Header::decode(bytes, from).expect("frames that were appended are intact");
+        *bytes = header.encode(to);
+        frames = &mut rest[header.len as usize..];
+    }
+}
+
 fn header_crc(bytes: &[u8; HEADER], salt: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[4..]), &salt.to_le_bytes())
 }
@@ -120,6 +129,16 @@ mod tests {
             }
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Header::decode(&bytes, salt), None);
+        }
+
+        #[test]
+        fn frames_take_another_salt(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..5), salts: [u64; 2]) {
+            let frames = |salt| payloads.iter().zip(1..).flat_map(|(payload, position)| {
+                [&Header::effects(payload, position).encode(salt)[..], payload].concat()
+            }).collect::<Vec<u8>>();
+            let mut moved = frames(salts[0]);
+            resalt(&mut moved, salts[0], salts[1]);
+            prop_assert_eq!(moved, frames(salts[1]));
         }
 
         #[test]

@@ -15,6 +15,7 @@ pub(crate) struct Replayed {
     /// After the last frame: in the log, and in the file.
     pub position: u64,
     pub end: u64,
+    /// Of those that were applied.
     pub frames: u64,
     pub effects: u64,
     /// Bytes after `end` up to the last that is not zero: a torn tail.
@@ -34,18 +35,32 @@ pub(crate) enum ReplayError<E> {
     Apply { offset: u64, source: E },
 }
 
-/// Reads the frames of a segment whose header was read, and applies each effect. `durable` is a position known from
-/// elsewhere to have been durable; `read_len` how many bytes are read at a time, a multiple of the block.
+/// Which part of a segment is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    /// Frames below this position are read, and not applied.
+    pub apply_from: u64,
+    /// A position known from elsewhere to have been durable.
+    pub durable: u64,
+    /// The segment was sealed at `durable`: whatever follows is none of its frames.
+    pub sealed: bool,
+}
+
+/// Reads the frames of a segment whose header was read, and applies each effect. `read_len` is how many bytes are read at a
+/// time, a multiple of the block.
 pub(crate) async fn replay<F: File, E>(
     file: &F,
     header: SegmentHeader,
-    durable: u64,
+    extent: Extent,
     read_len: usize,
     apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
 ) -> Result<Replayed, ReplayError<E>> {
     let mut window = Window::open(file, read_len).await?;
     let mut seen = Replayed { position: header.base, end: HEADER_LEN, ..Replayed::default() };
     loop {
+        if extent.sealed && seen.position >= extent.durable {
+            return Ok(seen);
+        }
         match window.header(seen.end, header.salt).await?.filter(|next| next.position == seen.position) {
             Some(Header { kind: Kind::Mark, .. }) => seen.end += HEADER as u64,
             Some(next) => {
@@ -54,12 +69,14 @@ pub(crate) async fn replay<F: File, E>(
                 if !next.payload_is_intact(payload) {
                     break;
                 }
-                for effect in Effects::new(payload) {
-                    let effect = effect.map_err(|source| ReplayError::Decode { offset, source })?;
-                    apply(effect).await.map_err(|source| ReplayError::Apply { offset, source })?;
-                    seen.effects += 1;
+                if seen.position >= extent.apply_from {
+                    for effect in Effects::new(payload) {
+                        let effect = effect.map_err(|source| ReplayError::Decode { offset, source })?;
+                        apply(effect).await.map_err(|source| ReplayError::Apply { offset, source })?;
+                        seen.effects += 1;
+                    }
+                    seen.frames += 1;
                 }
-                seen.frames += 1;
                 seen.end += next.frame_len();
                 seen.position += next.frame_len();
             }
@@ -75,7 +92,7 @@ pub(crate) async fn replay<F: File, E>(
         }
     }
     let tail = window.tail(seen.end, header.salt).await?;
-    let durable = durable.max(tail.marked);
+    let durable = extent.durable.max(tail.marked);
     if durable > seen.position {
         return Err(ReplayError::Corrupt { offset: seen.end, position: seen.position, durable });
     }

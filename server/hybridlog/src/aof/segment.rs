@@ -1,8 +1,13 @@
 //! The header of a segment, and an open segment on its way to the task that writes it.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
+use ferrite_io::World;
 use thiserror::Error;
+
+use super::task::FileOf;
+use crate::datadir::{Catalog, SegmentEntry};
 
 /// What a disk writes as a whole. Groups start at its multiples, so that no durable sector is written again.
 pub(crate) const SECTOR: u64 = 512;
@@ -66,17 +71,20 @@ impl SegmentHeader {
     }
 }
 
-/// A segment that was replayed to its end and is ready for more; [`crate::aof::aof_task`] writes it.
-#[derive(Debug)]
-pub struct AofFile<F> {
-    pub(crate) file: F,
+/// A segment that was replayed to its end and is ready for more; [`crate::aof::aof_task`] writes it, and the segments
+/// after it.
+pub struct AofFile<W: World> {
+    pub(crate) file: FileOf<W>,
     pub(crate) path: PathBuf,
-    pub(crate) salt: u64,
+    pub(crate) entry: SegmentEntry,
     /// File offset after the last frame.
     pub(crate) end: u64,
     /// Bytes by which the file is allocated ahead: the first time, and at most.
     pub(crate) allocate_min: u64,
     pub(crate) allocate_max: u64,
+    /// Bytes from which on the log goes on in another segment.
+    pub(crate) segment_max: u64,
+    pub(crate) catalog: Rc<Catalog<W>>,
 }
 
 pub(crate) fn next_sector(offset: u64) -> u64 {

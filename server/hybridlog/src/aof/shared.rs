@@ -1,5 +1,6 @@
 //! The in-memory side of the append-only file, shared by all workers.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use ferrite_telemetry::{Exception, StackTrace};
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use super::frame::{HEADER, Header, MARK_MAX};
+use super::frame::{HEADER, Header, MARK_MAX, resalt};
 use crate::space::{NeedReason, NeedSpace};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering};
 
@@ -95,6 +96,24 @@ impl NoSpace {
     }
 }
 
+/// Why the log does not go on in a new segment. Nothing is lost by it.
+#[derive(Clone, Debug, Error)]
+pub enum RollError {
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Failed(#[from] AofFailed),
+}
+
+/// Bytes of the log's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AofSize {
+    /// Everything.
+    pub current: u64,
+    /// The base, when it was read at the start; everything, after a rewrite. 0 without a base.
+    pub base: u64,
+}
+
 /// When the last sync ran, on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncTimes {
@@ -106,17 +125,24 @@ pub struct SyncTimes {
 
 /// Frames on their way to the file. Cheap to append to from any worker, under a latch: never waits for the disk.
 pub struct Aof {
-    path: PathBuf,
-    salt: u64,
     policy: AtomicU32,
     pending: Mutex<Pending>,
     /// `pending.position`, readable without the lock.
     position: AtomicU64,
     durable: AtomicU64,
+    /// Position up to which somebody wants a sync whatever the policy says.
+    sync_wanted: AtomicU64,
     /// File space in bytes, counted from the first offset written by this process: allocated, and promised away.
     granted: AtomicU64,
     taken: AtomicU64,
     requests: Mutex<Requests>,
+    rolls: Mutex<Rolls>,
+    /// Bytes of the segment that is written.
+    segment_bytes: AtomicU64,
+    /// Bytes of every other file, by its number.
+    sealed: Mutex<BTreeMap<u64, u64>>,
+    /// [`AofSize::base`].
+    base_bytes: AtomicU64,
     /// To the task: there is something to do.
     work: Notify,
     /// From the task: durable moved, requests were answered, it failed or it closed.
@@ -128,6 +154,8 @@ pub struct Aof {
 }
 
 struct Pending {
+    /// Of the segment that is written.
+    salt: u64,
     bytes: Vec<u8>,
     frames: u64,
     /// After the last frame in `bytes`.
@@ -142,6 +170,14 @@ struct Requests {
     answer: Result<(), NoSpace>,
 }
 
+/// Those who want a new segment.
+struct Rolls {
+    asked: u64,
+    answered: u64,
+    /// Position of the new segment's first frame.
+    answer: Result<u64, String>,
+}
+
 /// What the task took over to write.
 pub(super) struct Group {
     pub frames: u64,
@@ -153,18 +189,21 @@ const OVERHEAD: u64 = HEADER as u64 + MARK_MAX;
 
 impl Aof {
     /// All below `position` is in the file and durable. Nothing can be reserved before the task allocated space.
-    pub(crate) fn new(path: PathBuf, salt: u64, policy: FsyncPolicy, position: u64) -> Self {
+    pub(crate) fn new(salt: u64, policy: FsyncPolicy, position: u64) -> Self {
         Self {
-            path,
-            salt,
             policy: AtomicU32::new(policy as u32),
-            pending: Mutex::new(Pending { bytes: Vec::new(), frames: 0, position }),
+            pending: Mutex::new(Pending { salt, bytes: Vec::new(), frames: 0, position }),
             position: AtomicU64::new(position),
             durable: AtomicU64::new(position),
+            sync_wanted: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             // The mark that the task writes first.
             taken: AtomicU64::new(MARK_MAX),
             requests: Mutex::new(Requests { asked: 0, answered: 0, bytes_max: 0, answer: Ok(()) }),
+            rolls: Mutex::new(Rolls { asked: 0, answered: 0, answer: Ok(position) }),
+            segment_bytes: AtomicU64::new(0),
+            sealed: Mutex::new(BTreeMap::new()),
+            base_bytes: AtomicU64::new(0),
             work: Notify::new(),
             news: Notify::new(),
             failure: OnceLock::new(),
@@ -221,7 +260,8 @@ impl Aof {
         let mut pending = self.pending.lock();
         let was_empty = pending.frames == 0;
         header.position = pending.position;
-        pending.bytes.extend_from_slice(&header.encode(self.salt));
+        let salt = pending.salt;
+        pending.bytes.extend_from_slice(&header.encode(salt));
         pending.bytes.extend_from_slice(effects);
         pending.frames += 1;
         pending.position += header.frame_len();
@@ -248,6 +288,48 @@ impl Aof {
     /// before. Under another policy this waits for the next sync, which under `no` may never come.
     pub async fn wait_durable(&self, position: u64) -> Result<(), AofFailed> {
         self.until(|| (self.durable() >= position).then_some(())).await
+    }
+
+    /// Has everything appended so far synced, whatever the policy, and waits for it. Returns its position.
+    pub async fn sync(&self) -> Result<u64, AofFailed> {
+        let position = self.position();
+        self.sync_wanted.fetch_max(position, Ordering::AcqRel);
+        self.work.notify_one();
+        self.wait_durable(position).await?;
+        Ok(position)
+    }
+
+    /// Lets the log go on in a new segment, and waits for it. Returns the position of its first frame: whatever was appended
+    /// before the call lies below.
+    pub async fn roll(&self) -> Result<u64, RollError> {
+        let ticket = {
+            let mut rolls = self.rolls.lock();
+            rolls.asked += 1;
+            rolls.asked
+        };
+        self.work.notify_one();
+        let answer = self
+            .until(|| {
+                if self.closed.load(Ordering::Acquire) {
+                    return Some(Err("the append-only file is closed".to_owned()));
+                }
+                let rolls = self.rolls.lock();
+                (rolls.answered >= ticket).then(|| rolls.answer.clone())
+            })
+            .await?;
+        answer.map_err(RollError::Refused)
+    }
+
+    pub fn size(&self) -> AofSize {
+        AofSize {
+            current: self.segment_bytes.load(Ordering::Relaxed) + self.sealed.lock().values().sum::<u64>(),
+            base: self.base_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the log has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
     }
 
     pub fn policy(&self) -> FsyncPolicy {
@@ -319,6 +401,49 @@ impl Aof {
         granted.checked_sub(taken).ok_or(taken.saturating_sub(granted))
     }
 
+    /// The last of the requests for a new segment that are not answered yet.
+    pub(super) fn roll_request(&self) -> Option<u64> {
+        let rolls = self.rolls.lock();
+        (rolls.asked > rolls.answered).then_some(rolls.asked)
+    }
+
+    pub(super) fn answer_rolls(&self, ticket: u64, answer: Result<u64, String>) {
+        let mut rolls = self.rolls.lock();
+        rolls.answered = ticket;
+        rolls.answer = answer;
+        drop(rolls);
+        self.news.notify_waiters();
+    }
+
+    pub(super) fn sync_wanted(&self) -> u64 {
+        self.sync_wanted.load(Ordering::Acquire)
+    }
+
+    /// The log goes on in a segment with another salt: what waits to be written takes that.
+    pub(super) fn switch_salt(&self, salt: u64) {
+        let mut pending = self.pending.lock();
+        let before = mem::replace(&mut pending.salt, salt);
+        resalt(&mut pending.bytes, before, salt);
+    }
+
+    pub(super) fn set_segment_bytes(&self, bytes: u64) {
+        self.segment_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// A file, other than the segment that is written, belongs to the log.
+    pub(crate) fn file_sealed(&self, number: u64, bytes: u64) {
+        self.sealed.lock().insert(number, bytes);
+    }
+
+    /// A file belongs to the log no more.
+    pub(super) fn file_gone(&self, number: u64) {
+        self.sealed.lock().remove(&number);
+    }
+
+    pub(crate) fn set_base_bytes(&self, bytes: u64) {
+        self.base_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn grant(&self, bytes: u64) {
         self.granted.fetch_add(bytes, Ordering::AcqRel);
     }
@@ -369,12 +494,16 @@ impl Aof {
 }
 
 /// Fails the log when its task ends in any other way than by closing, so that nobody waits for ever.
-pub(super) struct TaskGuard<'a>(pub &'a Aof);
+pub(super) struct TaskGuard<'a> {
+    pub aof: &'a Aof,
+    /// The segment at the start.
+    pub path: PathBuf,
+}
 
 impl Drop for TaskGuard<'_> {
     fn drop(&mut self) {
-        if !self.0.closed.load(Ordering::Acquire) {
-            self.0.fail(AofFailed::stopped(&self.0.path));
+        if !self.aof.closed.load(Ordering::Acquire) {
+            self.aof.fail(AofFailed::stopped(&self.path));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The task that moves frames to the file: group commit, sync by policy, space allocated ahead.
+//! The task that moves frames to the file: group commit, sync by policy, space allocated ahead, one segment after another.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,8 +10,9 @@ use ferrite_io::{AlignedBuf, Clock, Disk, File, World};
 use ferrite_telemetry::StackTrace;
 
 use super::frame::{HEADER, Header, MARK_MAX};
-use super::segment::{AofFile, next_sector};
+use super::segment::{AofFile, HEADER_LEN, next_sector};
 use super::shared::{Aof, AofFailed, FsyncPolicy, NoSpace, SyncTimes, TaskGuard};
+use crate::datadir::{FileError, SaveError, SegmentEntry};
 
 /// Age of the oldest un-synced frame at which `everysec` syncs: a tenth of the second is left for the sync itself.
 const EVERYSEC_NS: u64 = 900_000_000;
@@ -21,6 +22,9 @@ const IDLE: Duration = Duration::from_millis(10);
 
 /// After allocating failed, how long until it is tried again unasked.
 const ALLOCATE_AGAIN_NS: u64 = 1_000_000_000;
+
+/// After a full segment could not be left, how long until that is tried again; meanwhile it grows on.
+const ROLL_AGAIN_NS: u64 = 1_000_000_000;
 
 /// Each allocation ahead is this many times the one before, up to the configured limit.
 const ALLOCATE_GROWTH: u64 = 4;
@@ -36,13 +40,9 @@ pub(crate) type FileOf<W> = <<W as World>::Disk as Disk>::File;
 
 /// Runs until [`Aof::close`] or a failure, which every waiter then gets. `on_sync` hears of each sync, for the
 /// latency histogram.
-pub async fn aof_task<W: World>(
-    aof: Arc<Aof>,
-    world: W,
-    file: AofFile<FileOf<W>>,
-    on_sync: impl FnMut(SyncTimes) + 'static,
-) {
-    let guard = TaskGuard(&aof);
+pub async fn aof_task<W: World>(aof: Arc<Aof>, world: W, file: AofFile<W>, on_sync: impl FnMut(SyncTimes) + 'static) {
+    let guard = TaskGuard { aof: &aof, path: file.path.clone() };
+    aof.set_segment_bytes(file.end);
     let writer = Writer {
         aof: &aof,
         clock: world.clock(),
@@ -55,6 +55,7 @@ pub async fn aof_task<W: World>(
         mark_paid: true,
         allocate: file.allocate_min,
         allocate_again_ns: 0,
+        roll_again_ns: 0,
         refused: false,
         pending: Vec::new(),
         file,
@@ -70,10 +71,10 @@ pub async fn aof_task<W: World>(
     drop(guard);
 }
 
-struct Writer<'a, F, C, S> {
+struct Writer<'a, W: World, S> {
     aof: &'a Aof,
-    clock: &'a C,
-    file: AofFile<F>,
+    clock: &'a W::Clock,
+    file: AofFile<W>,
     on_sync: S,
     /// File offsets: up to here the space exists; up to here it is written.
     allocated: u64,
@@ -90,24 +91,33 @@ struct Writer<'a, F, C, S> {
     /// Bytes to allocate ahead the next time.
     allocate: u64,
     allocate_again_ns: u64,
+    roll_again_ns: u64,
     /// The disk had no room at the last try.
     refused: bool,
     /// Always empty between two steps.
     pending: Vec<u8>,
 }
 
-impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
+impl<W: World, S: FnMut(SyncTimes)> Writer<'_, W, S> {
     async fn run(mut self) -> Result<(), AofFailed> {
         loop {
             self.make_room().await;
             // Read before the frames are taken: nothing is appended after closing, so all are among them.
             let closing = self.aof.is_closing();
             self.write_group().await?;
-            if self.sync_is_due(closing) {
+            let sync = self.sync_is_due(closing);
+            if sync {
                 self.sync().await?;
+            }
+            // In the same turn as the sync: in the next one more may be written.
+            if !closing && self.written == self.synced && self.roll_is_due() {
+                self.roll_or_refuse().await?;
+            } else if sync {
+                // Frames may have come meanwhile.
             } else if closing {
                 // After this mark, damage anywhere in the log is known for what it is.
-                return self.write_mark_alone().await;
+                self.write_mark_alone().await?;
+                return self.note_durable().await;
             } else if !self.wait_for_work().await && self.mark_due && self.mark_fits() {
                 self.write(Vec::new(), true).await?;
                 self.mark_paid = false;
@@ -196,7 +206,7 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
 
     /// Writes frames after the end, with a mark in front if one is due; gives the emptied buffer back.
     async fn write(&mut self, mut frames: Vec<u8>, with_mark: bool) -> Result<Vec<u8>, AofFailed> {
-        let mark = with_mark.then(|| Header::mark(self.written).encode(self.file.salt));
+        let mark = with_mark.then(|| Header::mark(self.written).encode(self.file.entry.salt));
         let mut lead = mark.as_ref().map_or(&[][..], |mark| &mark[..]);
         let before = self.end;
         if with_mark {
@@ -221,6 +231,7 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
             let used = next_sector(before) - before + HEADER as u64;
             self.aof.give_back(MARK_MAX - used);
         }
+        self.aof.set_segment_bytes(self.end);
         frames.clear();
         if frames.capacity() > KEEP_MAX {
             frames = Vec::new();
@@ -240,9 +251,17 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
         Ok(())
     }
 
+    /// So that a later start misses whatever is cut off below. Each start does the same.
+    async fn note_durable(&self) -> Result<(), AofFailed> {
+        let noted = self.file.catalog.note_durable(self.synced).await;
+        noted.map_err(|error| failed(&error.into_file_error()))
+    }
+
     fn sync_is_due(&self, closing: bool) -> bool {
         self.written > self.synced
             && (closing
+                || self.aof.sync_wanted() > self.synced
+                || self.roll_is_due()
                 || match self.aof.policy() {
                     FsyncPolicy::Always => true,
                     FsyncPolicy::EverySec => self.clock.monotonic_ns() >= self.dirty_since_ns + EVERYSEC_NS,
@@ -258,6 +277,68 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
         self.mark_due = true;
         let times = self.aof.became_durable(self.synced, started_ns, ended_ns);
         (self.on_sync)(times);
+        Ok(())
+    }
+
+    fn roll_is_due(&self) -> bool {
+        let full = self.end >= self.file.segment_max && self.written > self.file.entry.position;
+        (full && self.clock.monotonic_ns() >= self.roll_again_ns) || self.aof.roll_request().is_some()
+    }
+
+    /// Lets the log go on in a new segment; everything written is synced.
+    async fn roll_or_refuse(&mut self) -> Result<(), AofFailed> {
+        debug_assert_eq!(self.written, self.synced, "a segment is sealed when nothing in it can be lost");
+        let request = self.aof.roll_request();
+        // A segment without a frame is as good as a new one.
+        let outcome = if self.written == self.file.entry.position { Ok(()) } else { self.roll().await };
+        let answer = match outcome {
+            Ok(()) => Ok(self.file.entry.position),
+            Err(SaveError::Unchanged(error)) => {
+                self.roll_again_ns = self.clock.monotonic_ns() + ROLL_AGAIN_NS;
+                tracing::warn!(%error, "no new segment of the append-only file could be begun; the old one grows on");
+                Err(error.to_string())
+            }
+            // The next start may read either manifest, and frames can only go where one of them leads.
+            Err(SaveError::Unknown(error)) => return Err(failed(&error)),
+        };
+        if let Some(ticket) = request {
+            self.aof.answer_rolls(ticket, answer);
+        }
+        Ok(())
+    }
+
+    async fn roll(&mut self) -> Result<(), SaveError> {
+        let catalog = self.file.catalog.clone();
+        let new = catalog.new_segment(self.written).await.map_err(SaveError::Unchanged)?;
+        // What was promised of the old file's space holds in the new one.
+        let promised = self.allocated - self.end;
+        let allocated = match promised {
+            0 => Ok(()),
+            bytes => new.file.allocate(HEADER_LEN, bytes).await,
+        };
+        let entry = SegmentEntry { number: new.number, salt: new.salt, position: self.written };
+        let saved = match allocated {
+            Ok(()) => catalog.add_segment(entry).await,
+            Err(source) => {
+                Err(SaveError::Unchanged(FileError { action: "allocate space for", path: new.path.clone(), source }))
+            }
+        };
+        if let Err(SaveError::Unchanged(_)) = saved {
+            catalog.forget(&new.path).await;
+        }
+        saved?;
+        self.aof.switch_salt(new.salt);
+        let old = std::mem::replace(&mut self.file.file, new.file);
+        let (old_path, old_end) = (std::mem::replace(&mut self.file.path, new.path), self.end);
+        let sealed = std::mem::replace(&mut self.file.entry, entry);
+        self.end = HEADER_LEN;
+        self.allocated = HEADER_LEN + promised;
+        self.aof.file_sealed(sealed.number, old_end);
+        self.aof.set_segment_bytes(self.end);
+        // Zeros behind the last frame harm nobody; they are given back.
+        if let Err(error) = old.set_len(old_end).await {
+            tracing::warn!(path = %old_path.display(), %error, "a sealed segment could not be cut to its length");
+        }
         Ok(())
     }
 
@@ -278,6 +359,10 @@ impl<F: File, C: Clock, S: FnMut(SyncTimes)> Writer<'_, F, C, S> {
         };
         first_of(self.aof.work(), self.clock.sleep(sleep)).await
     }
+}
+
+fn failed(manifest: &FileError) -> AofFailed {
+    AofFailed::new(&manifest.path, "put in place", &manifest.source)
 }
 
 /// True if `first` finished, false if only `second` did. Looks at `first` first: the same every run.

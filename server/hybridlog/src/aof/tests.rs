@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::testing::{Fate, TestWorld, run, run_with};
 use super::{Aof, AofFailed, Effect, FsyncPolicy, NoSpace, SyncTimes, aof_task};
-use crate::datadir::{DataDirConfig, OpenError, Recovered, Summary, open_data_dir};
+use crate::datadir::{DataDirConfig, OpenError, Recovered, RecoveredAof, Summary, open_data_dir};
 use crate::space::{NeedReason, NeedSpace};
 
 pub(crate) fn config(policy: FsyncPolicy) -> DataDirConfig {
@@ -64,7 +64,7 @@ fn process_observed<T, R: Future<Output = T>>(
     body: impl FnOnce(Arc<Aof>, Vec<Vec<u8>>) -> R,
 ) -> T {
     let (mut recovered, seen) = run(&world.clock, open(world, policy)).expect("opens");
-    let (aof, file) = recovered.aof.take().expect("with a log");
+    let RecoveredAof { shared: aof, file, .. } = recovered.aof.take().expect("with a log");
     let task = aof_task(aof.clone(), world.clone(), file, on_sync);
     let result = run_with(&world.clock, body(aof, seen), task);
     assert_eq!(world.disk.faults.borrow().unreserved_writes, 0);
@@ -262,7 +262,7 @@ fn a_failed_write_reaches_every_waiter() {
 fn waiters_learn_that_the_task_is_gone() {
     let world = TestWorld::default();
     let (recovered, _) = run(&world.clock, open(&world, FsyncPolicy::Always)).expect("opens");
-    let (aof, file) = recovered.aof.expect("with a log");
+    let RecoveredAof { shared: aof, file, .. } = recovered.aof.expect("with a log");
     {
         let mut task = pin!(aof_task(aof.clone(), world.clone(), file, |_| {}));
         run(&world.clock, crash_after(3, task.as_mut()));
@@ -300,7 +300,7 @@ fn what_a_start_has_read_is_durable() {
 }
 
 /// Stops a future after it was polled so many times: a crash at any I/O.
-async fn crash_after<T>(polls: u32, body: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn crash_after<T>(polls: u32, body: impl Future<Output = T>) -> Option<T> {
     let mut body = pin!(body);
     let mut left = polls;
     poll_fn(|context| {
@@ -350,7 +350,7 @@ proptest! {
         for life in lives.iter().chain([&last]) {
             let finished = run(&world.clock, crash_after(life.polls, async {
                 let (recovered, seen) = open(&world, FsyncPolicy::Always).await.expect("a power loss is no corruption");
-                let (aof, file) = recovered.aof.expect("with a log");
+                let RecoveredAof { shared: aof, file, .. } = recovered.aof.expect("with a log");
                 assert!(seen.len() >= *acknowledged.borrow(), "{} of {} acknowledged", seen.len(), acknowledged.borrow());
                 assert_eq!(seen, appended.borrow()[..seen.len()]);
                 *acknowledged.borrow_mut() = seen.len();

@@ -30,6 +30,16 @@ pub enum OpenError {
     )]
     SegmentMissing(PathBuf),
     #[error(
+        "the append-only file {} is not the one that the manifest names: it is another server's, or of another time. Restore the \
+         whole directory from one backup", .0.display()
+    )]
+    SegmentForeign(PathBuf),
+    #[error(
+        "the manifest {} is older than {}, which holds data and is not named in it. Not starting without that data: restore the \
+         whole directory from one backup", manifest.display(), segment.display()
+    )]
+    ManifestOlder { manifest: PathBuf, segment: PathBuf },
+    #[error(
         "the append-only file {} cannot be used: {source}. Restore it from a backup, or start the server version that wrote it", path.display()
     )]
     SegmentHeader { path: PathBuf, source: HeaderError },

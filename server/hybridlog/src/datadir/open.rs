@@ -3,19 +3,21 @@
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
-use ferrite_io::{AlignedBuf, BLOCK, Disk, Entropy, File, OpenMode, World};
+use ferrite_io::{AlignedBuf, BLOCK, Disk, File, OpenMode, World};
 
+use super::catalog::{Catalog, FileError, MANIFEST, SaveError, save};
 use super::error::OpenError;
-use super::manifest::Manifest;
+use super::manifest::{LogName, Manifest, SegmentEntry};
+use crate::aof::frame::HEADER as FRAME_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
-use crate::aof::{Aof, AofFile, Effect, FileOf, FsyncPolicy, ReplayError, Replayed, replay};
+use crate::aof::{Aof, AofFile, Effect, Extent, FsyncPolicy, ReplayError, Replayed, Rewriter, replay};
 
 const LOCK: &str = "LOCK";
-const MANIFEST: &str = "MANIFEST";
-const MANIFEST_NEW: &str = "MANIFEST.new";
-const FIRST_SEGMENT: &str = "appendonly-1.aof";
+/// What a first start makes before there is a manifest.
+const FIRST_SEGMENT: LogName = LogName::Segment(1);
 
 /// Longer manifests are not ours: a thousand segments need 20 KiB.
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
@@ -32,6 +34,8 @@ pub struct DataDirConfig {
     /// Bytes by which the append-only file is allocated ahead: at first, and at most.
     pub allocate_min: u64,
     pub allocate_max: u64,
+    /// Bytes of a segment from which on the log goes on in a new one.
+    pub segment_max: u64,
     /// Bytes read at a time during replay; rounded up to whole blocks.
     pub read_len: usize,
 }
@@ -44,6 +48,7 @@ impl DataDirConfig {
             policy: FsyncPolicy::default(),
             allocate_min: 1 << 20,
             allocate_max: 16 << 20,
+            segment_max: 128 << 20,
             read_len: 1 << 20,
         }
     }
@@ -51,18 +56,31 @@ impl DataDirConfig {
 
 /// An open data directory, locked until this is dropped.
 pub struct DataDir<W: World> {
-    world: W,
     path: PathBuf,
-    manifest: Manifest,
     _lock: <W::Disk as Disk>::Lock,
+}
+
+impl<W: World> DataDir<W> {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// What was found, and what writes on.
 pub struct Recovered<W: World> {
     pub dir: DataDir<W>,
-    /// The shared side and the file for [`crate::aof::aof_task`]. None if the directory is used without.
-    pub aof: Option<(Arc<Aof>, AofFile<FileOf<W>>)>,
+    /// None if the directory is used without an append-only file.
+    pub aof: Option<RecoveredAof<W>>,
     pub summary: Summary,
+}
+
+/// The append-only file after its replay.
+pub struct RecoveredAof<W: World> {
+    pub shared: Arc<Aof>,
+    /// For [`crate::aof::aof_task`].
+    pub file: AofFile<W>,
+    /// For rewrites, on the same worker.
+    pub rewriter: Rewriter<W>,
 }
 
 /// What the replay did, for the start-up log.
@@ -87,88 +105,149 @@ pub async fn open_data_dir<W: World, E: Display>(
     let disk = world.disk();
     let path = &config.path;
     disk.create_dir_all(path).await.map_err(failed("create the data directory", path))?;
-    let lock = lock(disk, path)?;
+    let dir = DataDir { path: path.clone(), _lock: lock(disk, path)? };
     let names = disk.list(path).await.map_err(failed("list the data directory", path))?;
     let found = match names.iter().any(|name| name == MANIFEST) {
-        true => Some(read_manifest(disk, &path.join(MANIFEST)).await?),
+        true => {
+            let manifest = read_manifest(disk, &path.join(MANIFEST)).await?;
+            remove_unnamed(disk, path, &manifest, &names).await?;
+            manifest
+        }
         false => {
             refuse_data_without_manifest(disk, path, &names).await?;
-            None
+            let manifest = Manifest::default();
+            if !config.aof {
+                save(disk, path, &manifest).await.map_err(save_failed)?;
+            }
+            manifest
         }
     };
-    let mut dir =
-        DataDir { world: world.clone(), path: path.clone(), manifest: found.clone().unwrap_or_default(), _lock: lock };
+    let without = found.segments.is_empty();
     if !config.aof {
-        if dir.manifest.segment.is_some() {
-            return Err(OpenError::AofDisabled(path.clone()));
-        }
-        if found.is_none() {
-            dir.write_manifest().await?;
-        }
-        return Ok(Recovered { dir, aof: None, summary: Summary::default() });
+        return match without {
+            true => Ok(Recovered { dir, aof: None, summary: Summary::default() }),
+            false => Err(OpenError::AofDisabled(path.clone())),
+        };
     }
-    if dir.manifest.segment.is_none() {
-        dir.create_segment().await?;
+    let mut manifest = found;
+    let catalog = Rc::new(Catalog::new(world.clone(), path.clone(), manifest.clone()));
+    if without {
+        let position = manifest.durable;
+        let new = catalog.new_segment(position).await.map_err(file_failed)?;
+        let entry = SegmentEntry { number: new.number, salt: new.salt, position };
+        catalog.add_segment(entry).await.map_err(save_failed)?;
+        manifest.segments.push(entry);
     }
-    let (segment, summary) = dir.replay(config, &mut apply).await?;
-    if found.as_ref() != Some(&dir.manifest) {
-        dir.write_manifest().await?;
-    }
-    let aof = Aof::new(segment.path.clone(), segment.salt, config.policy, summary.position);
-    Ok(Recovered { dir, aof: Some((Arc::new(aof), segment)), summary })
+    let recovery = Recovery { disk, dir: path, manifest: &manifest, config };
+    let found = recovery.run(&mut apply).await?;
+    let Found { last, summary, .. } = found;
+    catalog.note_durable(summary.position).await.map_err(save_failed)?;
+    let shared = Arc::new(Aof::new(last.entry.salt, config.policy, summary.position));
+    found.sealed.iter().for_each(|&(number, bytes)| shared.file_sealed(number, bytes));
+    shared.set_base_bytes(found.base_bytes);
+    let file = AofFile {
+        file: last.file,
+        path: last.path,
+        entry: last.entry,
+        end: last.end,
+        allocate_min: config.allocate_min,
+        allocate_max: config.allocate_max,
+        segment_max: config.segment_max,
+        catalog: catalog.clone(),
+    };
+    let rewriter = Rewriter::new(shared.clone(), catalog);
+    Ok(Recovered { dir, aof: Some(RecoveredAof { shared, file, rewriter }), summary })
 }
 
-impl<W: World> DataDir<W> {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
+/// Reads the files that a manifest names.
+struct Recovery<'a, D> {
+    disk: &'a D,
+    dir: &'a Path,
+    manifest: &'a Manifest,
+    config: &'a DataDirConfig,
+}
 
-    /// Notes in the manifest up to where the append-only file is durable, so that a later start misses whatever is cut
-    /// off below. For a clean stop, after [`Aof::close`]; each start does the same.
-    pub async fn note_durable(&mut self, position: u64) -> Result<(), OpenError> {
-        if self.manifest.durable == position {
-            return Ok(());
-        }
-        self.manifest.durable = position;
-        self.write_manifest().await
-    }
+/// The segment in which the log goes on.
+struct Last<F> {
+    file: F,
+    path: PathBuf,
+    entry: SegmentEntry,
+    end: u64,
+}
 
-    async fn create_segment(&mut self) -> Result<(), OpenError> {
-        let path = self.path.join(FIRST_SEGMENT);
-        let header = SegmentHeader { base: self.manifest.durable, salt: self.world.entropy().next_u64() };
-        let disk = self.world.disk();
-        write_whole(disk, &path, &header.encode()).await.map_err(failed("write", &path))?;
-        self.manifest.segment = Some(FIRST_SEGMENT.to_owned());
-        self.sync().await
-    }
+/// What the files held.
+struct Found<F> {
+    last: Last<F>,
+    summary: Summary,
+    /// Numbers and bytes of all files but the last segment.
+    sealed: Vec<(u64, u64)>,
+    /// Bytes of the base.
+    base_bytes: u64,
+}
 
-    async fn write_manifest(&self) -> Result<(), OpenError> {
-        let disk = self.world.disk();
-        let (new, path) = (self.path.join(MANIFEST_NEW), self.path.join(MANIFEST));
-        let text = self.manifest.encode();
-        write_whole(disk, &new, text.as_bytes()).await.map_err(failed("write", &new))?;
-        disk.rename(&new, &path).await.map_err(failed("replace", &path))?;
-        self.sync().await
-    }
-
-    async fn sync(&self) -> Result<(), OpenError> {
-        let disk = self.world.disk();
-        disk.sync_dir(&self.path).await.map_err(failed("sync the data directory", &self.path))
-    }
-
-    /// Replays the segment, cuts a torn tail off, and makes what was read durable.
-    async fn replay<E: Display>(
-        &mut self,
-        config: &DataDirConfig,
+impl<D: Disk> Recovery<'_, D> {
+    async fn run<E: Display>(
+        &self,
         apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
-    ) -> Result<(AofFile<FileOf<W>>, Summary), OpenError> {
-        let name = self.manifest.segment.as_ref().expect("created if there was none");
-        let path = self.path.join(name);
-        let (file, header) = open_segment(self.world.disk(), &path).await?;
-        let read_len = config.read_len.next_multiple_of(BLOCK);
-        let replayed = replay(&file, header, self.manifest.durable, read_len, apply)
-            .await
-            .map_err(|error| replay_failed(&path, error))?;
+    ) -> Result<Found<D::File>, OpenError> {
+        let (mut summary, mut sealed, mut base_bytes) = (Summary::default(), Vec::new(), 0);
+        if let Some(base) = &self.manifest.base {
+            let header = SegmentHeader { base: 0, salt: base.salt };
+            let extent = Extent { apply_from: 0, durable: base.len, sealed: true };
+            let (.., replayed) = self.read(base.name(), header, extent, apply).await?;
+            summary.add(&replayed);
+            sealed.push((base.number, replayed.end));
+            base_bytes = replayed.end;
+        }
+        let segments = &self.manifest.segments;
+        let mut last = None;
+        for (index, segment) in segments.iter().enumerate() {
+            let next = segments.get(index + 1);
+            let header = SegmentHeader { base: segment.position, salt: segment.salt };
+            let extent = Extent {
+                apply_from: self.manifest.covered(),
+                durable: next.map_or(self.manifest.durable, |next| next.position),
+                sealed: next.is_some(),
+            };
+            let (path, file, replayed) = self.read(segment.name(), header, extent, apply).await?;
+            summary.add(&replayed);
+            match next {
+                Some(_) => sealed.push((segment.number, replayed.end)),
+                None => last = Some((path, file, replayed, segment)),
+            }
+        }
+        let (path, file, replayed, segment) = last.expect("a log has a segment");
+        self.make_durable(&path, &file, &replayed).await?;
+        summary.position = replayed.position;
+        summary.torn = replayed.torn;
+        let last = Last { file, path, entry: *segment, end: replayed.end };
+        Ok(Found { last, summary, sealed, base_bytes })
+    }
+
+    async fn read<E: Display>(
+        &self,
+        name: LogName,
+        expected: SegmentHeader,
+        extent: Extent,
+        apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
+    ) -> Result<(PathBuf, D::File, Replayed), OpenError> {
+        let path = self.dir.join(name.to_string());
+        let (file, header) = open_segment(self.disk, &path).await?;
+        let read_len = self.config.read_len.next_multiple_of(BLOCK);
+        let replayed = match header == expected {
+            true => {
+                replay(&file, header, extent, read_len, apply).await.map_err(|error| replay_failed(&path, error))?
+            }
+            false => return Err(OpenError::SegmentForeign(path)),
+        };
+        if extent.sealed && replayed.position != extent.durable {
+            return Err(OpenError::SegmentForeign(path));
+        }
+        Ok((path, file, replayed))
+    }
+
+    /// Cuts a torn tail off, and makes what was read durable.
+    async fn make_durable(&self, path: &Path, file: &D::File, replayed: &Replayed) -> Result<(), OpenError> {
         if replayed.torn > 0 {
             tracing::warn!(
                 path = %path.display(),
@@ -177,22 +256,26 @@ impl<W: World> DataDir<W> {
                 "the append-only file ends in an unfinished write: cut off"
             );
             // What is cut must be gone for good: appended frames could otherwise lead back into it.
-            file.set_len(replayed.end).await.map_err(failed("truncate", &path))?;
+            file.set_len(replayed.end).await.map_err(failed("truncate", path))?;
         }
         // After a killed process the last frames may only be in the page cache, and clients will now read them.
-        file.sync().await.map_err(failed("sync", &path))?;
-        self.manifest.durable = replayed.position;
-        let segment = AofFile {
-            file,
-            path,
-            salt: header.salt,
-            end: replayed.end,
-            allocate_min: config.allocate_min,
-            allocate_max: config.allocate_max,
-        };
-        let Replayed { position, frames, effects, torn, .. } = replayed;
-        Ok((segment, Summary { frames, effects, position, torn }))
+        file.sync().await.map_err(failed("sync", path))
     }
+}
+
+impl Summary {
+    fn add(&mut self, replayed: &Replayed) {
+        self.frames += replayed.frames;
+        self.effects += replayed.effects;
+    }
+}
+
+fn file_failed(FileError { action, path, source }: FileError) -> OpenError {
+    OpenError::Io { action, path, source }
+}
+
+fn save_failed(error: SaveError) -> OpenError {
+    file_failed(error.into_file_error())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -223,12 +306,33 @@ async fn read_manifest<D: Disk>(disk: &D, path: &Path) -> Result<Manifest, OpenE
     Manifest::decode(&bytes).map_err(|source| OpenError::Manifest { path: path.to_owned(), source })
 }
 
+/// Removes the files of the append-only log that the manifest does not name: what was not finished when the process ended,
+/// or not needed any more.
+async fn remove_unnamed<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest, names: &[String]) -> Result<(), OpenError> {
+    let youngest = manifest.segments.last().map_or(0, |segment| segment.number);
+    for name in names {
+        let Some(parsed) = LogName::parse(name).filter(|&parsed| manifest.names().all(|named| named != parsed)) else {
+            continue;
+        };
+        let path = dir.join(name);
+        if let LogName::Segment(number) = parsed
+            && number > youngest
+            && !holds_no_frame(disk, &path).await.map_err(failed("read", &path))?
+        {
+            return Err(OpenError::ManifestOlder { manifest: dir.join(MANIFEST), segment: path });
+        }
+        tracing::info!(path = %path.display(), "a file that the manifest does not name is removed");
+        disk.remove(&path).await.map_err(failed("remove", &path))?;
+    }
+    Ok(())
+}
+
 /// Without a manifest there may be the segment of a first start that did not get further, and nothing else.
 async fn refuse_data_without_manifest<D: Disk>(disk: &D, dir: &Path, names: &[String]) -> Result<(), OpenError> {
     let mut files = Vec::new();
     for name in names.iter().filter(|name| DATA_ENDINGS.iter().any(|ending| name.ends_with(ending))) {
         let path = dir.join(name);
-        if name == FIRST_SEGMENT && holds_no_frame(disk, &path).await.map_err(failed("read", &path))? {
+        if *name == FIRST_SEGMENT.to_string() && holds_no_frame(disk, &path).await.map_err(failed("read", &path))? {
             disk.remove(&path).await.map_err(failed("remove", &path))?;
         } else {
             files.push(name.clone());
@@ -240,9 +344,11 @@ async fn refuse_data_without_manifest<D: Disk>(disk: &D, dir: &Path, names: &[St
     }
 }
 
-/// Frames begin behind the header, and file space is only allocated once a manifest names the file.
+/// Space may have been allocated for frames before the manifest named the file; a frame, or a mark, not.
 async fn holds_no_frame<D: Disk>(disk: &D, path: &Path) -> io::Result<bool> {
-    Ok(disk.open(path, OpenMode::ReadOnly).await?.len().await? <= HEADER_LEN)
+    let file = disk.open(path, OpenMode::ReadOnly).await?;
+    let start = read_start(&file, HEADER_LEN + FRAME_HEADER as u64).await?;
+    Ok(start.get(HEADER_LEN as usize..).is_none_or(|frame| frame.iter().all(|&byte| byte == 0)))
 }
 
 async fn open_segment<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, SegmentHeader), OpenError> {
@@ -270,12 +376,4 @@ async fn read_start<F: File>(file: &F, len_max: u64) -> io::Result<Vec<u8>> {
         }
     }
     Ok(bytes)
-}
-
-/// Makes a file hold exactly `bytes`, durably; its name is durable once the directory is synced.
-async fn write_whole<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = disk.open(path, OpenMode::Sequential).await?;
-    file.set_len(0).await?;
-    file.write_at(AlignedBuf::copy_of(bytes), 0).await.result?;
-    file.sync().await
 }

@@ -1,0 +1,45 @@
+//! What the keys hold, as effects that make it: for the base of a rewritten append-only file.
+
+use ferrite_hybridlog::aof::Effect;
+use ferrite_hybridlog::{Address, Held, Pinned};
+
+use crate::databases::Databases;
+
+/// Which space each database showed at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spaces(Vec<u32>);
+
+impl Databases {
+    /// To be called in the exclusive mode: spaces change in it.
+    pub fn spaces(&self) -> Spaces {
+        Spaces((0..self.count()).map(|db| self.space(db)).collect())
+    }
+}
+
+impl Spaces {
+    fn database_of(&self, space: u32) -> Option<u32> {
+        self.0.iter().position(|&shown| shown == space).map(|db| db as u32)
+    }
+}
+
+/// Appends an effect for each key of `buckets` index buckets from `cursor` on whose space `spaces` shows, under the number
+/// that its database had then. Expired keys are keys, until their deletion is in the log. The next cursor, 0 at the end; to
+/// be called without a latch.
+///
+/// # Errors
+/// The cold records to read and hold first; nothing was appended then.
+pub fn images(
+    pinned: &Pinned<'_>,
+    cursor: u64,
+    buckets: usize,
+    held: &Held,
+    spaces: &Spaces,
+    into: &mut Vec<u8>,
+) -> Result<u64, Vec<Address>> {
+    pinned.scan(cursor, buckets, held, &mut |record| {
+        if let Some(db) = spaces.database_of(record.space) {
+            let (key, value, expire_at_ms) = (record.key, record.value, record.expire_at_ms);
+            Effect::Set { db, key, value, expire_at_ms }.encode_into(into);
+        }
+    })
+}
