@@ -1,101 +1,136 @@
-//! kill -9 under load: with `appendfsync always` no acknowledged write is lost.
+//! kill -9 under load, while the append-only file goes from segment to segment and is rewritten: with `appendfsync always`
+//! no acknowledged write is lost, with `everysec` none older than a second, and what is there is a state that there was.
+//!
+//! `FERRITE_KILLS` says how often each server is killed; the default is for the gate.
 
 #![allow(clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use ferrite_conformance::process::Server;
 use ferrite_conformance::wire::Connection;
 
 const CLIENTS: usize = 4;
-const KILLS: usize = 5;
+/// Kills of each policy, if `FERRITE_KILLS` does not say otherwise.
+const KILLS: u64 = 10;
 /// Keys of each client: few, so that each is overwritten, deleted and made anew.
 const KEYS: u64 = 20;
+/// Acknowledged writes of so long before the kill may be lost with `everysec`.
+const WINDOW: Duration = Duration::from_secs(1);
 
-/// What a client knows of its keys: the last acknowledged write, and the one under way.
-#[derive(Default)]
-struct Known {
-    /// Key to value; `None` is deleted.
-    acknowledged: BTreeMap<u64, Option<u64>>,
-    /// Sent, but not answered when the server died: it may or may not have happened.
-    in_doubt: Option<(u64, Option<u64>)>,
-    counter: i64,
-    writes: u64,
+/// What a client's keys hold.
+type State = BTreeMap<String, String>;
+
+/// One write: the key, its new value (`None`: deleted), and when it was acknowledged, if it was.
+type Write = (String, Option<String>, Option<Instant>);
+
+/// One client, alone on its keys, so that it knows what they hold.
+struct Client {
+    number: usize,
+    /// At the start of the server's life.
+    base: State,
+    /// Since then.
+    writes: Vec<Write>,
+    /// Writes of all lives.
+    count: u64,
 }
 
-fn key(client: usize, key: u64) -> String {
-    format!("client:{client}:{key}")
-}
-
-/// Long enough that tiny regions move most keys to disk.
-fn text(value: u64) -> String {
-    format!("{value}:{}", "v".repeat(300))
-}
-
-/// Writes until the server dies.
-fn write_until_the_end(connection: &mut Connection, client: usize, known: &mut Known) {
-    loop {
-        known.writes += 1;
-        let n = known.writes;
-        let (at, value) = (n * 7 % KEYS, (!n.is_multiple_of(5)).then_some(n));
-        known.in_doubt = Some((at, value));
-        let name = key(client, at);
-        let reply = match value {
-            Some(value) => connection.call(&["SET", &name, &text(value)]),
-            None => connection.call(&["DEL", &name]),
-        };
-        let Ok(reply) = reply else { return };
-        assert!(!reply.starts_with(b"-"), "{}", reply.escape_ascii());
-        known.acknowledged.insert(at, value);
-        known.in_doubt = None;
-        let Ok(reply) = connection.call(&["INCR", &format!("counter:{client}")]) else { return };
-        known.counter += 1;
-        let counted =
-            std::str::from_utf8(&reply).ok().and_then(|text| text.strip_prefix(':')?.trim_end().parse::<i64>().ok());
-        assert!(counted.is_some_and(|counted| counted >= known.counter), "{}", reply.escape_ascii());
-        known.counter = counted.unwrap_or_default();
+impl Client {
+    fn new(number: usize) -> Self {
+        Self { number, base: State::new(), writes: Vec::new(), count: 0 }
     }
-}
 
-fn check(server: &Server, client: usize, known: &mut Known) {
-    let mut connection = server.connect();
-    let bulk = |value: Option<u64>| {
-        value.map_or(b"$-1\r\n".to_vec(), |value| {
-            let text = text(value);
-            format!("${}\r\n{text}\r\n", text.len()).into_bytes()
-        })
-    };
-    for at in 0..KEYS {
-        let reply = connection.call(&["GET", &key(client, at)]).expect("GET answers");
-        let acknowledged = known.acknowledged.get(&at).copied().flatten();
-        if reply == bulk(acknowledged) {
-            continue;
-        }
-        match known.in_doubt {
-            Some((doubtful, value)) if doubtful == at && reply == bulk(value) => {
-                known.acknowledged.insert(at, value);
+    fn counter(&self) -> String {
+        format!("client:{}:counter", self.number)
+    }
+
+    /// Writes until the server dies.
+    fn write_until_the_end(&mut self, connection: &mut Connection) {
+        let mut counter: u64 = self.base.get(&self.counter()).map_or(0, |value| value.parse().expect("a number"));
+        loop {
+            self.count += 1;
+            let n = self.count;
+            let name = format!("client:{}:{}", self.number, n * 7 % KEYS);
+            let (words, value, expected) = match n % 5 {
+                0 => (vec!["DEL".to_owned(), name.clone()], None, ":"),
+                1 => {
+                    counter += 1;
+                    (vec!["INCR".to_owned(), self.counter()], Some(counter.to_string()), ":")
+                }
+                _ => {
+                    // Long enough that tiny regions move most keys to disk.
+                    let text = format!("{n}:{}", "v".repeat(300));
+                    (vec!["SET".to_owned(), name.clone(), text.clone()], Some(text), "+OK")
+                }
+            };
+            self.writes.push((words[1].clone(), value.clone(), None));
+            let Ok(reply) = connection.call(&words) else { return };
+            let acknowledged = Instant::now();
+            let reply = String::from_utf8_lossy(&reply).into_owned();
+            assert!(reply.starts_with(expected), "{words:?}: {reply}");
+            if words[0] == "INCR" {
+                assert_eq!(reply.trim_end(), format!(":{counter}"));
             }
-            _ => panic!("client {client}, key {at}: {} instead of {acknowledged:?}", reply.escape_ascii()),
+            self.writes.last_mut().expect("just made").2 = Some(acknowledged);
         }
     }
-    known.in_doubt = None;
-    let counter = connection.call(&["INCRBY", &format!("counter:{client}"), "0"]).expect("INCRBY answers");
-    let counter: i64 = std::str::from_utf8(&counter[1..]).expect("digits").trim_end().parse().expect("a number");
-    // One INCR may have happened whose answer never came.
-    assert!(
-        counter == known.counter || counter == known.counter + 1,
-        "client {client}: {counter}, had {}",
-        known.counter
-    );
-    known.counter = counter;
+
+    /// What the server holds is what it held after one of the writes, no earlier than the last one acknowledged at
+    /// `deadline`. How many acknowledged ones are lost.
+    fn check(&mut self, server: &Server, deadline: Instant) -> usize {
+        let mut connection = server.connect();
+        let mut found = State::new();
+        let names = (0..KEYS).map(|key| format!("client:{}:{key}", self.number)).chain([self.counter()]);
+        for name in names {
+            let reply = connection.call(&["GET", &name]).expect("GET answers");
+            let text = String::from_utf8(reply).expect("ours is ASCII");
+            if let Some((_, value)) = text.strip_suffix("\r\n").and_then(|text| text.split_once("\r\n")) {
+                found.insert(name, value.to_owned());
+            }
+        }
+        let acknowledged = self.writes.iter().filter(|(.., at)| at.is_some()).count();
+        let kept = self.writes.iter().filter(|(.., at)| at.is_some_and(|at| at <= deadline)).count();
+        let mut state = self.base.clone();
+        let mut fits = (kept == 0 && state == found).then_some(0);
+        for (index, (name, value, _)) in self.writes.iter().enumerate() {
+            match value {
+                Some(value) => state.insert(name.clone(), value.clone()),
+                None => state.remove(name),
+            };
+            // The last that fits: a deletion of what is not there changes nothing.
+            if index + 1 >= kept && state == found {
+                fits = Some(index + 1);
+            }
+        }
+        let Some(fits) = fits else {
+            let number = self.number;
+            panic!("client {number}: {found:?} is no state after {kept} to {} writes of {state:?}", self.writes.len());
+        };
+        self.base = found;
+        self.writes.clear();
+        acknowledged.saturating_sub(fits)
+    }
 }
 
-#[test]
-fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
+/// Asks for rewrites until the server dies; how many began.
+fn rewrite_until_the_end(connection: &mut Connection) -> u64 {
+    let mut begun = 0;
+    while let Ok(reply) = connection.call(&["BGREWRITEAOF"]) {
+        begun += u64::from(reply == b"+Background append only file rewriting started\r\n");
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    begun
+}
+
+fn kill_again_and_again(policy: &str, window: Duration) {
+    let kills = std::env::var("FERRITE_KILLS").map_or(KILLS, |count| count.parse().expect("FERRITE_KILLS is a number"));
     let mut server = Server::ferrite(&[
         "--aof.appendfsync",
-        "always",
+        policy,
+        "--aof.segment_size",
+        "64kb",
         "--storage.mutable_region_size_mb",
         "0.015625",
         "--storage.read_only_region_size_mb",
@@ -103,23 +138,49 @@ fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
         "--workers",
         "2",
     ]);
-    let mut known: Vec<Known> = (0..CLIENTS).map(|_| Known::default()).collect();
-    for kill in 0..KILLS {
+    let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
+    let rewrites = AtomicU64::new(0);
+    let (mut writes, mut lost) = (0, 0);
+    for kill in 0..kills {
+        let mut killed = Instant::now();
         std::thread::scope(|scope| {
-            for (client, known) in known.iter_mut().enumerate() {
+            let mut operator = server.connect();
+            let rewrites = &rewrites;
+            scope.spawn(move || rewrites.fetch_add(rewrite_until_the_end(&mut operator), Ordering::Relaxed));
+            for client in &mut clients {
                 let mut connection = server.connect();
-                scope.spawn(move || write_until_the_end(&mut connection, client, known));
+                scope.spawn(move || client.write_until_the_end(&mut connection));
             }
-            std::thread::sleep(Duration::from_millis(150 + 70 * kill as u64));
+            std::thread::sleep(Duration::from_millis(60 + kill * 37 % 300));
+            killed = Instant::now();
             server.kill();
         });
         server.restart();
-        for (client, known) in known.iter_mut().enumerate() {
-            assert!(known.counter > 0, "client {client} got nothing done");
-            check(&server, client, known);
+        for client in &mut clients {
+            assert!(client.writes.len() > 1, "client {} got nothing done", client.number);
+            writes += client.writes.len();
+            lost += client.check(&server, killed - window);
         }
         server.assert_sound();
     }
+    let rewrites = rewrites.into_inner();
+    println!(
+        "appendfsync {policy}: {kills} kills, {writes} writes, {rewrites} rewrites begun, {lost} acknowledged writes lost"
+    );
+    assert!(rewrites >= kills, "{rewrites} rewrites");
+    if window.is_zero() {
+        assert_eq!(lost, 0);
+    }
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
+    kill_again_and_again("always", Duration::ZERO);
+}
+
+#[test]
+fn everysec_loses_no_more_than_a_second_when_the_process_is_killed() {
+    kill_again_and_again("everysec", WINDOW);
 }
 
 #[test]

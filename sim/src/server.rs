@@ -8,10 +8,11 @@ use std::time::Duration;
 use ferrite_commands::table;
 use ferrite_io::{Clock, Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
-use ferrite_node::{Node, ProcessFigures, Setup, Start, run_worker};
+use ferrite_node::{Node, ProcessFigures, Setup, Start, StartError, run_worker};
 use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
 
 use crate::net::SimBound;
+use crate::sim::Sim;
 use crate::world::SimWorld;
 
 /// Bytes of a page: the smallest, so that little data crosses all tiers.
@@ -59,6 +60,19 @@ impl Starting {
 /// # Panics
 /// The workers' tasks, if the node cannot start or fails: scenarios expect a server that holds.
 pub fn start(world: &SimWorld, config: Config) -> Starting {
+    launch(world, config, |id, result| {
+        if let Err(error) = result {
+            panic!("worker {id}: {error}");
+        }
+    })
+}
+
+/// Starts a node; `ended` hears of each worker's end.
+pub fn launch(
+    world: &SimWorld,
+    config: Config,
+    ended: impl Fn(usize, Result<(), StartError>) + Clone + 'static,
+) -> Starting {
     let workers = config.server.workers.max(1);
     let node = Node::new(Setup {
         workers,
@@ -78,12 +92,8 @@ pub fn start(world: &SimWorld, config: Config) -> Starting {
     });
     let start = Start::new(node.clone());
     for id in 0..workers {
-        let (start, own) = (start.clone(), world.clone());
-        world.spawn(async move {
-            if let Err(error) = run_worker(start, own, id).await {
-                panic!("worker {id}: {error}");
-            }
-        });
+        let (start, own, ended) = (start.clone(), world.clone(), ended.clone());
+        world.spawn(async move { ended(id, run_worker(start, own, id).await) });
     }
     Starting { node, start }
 }
@@ -91,7 +101,13 @@ pub fn start(world: &SimWorld, config: Config) -> Starting {
 /// As [`start`], for as long as the host lives; marks what the store reached.
 pub async fn serve(world: SimWorld, config: Config) {
     let starting = start(&world, config);
+    watch(world, starting).await;
+}
+
+/// Marks what a node reaches, for as long as its host lives.
+pub async fn watch(world: SimWorld, starting: Starting) {
     let sim = world.sim();
+    let _death = Death { sim: sim.clone(), node: starting.node.clone() };
     loop {
         world.clock().sleep(LOOK).await;
         let stats = starting.node.store.stats();
@@ -103,6 +119,24 @@ pub async fn serve(world: SimWorld, config: Config) {
         }
         if stats.index_overflow_buckets > 0 {
             sim.sometimes("a bucket overflowed");
+        }
+        let rewrite = starting.node.rewrite.figures();
+        if rewrite.last_took_s.is_some() {
+            sim.sometimes(if rewrite.failed_in_a_row > 0 { "a rewrite failed" } else { "a rewrite was done" });
+        }
+    }
+}
+
+/// Sees in what a process died: it is dropped with its tasks.
+struct Death {
+    sim: Sim,
+    node: Arc<Node>,
+}
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        if self.node.rewrite.figures().running_since_ns.is_some() {
+            self.sim.sometimes("died in a rewrite");
         }
     }
 }

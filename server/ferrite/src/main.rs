@@ -3,6 +3,7 @@
 // With `ferrite-io-real` the only crate that may touch the operating system: it reads the configuration file.
 #![allow(clippy::disallowed_methods)]
 
+mod check;
 mod config;
 #[cfg(feature = "otel")]
 mod export;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Request::VersionWithFeatures => {
             println!("ferrite {} (features: {})", env!("CARGO_PKG_VERSION"), features().join(", "));
         }
+        Request::Check(dir) => return check::check(dir),
         Request::Run => {
             let loaded = match load(arguments) {
                 Ok(loaded) => loaded,

@@ -13,6 +13,7 @@
 //! put an old manifest back: that stops the start.
 
 mod catalog;
+mod check;
 mod error;
 mod manifest;
 mod open;
@@ -21,6 +22,7 @@ mod open;
 mod tests;
 
 pub(crate) use catalog::{Catalog, FileError, NewFile, SaveError};
+pub use check::{Report, check_data_dir};
 pub use error::OpenError;
 pub use manifest::ManifestError;
 pub(crate) use manifest::{BaseEntry, SegmentEntry};

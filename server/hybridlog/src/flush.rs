@@ -43,6 +43,18 @@ fn file_header(page_size: usize) -> AlignedBuf {
     header
 }
 
+/// What is wrong with the beginning of a log file, if anything is.
+pub(crate) fn check_file_header(bytes: &[u8]) -> Result<(), &'static str> {
+    let Some(header) = bytes.get(..20) else { return Err("it is shorter than its header") };
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    match () {
+        () if header[..8] != MAGIC => Err("it does not begin as a log file of Ferrite does"),
+        () if word(8) != VERSION => Err("it has another format version than this program reads"),
+        () if word(16) != crc32c::crc32c(&header[..16]) => Err("its header is damaged"),
+        () => Ok(()),
+    }
+}
+
 /// Makes an empty log file at `path`, whatever was there (the AOF is what recovery reads), with space for the
 /// first pages. From here on the store appends only where the file has space, so [`flush_task`] must run.
 pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<DeviceFile<W>, StorageError> {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod batch;
+mod check;
 mod clients;
 mod command_log;
 pub mod config;
@@ -27,6 +28,7 @@ mod start;
 mod stats;
 mod worker;
 
+pub use check::check;
 pub use metrics::collect;
 pub use node::{Node, ProcessFigures, RenderConfig, Setup};
 pub use start::{Start, StartError, run_worker};

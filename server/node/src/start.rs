@@ -27,7 +27,7 @@ use crate::signal::Signal;
 use crate::worker::Worker;
 
 /// The log device's file in the data directory.
-const LOG_FILE: &str = "hybrid.log";
+pub(crate) const LOG_FILE: &str = "hybrid.log";
 /// Bytes of the append-only file that are allocated ahead at least.
 const AOF_AHEAD_MIN: u64 = 64 << 10;
 /// How long a stop waits for the connections to finish what they are doing.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrite_node::config::AppendFsync;
 use redis::ProtocolVersion;
 
-use super::redis::dump;
+use super::redis::{dump, operator};
 use crate::client::{Client, RawClient, connect_redis};
 use crate::model::{ClientView, Command, Generator, Profile};
 use crate::plan::FaultPlan;
@@ -86,6 +86,7 @@ async fn bad_reads(sim: Sim) {
 
 async fn full(sim: Sim) {
     let (server, address) = server(&sim);
+    let operator = operator(&sim, address, 120);
     let (checks, disk) = (sim.clone(), server.clone());
     let mut rng = sim.rng("full disk");
     let load = on_client(&sim, address, move |mut load| async move {
@@ -121,6 +122,7 @@ async fn full(sim: Sim) {
         load
     })
     .await;
+    operator.kill();
     server.power_loss();
     server.boot();
     server.spawn(move |world| serve(world, config(address, AppendFsync::Always)));

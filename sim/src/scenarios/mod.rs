@@ -1,5 +1,6 @@
 //! Every registered scenario.
 
+mod aof;
 mod disk;
 mod expiry;
 pub mod node;
@@ -22,6 +23,7 @@ pub const ALL: &[Scenario] = &[
     expiry::EXPIRY,
     disk::BAD_READS,
     disk::FULL,
+    aof::FAILURE,
 ];
 
 /// A scenario by its name.

@@ -18,6 +18,7 @@ const LOAD: Load = Load {
     // With more, an MSET of four would need more room than there is memory.
     payload_max: 900,
     keys: 80,
+    rewrites: false,
     page_size: Some(PAGE_BYTES),
 };
 
@@ -46,16 +47,29 @@ pub(super) const TWO_WORKERS: Scenario = Scenario {
 /// What was acknowledged under `always` survives every power loss.
 pub(super) const POWER_LOSS: Scenario = Scenario {
     name: "power-loss",
-    about: "power loss at any I/O loses nothing acknowledged under appendfsync always, one worker or two",
+    about: "power loss at any I/O, in rewrites too, loses nothing acknowledged under appendfsync always, one worker or two",
     faults: FaultPlan::without_disk_errors,
-    marks: &["server crashed", "a record was read from disk", "unanswered lost", "unanswered happened"],
+    marks: &[
+        "server crashed",
+        "a record was read from disk",
+        "unanswered lost",
+        "unanswered happened",
+        "a rewrite was done",
+        "died in a rewrite",
+        "died in a change of the manifest",
+        "died with a base",
+        "died with several segments",
+    ],
     run: |sim| -> ScenarioFuture {
-        let load = Load { batches: 40, crashes: 4, ..LOAD };
+        let load = Load { batches: 40, crashes: 4, rewrites: true, ..LOAD };
         Box::pin(random_commands(
             sim,
             |world, at| {
-                let count = 1 + world.entropy().next_u64() as usize % 2;
-                Box::pin(serve(world, workers(at, AppendFsync::Always, count)))
+                let drawn = world.entropy().next_u64();
+                let mut config = workers(at, AppendFsync::Always, 1 + drawn as usize % 2);
+                // From a segment for every few commands to one for all.
+                config.aof.segment_size = [2 << 10, 16 << 10, 1 << 20][(drawn >> 8) as usize % 3];
+                Box::pin(serve(world, config))
             },
             load,
         ))

@@ -13,6 +13,7 @@ use crate::client::{Client, RawClient, connect_redis};
 use crate::model::{ClientView, Command, Dump, Generator, Profile};
 use crate::resp::Reply;
 use crate::rng::SimRng;
+use crate::server::DATA;
 use crate::sim::{Host, Sim};
 use crate::world::SimWorld;
 
@@ -39,6 +40,8 @@ pub struct Load {
     pub payload_max: u64,
     /// How many keys each client has.
     pub keys: u64,
+    /// Somebody asks for a rewrite of the append-only file again and again.
+    pub rewrites: bool,
     /// The size of the server's pages, if what does not fit into one is refused.
     pub page_size: Option<usize>,
 }
@@ -61,6 +64,7 @@ pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
             client
         }));
     }
+    let operator = load.rewrites.then(|| operator(&sim, address, 120));
     let crasher = Crasher { sim: sim.clone(), server: server.clone(), address, start, rng };
     let mut crasher = crasher.run(load.crashes).await;
     let mut clients = Vec::new();
@@ -68,6 +72,9 @@ pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
         clients.push(task.await.expect("client hosts stay up"));
     }
     sim.stop_faults();
+    if let Some(operator) = operator {
+        operator.kill();
+    }
     check_everything(&sim, address, &mut clients).await;
     if load.crashes > 0 {
         server.power_loss();
@@ -98,9 +105,25 @@ impl Crasher {
                 _ => self.crash_at_io(150).await,
             }
             self.sim.sometimes("server crashed");
+            self.look_at_files();
             self.restart().await;
         }
         self
+    }
+
+    /// Marks what the crash left of the append-only file.
+    fn look_at_files(&self) {
+        let text = |name: &str| self.server.peek(&format!("{DATA}/{name}"));
+        let manifest = text("MANIFEST").map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        if manifest.contains("\nbase ") {
+            self.sim.sometimes("died with a base");
+        }
+        if manifest.matches("\naof ").count() > 1 {
+            self.sim.sometimes("died with several segments");
+        }
+        if text("MANIFEST.new").is_some() {
+            self.sim.sometimes("died in a change of the manifest");
+        }
     }
 
     async fn crash_at_io(&mut self, within: u64) {
@@ -117,6 +140,28 @@ impl Crasher {
         let (start, address) = (self.start, self.address);
         self.server.spawn(move |world| start(world, address));
     }
+}
+
+/// Asks for a rewrite of the append-only file every 1 to `ms_max` milliseconds, on a host of its own, until that is killed.
+pub(super) fn operator(sim: &Sim, address: SocketAddr, ms_max: u64) -> Host {
+    let host = sim.add_host("operator");
+    let mut rng = sim.rng("operator");
+    host.spawn(move |world| async move {
+        loop {
+            madsim::time::sleep(Duration::from_millis(rng.between(1, ms_max))).await;
+            let Ok(mut client) = RawClient::connect(&world, address).await else { continue };
+            // A connection lost is another one made.
+            while let Ok(reply) = client.command(&["BGREWRITEAOF"]).await {
+                let text = format!("{reply:?}");
+                assert!(
+                    text.contains("Background append only file rewriting") || text.contains("MISCONF"),
+                    "BGREWRITEAOF was answered with {text}"
+                );
+                madsim::time::sleep(Duration::from_millis(rng.between(1, ms_max))).await;
+            }
+        }
+    });
+    host
 }
 
 /// One client with keys of its own and an oracle for them.

@@ -27,6 +27,7 @@ const MODEL_LOAD: Load = Load {
     protocol: redis::ProtocolVersion::RESP2,
     payload_max: 6000,
     keys: 16,
+    rewrites: false,
     page_size: None,
 };
 const CRASH_LOAD: Load = Load {
@@ -35,6 +36,7 @@ const CRASH_LOAD: Load = Load {
     protocol: redis::ProtocolVersion::RESP2,
     payload_max: 6000,
     keys: 16,
+    rewrites: false,
     page_size: None,
 };
 

@@ -9,9 +9,11 @@ use ferrite_node::config::Config;
 use super::{Flag, KEYS};
 
 /// What the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Run,
+    /// `check DIR`.
+    Check(PathBuf),
     Version,
     /// `--version --features`.
     VersionWithFeatures,
@@ -30,6 +32,10 @@ impl Arguments {
     /// and knows its exit code.
     pub fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
         let matches = command().try_get_matches_from(arguments)?;
+        if let Some(("check", check)) = matches.subcommand() {
+            let dir = check.get_one::<PathBuf>("dir").expect("clap asks for it").clone();
+            return Ok(Self { request: Request::Check(dir), config: None, flags: Vec::new() });
+        }
         let request = match (matches.get_flag("version"), matches.get_flag("features")) {
             (false, _) => Request::Run,
             (true, false) => Request::Version,
@@ -64,6 +70,13 @@ fn command() -> Command {
         )
         .disable_version_flag(true)
         .arg(config)
+        .subcommand(
+            Command::new("check")
+                .about(
+                    "Verifies every file of a data directory that no server uses; the exit code is 1 if one is damaged",
+                )
+                .arg(Arg::new("dir").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf))),
+        )
         .arg(switch("version", "Print the version").short('V'))
         .arg(switch("features", "With --version: also what was compiled in").requires("version"))
         .args(KEYS.iter().map(|key| {
@@ -117,6 +130,12 @@ mod tests {
         assert_eq!(parse("").unwrap().request, Request::Run);
         assert_eq!(parse("--version").unwrap().request, Request::Version);
         assert_eq!(parse("--version --features").unwrap().request, Request::VersionWithFeatures);
+    }
+
+    #[test]
+    fn a_directory_to_check_is_asked_for() {
+        assert_eq!(parse("check data").unwrap().request, Request::Check(PathBuf::from("data")));
+        assert_eq!(parse("check").unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Replayed {
     /// After the last frame: in the log, and in the file.
     pub position: u64,
     pub end: u64,
+    /// File offset of the last mark, or of the first frame: what is before it was durable.
+    pub marked: u64,
     /// Of those that were applied.
     pub frames: u64,
     pub effects: u64,
@@ -56,13 +58,16 @@ pub(crate) async fn replay<F: File, E>(
     apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
 ) -> Result<Replayed, ReplayError<E>> {
     let mut window = Window::open(file, read_len).await?;
-    let mut seen = Replayed { position: header.base, end: HEADER_LEN, ..Replayed::default() };
+    let mut seen = Replayed { position: header.base, end: HEADER_LEN, marked: HEADER_LEN, ..Replayed::default() };
     loop {
         if extent.sealed && seen.position >= extent.durable {
             return Ok(seen);
         }
         match window.header(seen.end, header.salt).await?.filter(|next| next.position == seen.position) {
-            Some(Header { kind: Kind::Mark, .. }) => seen.end += HEADER as u64,
+            Some(Header { kind: Kind::Mark, .. }) => {
+                seen.marked = seen.end;
+                seen.end += HEADER as u64;
+            }
             Some(next) => {
                 let offset = seen.end;
                 let Some(payload) = window.get(offset + HEADER as u64, next.len).await? else { break };

@@ -55,6 +55,8 @@ pub enum OpenError {
     Decode { path: PathBuf, offset: u64, source: DecodeError },
     #[error("replaying the append-only file {} stopped at offset {offset}: {message}", path.display())]
     Apply { path: PathBuf, offset: u64, message: String },
+    #[error("the log file {} cannot be used: {what}. The next start makes it anew", path.display())]
+    Log { path: PathBuf, what: &'static str },
     #[error(
         "the data directory {} holds an append-only file but the server is told to run without one. Not starting empty over existing \
          data: enable it, or choose another directory", .0.display()

@@ -17,6 +17,9 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
+use crate::aof::Extent;
+use crate::aof::segment::SegmentHeader;
+
 const MAGIC: &str = "ferrite-manifest";
 const VERSION: u32 = 2;
 
@@ -106,6 +109,11 @@ impl BaseEntry {
     pub fn name(&self) -> LogName {
         LogName::Base(self.number)
     }
+
+    /// What its file begins with, and what of it is wanted.
+    pub fn extent(&self) -> (SegmentHeader, Extent) {
+        (SegmentHeader { base: 0, salt: self.salt }, Extent { apply_from: 0, durable: self.len, sealed: true })
+    }
 }
 
 impl Manifest {
@@ -122,6 +130,14 @@ impl Manifest {
     /// Position below which nothing of the segments is applied: the base stands for it.
     pub fn covered(&self) -> u64 {
         self.base.map_or(0, |base| base.covers)
+    }
+
+    /// What the file of the segment at `index` begins with, and what of it is wanted. All but the last are sealed.
+    pub fn extent_of(&self, index: usize) -> (SegmentHeader, Extent) {
+        let (segment, next) = (&self.segments[index], self.segments.get(index + 1));
+        let durable = next.map_or(self.durable, |next| next.position);
+        let extent = Extent { apply_from: self.covered(), durable, sealed: next.is_some() };
+        (SegmentHeader { base: segment.position, salt: segment.salt }, extent)
     }
 
     pub fn encode(&self) -> String {

@@ -15,7 +15,7 @@ use crate::aof::frame::HEADER as FRAME_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Aof, AofFile, Effect, Extent, FsyncPolicy, ReplayError, Replayed, Rewriter, replay};
 
-const LOCK: &str = "LOCK";
+pub(super) const LOCK: &str = "LOCK";
 /// What a first start makes before there is a manifest.
 const FIRST_SEGMENT: LogName = LogName::Segment(1);
 
@@ -138,7 +138,9 @@ pub async fn open_data_dir<W: World, E: Display>(
         catalog.add_segment(entry).await.map_err(save_failed)?;
         manifest.segments.push(entry);
     }
-    let recovery = Recovery { disk, dir: path, manifest: &manifest, config };
+    let files =
+        Files { disk, dir: path, read_len: config.read_len.next_multiple_of(BLOCK), mode: OpenMode::Sequential };
+    let recovery = Recovery { files, manifest: &manifest };
     let found = recovery.run(&mut apply).await?;
     let Found { last, summary, .. } = found;
     catalog.note_durable(summary.position).await.map_err(save_failed)?;
@@ -161,10 +163,40 @@ pub async fn open_data_dir<W: World, E: Display>(
 
 /// Reads the files that a manifest names.
 struct Recovery<'a, D> {
-    disk: &'a D,
-    dir: &'a Path,
+    files: Files<'a, D>,
     manifest: &'a Manifest,
-    config: &'a DataDirConfig,
+}
+
+/// How the files of the append-only log are read.
+pub(super) struct Files<'a, D> {
+    pub disk: &'a D,
+    pub dir: &'a Path,
+    /// Bytes read at a time; whole blocks.
+    pub read_len: usize,
+    pub mode: OpenMode,
+}
+
+impl<D: Disk> Files<'_, D> {
+    /// Reads the file of that name, which must have that header, and applies its effects.
+    pub async fn read<E: Display>(
+        &self,
+        name: LogName,
+        expected: SegmentHeader,
+        extent: Extent,
+        apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
+    ) -> Result<(PathBuf, D::File, Replayed), OpenError> {
+        let path = self.dir.join(name.to_string());
+        let (file, header) = open_segment(self.disk, &path, self.mode).await?;
+        let replayed = match header == expected {
+            true => replay(&file, header, extent, self.read_len, apply).await,
+            false => return Err(OpenError::SegmentForeign(path)),
+        };
+        let replayed = replayed.map_err(|error| replay_failed(&path, error))?;
+        if extent.sealed && replayed.position != extent.durable {
+            return Err(OpenError::SegmentForeign(path));
+        }
+        Ok((path, file, replayed))
+    }
 }
 
 /// The segment in which the log goes on.
@@ -192,28 +224,20 @@ impl<D: Disk> Recovery<'_, D> {
     ) -> Result<Found<D::File>, OpenError> {
         let (mut summary, mut sealed, mut base_bytes) = (Summary::default(), Vec::new(), 0);
         if let Some(base) = &self.manifest.base {
-            let header = SegmentHeader { base: 0, salt: base.salt };
-            let extent = Extent { apply_from: 0, durable: base.len, sealed: true };
-            let (.., replayed) = self.read(base.name(), header, extent, apply).await?;
+            let (header, extent) = base.extent();
+            let (.., replayed) = self.files.read(base.name(), header, extent, apply).await?;
             summary.add(&replayed);
             sealed.push((base.number, replayed.end));
             base_bytes = replayed.end;
         }
-        let segments = &self.manifest.segments;
         let mut last = None;
-        for (index, segment) in segments.iter().enumerate() {
-            let next = segments.get(index + 1);
-            let header = SegmentHeader { base: segment.position, salt: segment.salt };
-            let extent = Extent {
-                apply_from: self.manifest.covered(),
-                durable: next.map_or(self.manifest.durable, |next| next.position),
-                sealed: next.is_some(),
-            };
-            let (path, file, replayed) = self.read(segment.name(), header, extent, apply).await?;
+        for (index, segment) in self.manifest.segments.iter().enumerate() {
+            let (header, extent) = self.manifest.extent_of(index);
+            let (path, file, replayed) = self.files.read(segment.name(), header, extent, apply).await?;
             summary.add(&replayed);
-            match next {
-                Some(_) => sealed.push((segment.number, replayed.end)),
-                None => last = Some((path, file, replayed, segment)),
+            match extent.sealed {
+                true => sealed.push((segment.number, replayed.end)),
+                false => last = Some((path, file, replayed, segment)),
             }
         }
         let (path, file, replayed, segment) = last.expect("a log has a segment");
@@ -222,28 +246,6 @@ impl<D: Disk> Recovery<'_, D> {
         summary.torn = replayed.torn;
         let last = Last { file, path, entry: *segment, end: replayed.end };
         Ok(Found { last, summary, sealed, base_bytes })
-    }
-
-    async fn read<E: Display>(
-        &self,
-        name: LogName,
-        expected: SegmentHeader,
-        extent: Extent,
-        apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
-    ) -> Result<(PathBuf, D::File, Replayed), OpenError> {
-        let path = self.dir.join(name.to_string());
-        let (file, header) = open_segment(self.disk, &path).await?;
-        let read_len = self.config.read_len.next_multiple_of(BLOCK);
-        let replayed = match header == expected {
-            true => {
-                replay(&file, header, extent, read_len, apply).await.map_err(|error| replay_failed(&path, error))?
-            }
-            false => return Err(OpenError::SegmentForeign(path)),
-        };
-        if extent.sealed && replayed.position != extent.durable {
-            return Err(OpenError::SegmentForeign(path));
-        }
-        Ok((path, file, replayed))
     }
 
     /// Cuts a torn tail off, and makes what was read durable.
@@ -258,7 +260,20 @@ impl<D: Disk> Recovery<'_, D> {
             // What is cut must be gone for good: appended frames could otherwise lead back into it.
             file.set_len(replayed.end).await.map_err(failed("truncate", path))?;
         }
-        // After a killed process the last frames may only be in the page cache, and clients will now read them.
+        // After a killed process the last frames may only be in the page cache, and clients will now read them. After a
+        // failed sync they may be there and nowhere else, and a sync would not write them: so they are written again.
+        let mut at = replayed.marked;
+        while at < replayed.end {
+            let buf = AlignedBuf::zeroed((replayed.end - at).min(self.files.read_len as u64) as usize);
+            let mut done = file.read_at(buf, at).await;
+            let read = done.result.map_err(failed("read", path))?;
+            if read == 0 {
+                return Err(failed("read", path)(io::ErrorKind::UnexpectedEof.into()));
+            }
+            done.buf.truncate(read);
+            file.write_at(done.buf, at).await.result.map_err(failed("write", path))?;
+            at += read as u64;
+        }
         file.sync().await.map_err(failed("sync", path))
     }
 }
@@ -278,7 +293,7 @@ fn save_failed(error: SaveError) -> OpenError {
     file_failed(error.into_file_error())
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     move |source| OpenError::Io { action, path: path.to_owned(), source }
 }
 
@@ -292,7 +307,7 @@ fn replay_failed<E: Display>(path: &Path, error: ReplayError<E>) -> OpenError {
     }
 }
 
-fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
+pub(super) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
     let path = dir.join(LOCK);
     disk.lock(&path).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked(dir.to_owned()),
@@ -300,7 +315,7 @@ fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
     })
 }
 
-async fn read_manifest<D: Disk>(disk: &D, path: &Path) -> Result<Manifest, OpenError> {
+pub(super) async fn read_manifest<D: Disk>(disk: &D, path: &Path) -> Result<Manifest, OpenError> {
     let file = disk.open(path, OpenMode::ReadOnly).await.map_err(failed("open", path))?;
     let bytes = read_start(&file, MANIFEST_LEN_MAX).await.map_err(failed("read", path))?;
     Manifest::decode(&bytes).map_err(|source| OpenError::Manifest { path: path.to_owned(), source })
@@ -345,13 +360,13 @@ async fn refuse_data_without_manifest<D: Disk>(disk: &D, dir: &Path, names: &[St
 }
 
 /// Space may have been allocated for frames before the manifest named the file; a frame, or a mark, not.
-async fn holds_no_frame<D: Disk>(disk: &D, path: &Path) -> io::Result<bool> {
+pub(super) async fn holds_no_frame<D: Disk>(disk: &D, path: &Path) -> io::Result<bool> {
     let file = disk.open(path, OpenMode::ReadOnly).await?;
     let start = read_start(&file, HEADER_LEN + FRAME_HEADER as u64).await?;
     Ok(start.get(HEADER_LEN as usize..).is_none_or(|frame| frame.iter().all(|&byte| byte == 0)))
 }
 
-async fn open_segment<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, SegmentHeader), OpenError> {
+async fn open_segment<D: Disk>(disk: &D, path: &Path, mode: OpenMode) -> Result<(D::File, SegmentHeader), OpenError> {
     // Opened read-only first: the other modes create what is missing.
     let file = disk.open(path, OpenMode::ReadOnly).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::SegmentMissing(path.to_owned()),
@@ -360,12 +375,12 @@ async fn open_segment<D: Disk>(disk: &D, path: &Path) -> Result<(D::File, Segmen
     let bytes = read_start(&file, HEADER_LEN).await.map_err(failed("read", path))?;
     let header =
         SegmentHeader::decode(&bytes).map_err(|source| OpenError::SegmentHeader { path: path.to_owned(), source })?;
-    let file = disk.open(path, OpenMode::Sequential).await.map_err(failed("open", path))?;
+    let file = disk.open(path, mode).await.map_err(failed("open", path))?;
     Ok((file, header))
 }
 
 /// The first `len_max` bytes of a file, or all of a shorter one.
-async fn read_start<F: File>(file: &F, len_max: u64) -> io::Result<Vec<u8>> {
+pub(super) async fn read_start<F: File>(file: &F, len_max: u64) -> io::Result<Vec<u8>> {
     let len = file.len().await?.min(len_max) as usize;
     let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {
