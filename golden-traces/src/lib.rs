@@ -108,6 +108,8 @@ const VOLATILE: &[(Attribute, &str)] = &[
     (Attribute::ConnectionId, "<conn>"),
     (Attribute::ReplicationOffset, "<offset>"),
     (Attribute::ExceptionStacktrace, "<stacktrace>"),
+    (Attribute::ServerPort, "<port>"),
+    (Attribute::DataDirPath, "<path>"),
 ];
 
 /// The canonical text of these spans; empty for none. Equal for two runs of one scenario, whatever their ids, times,
@@ -199,6 +201,9 @@ fn normal(key: &str, value: &Value) -> String {
             (*placeholder).to_owned()
         }
         (Some((Attribute::ExceptionStacktrace, placeholder)), Value::Str(stack)) if stack.contains("ferrite") => {
+            (*placeholder).to_owned()
+        }
+        (Some((Attribute::DataDirPath, placeholder)), Value::Str(path)) if path.starts_with('/') => {
             (*placeholder).to_owned()
         }
         (Some((attribute, placeholder)), Value::Int(_)) if attribute.value_type() == ValueType::Int => {

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrite_golden_traces::{Span, canonical};
+use ferrite_io::{Clock, World};
 use ferrite_node::Node;
 use ferrite_node::config::{AppendFsync, SpanDetail};
+use ferrite_otlp::{ColdSpans, ExportQueue, LogFormat, LogSettings, subscriber};
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{PAGE_BYTES, config, start};
 
 use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
-use ferrite_telemetry::RemoteContext;
+use ferrite_telemetry::{RemoteContext, Sampler, SamplerChoice};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden-traces/snapshots");
@@ -117,7 +119,7 @@ impl Stage {
             if traces.is_empty() {
                 return spans;
             }
-            spans.extend(traces.iter().flat_map(|trace| trace.spans()).map(|span| Span::from(&span)));
+            spans.extend(traces.into_iter().flat_map(|queued| queued.into_spans().0).map(|span| Span::from(&span)));
         }
     }
 
@@ -161,7 +163,7 @@ impl Stage {
 /// Declares the golden scenarios: `name(server) |stage| { commands }`.
 macro_rules! golden {
     ($($name:ident($server:expr) |$stage:ident| $body:block)*) => {
-        const GOLDEN: &[Scenario] = &[$(Scenario {
+        const COMMANDS: &[Scenario] = &[$(Scenario {
             name: stringify!($name),
             about: "a golden trace",
             faults: |_| FaultPlan::none(),
@@ -330,6 +332,95 @@ golden! {
     }
 }
 
+/// A part of a server's life that has a trace of its own.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    FirstStart,
+    Shutdown,
+    /// On the data of the life before, whose last write is torn.
+    Restart,
+}
+
+/// Lives up to this part and gives to the report what `tracing` made of it.
+async fn live(sim: Sim, wanted: Part) {
+    let queue = Arc::new(ExportQueue::new(100, 100));
+    let spans = ColdSpans {
+        queue: queue.clone(),
+        sampler: Sampler::new(SamplerChoice::AlwaysOn, true),
+        seed: sim.seed(),
+        monotonic_ns: <<SimWorld as World>::Clock as Clock>::monotonic_source(),
+    };
+    let settings = LogSettings { filter: "off".to_owned(), format: LogFormat::Text, unix_ns: || 0 };
+    // A simulation has one thread, and is alone on it.
+    let subscriber = subscriber(&settings, std::io::sink, Some(spans)).expect("the filter is valid");
+    let _while_this_runs = tracing::subscriber::set_default(subscriber);
+    let happened = |part: Part| {
+        let spans = queue.take().into_iter().flat_map(|queued| queued.into_spans().0);
+        let spans: Vec<Span> = spans.map(|span| Span::from(&span)).collect();
+        if part == wanted {
+            sim.span(canonical(&spans));
+        }
+        part == wanted
+    };
+
+    let host = sim.add_host("server");
+    let address = SocketAddr::new(host.ip(), 6379);
+    let boot = |host: &Host| {
+        let started = host.spawn(move |world| async move {
+            let starting = start(&world, config(address, AppendFsync::Always));
+            starting.ready().await;
+            starting.node
+        });
+        async { started.await.expect("no power loss is planned") }
+    };
+    let node = boot(&host).await;
+    if happened(Part::FirstStart) {
+        return;
+    }
+    let connected = sim.add_host("client").spawn(move |world| async move {
+        let mut client = RawClient::connect(&world, address).await.expect("the server listens");
+        assert_eq!(client.command(&["SET", "key", "value"]).await.expect("answers"), Reply::ok());
+        client
+    });
+    let _client = connected.await.expect("no power loss is planned");
+    node.shutdown.raise();
+    sim.sleep(Duration::from_secs(1)).await;
+    if happened(Part::Shutdown) {
+        return;
+    }
+    host.kill();
+    host.corrupt("/data/appendonly-1.aof", |bytes| {
+        let end = bytes.iter().rposition(|&byte| byte != 0).expect("it has a header") + 1;
+        bytes.resize(bytes.len().max(end + 5), 0);
+        bytes[end..end + 5].fill(0xff);
+    });
+    host.boot();
+    boot(&host).await;
+    assert!(happened(Part::Restart));
+}
+
+macro_rules! lives {
+    ($($name:ident($part:expr))*) => {
+        const LIVES: &[Scenario] = &[$(Scenario {
+            name: stringify!($name),
+            about: "a part of a server's life",
+            faults: |_| FaultPlan::none(),
+            marks: &[],
+            run: |sim| -> ScenarioFuture { Box::pin(live(sim, $part)) },
+        }),*];
+    };
+}
+
+lives! {
+    first_start(Part::FirstStart)
+    shutdown(Part::Shutdown)
+    restart(Part::Restart)
+}
+
+fn golden() -> impl Iterator<Item = &'static Scenario> {
+    COMMANDS.iter().chain(LIVES)
+}
+
 /// The canonical text of a scenario, the same for every seed.
 fn text_of(scenario: &Scenario) -> String {
     let mut texts = BTreeSet::new();
@@ -343,7 +434,7 @@ fn text_of(scenario: &Scenario) -> String {
 }
 
 fn scenario(name: &str) -> &'static Scenario {
-    GOLDEN.iter().find(|scenario| scenario.name == name).expect("it is declared above")
+    golden().find(|scenario| scenario.name == name).expect("it is declared above")
 }
 
 #[test]
@@ -353,13 +444,13 @@ fn every_scenario_exports_what_its_snapshot_shows() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| {
-        for scenario in GOLDEN {
+        for scenario in golden() {
             insta::assert_snapshot!(scenario.name, text_of(scenario));
         }
     });
     // A snapshot without a scenario is compared with nothing.
     let found: BTreeSet<String> = names_in(Path::new(SNAPSHOTS));
-    let wanted: BTreeSet<String> = GOLDEN.iter().map(|scenario| format!("{}.snap", scenario.name)).collect();
+    let wanted: BTreeSet<String> = golden().map(|scenario| format!("{}.snap", scenario.name)).collect();
     assert_eq!(found, wanted);
 }
 

@@ -1,5 +1,6 @@
 //! Starts the export of traces and metrics on the first worker, whose runtime carries it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,26 +17,42 @@ use tokio::sync::oneshot;
 /// How long one export may take: the specification's default for `OTEL_EXPORTER_OTLP_TIMEOUT`.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The exports under way: each tells when its last flush is done.
+/// The exports under way.
 #[derive(Default)]
-pub struct Export(Vec<oneshot::Receiver<()>>);
+pub struct Export(Vec<Running>);
+
+/// One export.
+struct Running {
+    /// Asks for its last flush.
+    stop: oneshot::Sender<()>,
+    /// Tells when that is done.
+    done: oneshot::Receiver<()>,
+}
 
 impl Export {
-    /// Waits until what is queued has left; each export bounds that itself.
+    /// Waits until what is queued has left; each export bounds that itself. What is recorded later stays here.
     pub async fn finish(self) {
-        for done in self.0 {
+        let asked = self.0.into_iter().map(|Running { stop, done }| {
             // A task that ended without a word has nothing left to flush.
+            let _ = stop.send(());
+            done
+        });
+        // All are asked before any is waited for.
+        for done in asked.collect::<Vec<_>>() {
             let _ = done.await;
         }
     }
 }
+
+/// Ready when an export is to end.
+type Stop = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Finds a mistake in the settings before anything is started.
 pub fn check(config: &Config) -> Result<(), ExportError> {
     if config.telemetry.enabled { settings(config).check() } else { Ok(()) }
 }
 
-/// Exports what the configuration asks for, until the node is shut down.
+/// Exports what the configuration asks for, until [`Export::finish`].
 pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, ExportError> {
     let telemetry = &node.config.telemetry;
     let mut export = Export::default();
@@ -43,46 +60,34 @@ pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, ExportError>
         return Ok(export);
     }
     let settings = settings(&node.config);
-    if telemetry.traces_enabled && telemetry.traces_exporter == Exporter::Otlp {
+    if telemetry.exports_traces() {
         let exporter = grpc_span_exporter(&settings)?;
-        let task = export_traces(
-            world.clone(),
-            node.telemetry.queue.clone(),
-            exporter,
-            settings.clone(),
-            shut_down(node.clone()),
-        );
-        export.0.push(run(world, task));
+        let (own, queue, settings) = (world.clone(), node.telemetry.queue.clone(), settings.clone());
+        export.0.push(run(world, |stop| export_traces(own, queue, exporter, settings, stop)));
     }
     if telemetry.metrics_enabled && telemetry.metrics_exporter == Exporter::Otlp {
         let exporter = GrpcMetricExporter::new(&settings)?;
-        let collected = node.clone();
-        let task = export_metrics(
-            world.clone(),
-            move || ferrite_node::collect(&collected),
-            exporter,
-            settings,
-            node.started_unix_ns,
-            Arc::new(MetricExportCounts::default()),
-            shut_down(node.clone()),
-        );
-        export.0.push(run(world, task));
+        let (own, collected) = (world.clone(), node.clone());
+        let collect = move || ferrite_node::collect(&collected);
+        let counts = Arc::new(MetricExportCounts::default());
+        let started = node.started_unix_ns;
+        export.0.push(run(world, |stop| export_metrics(own, collect, exporter, settings, started, counts, stop)));
     }
     Ok(export)
 }
 
-async fn shut_down(node: Arc<Node>) {
-    node.shutdown.wait().await;
-}
-
-fn run(world: &RealWorld, task: impl Future<Output = ()> + 'static) -> oneshot::Receiver<()> {
-    let (done, finished) = oneshot::channel();
+/// Runs the export that `start` makes, which flushes and ends when the future that it is given is ready.
+fn run<F: Future<Output = ()> + 'static>(world: &RealWorld, start: impl FnOnce(Stop) -> F) -> Running {
+    let (stop, stopped) = oneshot::channel();
+    let (finished, done) = oneshot::channel();
+    // If nobody is left who could ask, that is an end too.
+    let task = start(Box::pin(async { drop(stopped.await) }));
     world.spawn(async move {
         task.await;
         // Nobody waits any more if the worker failed.
-        let _ = done.send(());
+        let _ = finished.send(());
     });
-    finished
+    Running { stop, done }
 }
 
 fn settings(config: &Config) -> ExportSettings {

@@ -12,8 +12,12 @@ mod run;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use ferrite_io::{Clock, Entropy};
+use ferrite_io_real::{RealClock, RealEntropy};
 use ferrite_node::config::LogFormat;
+use ferrite_otlp::{ColdSpans, ExportQueue, LogSettings};
 
 use config::{Arguments, ConfigFile, Loaded, Request, Sources};
 
@@ -40,11 +44,14 @@ fn main() -> ExitCode {
                     return ExitCode::from(EXIT_CONFIGURATION);
                 }
             };
-            if let Err(message) = prepare(&loaded) {
+            // Made first: the spans of the start wait in it until something exports them.
+            let telemetry = &loaded.config.telemetry;
+            let queue = Arc::new(ExportQueue::new(telemetry.queue_size, telemetry.batch_size));
+            if let Err(message) = prepare(&loaded, &queue) {
                 eprintln!("ferrite: {message}");
                 return ExitCode::from(EXIT_CONFIGURATION);
             }
-            if let Err(error) = run::run(loaded) {
+            if let Err(error) = run::run(loaded, queue) {
                 eprintln!("ferrite: {error}");
                 return ExitCode::FAILURE;
             }
@@ -76,9 +83,9 @@ fn load(arguments: Arguments) -> Result<Loaded, String> {
 }
 
 /// What a wrong configuration can still break before anything is started: the log and the export.
-fn prepare(loaded: &Loaded) -> Result<(), String> {
+fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>) -> Result<(), String> {
     let logging = &loaded.config.logging;
-    let settings = ferrite_otlp::LogSettings {
+    let settings = LogSettings {
         filter: logging.level.clone(),
         format: match logging.format {
             LogFormat::Json => ferrite_otlp::LogFormat::Json,
@@ -86,7 +93,15 @@ fn prepare(loaded: &Loaded) -> Result<(), String> {
         },
         unix_ns: process::unix_ns,
     };
-    ferrite_otlp::init_logging(&settings).map_err(|error| format!("logging.level: {error}"))?;
+    let telemetry = &loaded.config.telemetry;
+    let spans = telemetry.exports_traces().then(|| ColdSpans {
+        queue: queue.clone(),
+        // Its warnings are logged by the first worker.
+        sampler: telemetry.sampler().0,
+        seed: RealEntropy::default().next_u64(),
+        monotonic_ns: RealClock::monotonic_source(),
+    });
+    ferrite_otlp::init_logging(&settings, spans).map_err(|error| format!("logging.level: {error}"))?;
     #[cfg(feature = "otel")]
     export::check(&loaded.config).map_err(|error| format!("telemetry: {error}"))?;
     Ok(())

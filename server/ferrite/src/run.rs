@@ -35,7 +35,7 @@ pub enum RunError {
 }
 
 /// Runs the server until a signal, SHUTDOWN or a failure ends it.
-pub fn run(loaded: Loaded) -> Result<(), RunError> {
+pub fn run(loaded: Loaded, queue: Arc<ExportQueue>) -> Result<(), RunError> {
     let disk = disk_choice(&loaded.config);
     let workers = workers(&loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +45,7 @@ pub fn run(loaded: Loaded) -> Result<(), RunError> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let node = Node::new(setup(loaded, workers));
+        let node = Node::new(setup(loaded, workers, queue));
         let start = Start::new(node.clone());
         let mut signals = pin!(stop_on_signals(signal, node.clone()));
         let mut handles = Vec::new();
@@ -65,17 +65,14 @@ pub fn run(loaded: Loaded) -> Result<(), RunError> {
     })
 }
 
-fn setup(loaded: Loaded, workers: usize) -> Setup {
+fn setup(loaded: Loaded, workers: usize, queue: Arc<ExportQueue>) -> Setup {
     let Loaded { config, sources, .. } = loaded;
     let config_file = sources.file.as_ref().map(|file| file.path.clone()).map(|path| {
         let render: RenderConfig =
             Box::new(move |text, config| sources.rewritten(text, config).map_err(|problems| problems.to_string()));
         (path, render)
     });
-    let telemetry = Telemetry {
-        metrics: Metrics::new(workers, ferrite_commands::table::index_count()),
-        queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
-    };
+    let telemetry = Telemetry { metrics: Metrics::new(workers, ferrite_commands::table::index_count()), queue };
     let clock = RealClock::default();
     Setup {
         workers,
@@ -105,6 +102,7 @@ async fn worker(world: RealWorld, number: usize, start: Arc<Shared>) -> Result<(
         _ => crate::export::Export::default(),
     };
     let result = run_worker(start, world, number).await;
+    // Only now: the last commands and the stop itself have spans too.
     #[cfg(feature = "otel")]
     export.finish().await;
     Ok(result?)

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use ferrite_telemetry::Sampler;
+
 /// All of a server's configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
@@ -195,6 +197,18 @@ impl Default for TelemetryConfig {
             resource_attributes: BTreeMap::new(),
             headers: BTreeMap::new(),
         }
+    }
+}
+
+impl TelemetryConfig {
+    /// Whether spans leave this process.
+    pub fn exports_traces(&self) -> bool {
+        self.enabled && self.traces_enabled && self.traces_exporter == Exporter::Otlp
+    }
+
+    /// The sampler, and a warning for each setting that was passed over.
+    pub fn sampler(&self) -> (Sampler, Vec<String>) {
+        Sampler::from_settings(Some(self.sample_rate), self.sampler.as_deref(), self.sampler_arg.as_deref())
     }
 }
 

@@ -13,7 +13,8 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let totals = Totals::of(node.stats.iter());
     let figures = node.databases.figures();
     let queue = node.telemetry.queue.counts();
-    let (mut created, mut sampled, mut over_span_limit, mut over_batch_limit) = (0, 0, 0, 0);
+    // A cold path's spans are only made if they were sampled.
+    let (mut created, mut sampled, mut over_span_limit, mut over_batch_limit) = (queue.cold, queue.cold, 0, 0);
     for (_, counters) in node.recorders.lock().iter() {
         created += counters.created();
         sampled += counters.sampled();

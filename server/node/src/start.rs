@@ -15,9 +15,10 @@ use ferrite_hybridlog::{
 };
 use ferrite_io::{Clock, Disk, Entropy, Network, OpenMode, World};
 use ferrite_keyspace::{Keyspace, Lent, Pause, Scratch};
-use ferrite_telemetry::{RING_BYTES_DEFAULT, Recorder, RecorderConfig, Sampler, TraceBuffer};
-use futures_util::future::select;
+use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, TraceBuffer, cold, cold_span};
+use futures_util::future::{Either, select};
 use parking_lot::Mutex;
+use tracing::{Instrument, Span};
 
 use crate::admin;
 use crate::metrics;
@@ -33,6 +34,8 @@ const AOF_AHEAD_MIN: u64 = 64 << 10;
 /// How long a stop waits for the connections to finish what they are doing.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 const DRAIN_CHECK: Duration = Duration::from_millis(5);
+/// How long a stop waits for a backend to take the spans of commands. The spans of the stop itself have their own bound.
+const TELEMETRY_FLUSH_MAX: Duration = Duration::from_secs(3);
 
 /// Why a node cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -111,9 +114,28 @@ pub async fn run_worker<W: World>(
 async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, world: &W) -> Result<(), StartError> {
     let node = &start.node;
     let _ = node.disk_backend.set(world.disk().backend());
+    let span = cold_span!(ServerStart, ServerPort, ServerWorkers);
+    cold::set(&span, Attribute::ServerWorkers, node.workers() as u64);
+    let directory = cold::step(&span, start_up(start, world, &span)).await?;
+    drop(span);
+    node.shutdown.wait().await;
+    let span = cold_span!(ServerShutdown);
+    cold::step(&span, shut_down(node, world, directory)).await
+}
+
+async fn start_up<W: World>(
+    start: &Start<<W::Network as Network>::Bound>,
+    world: &W,
+    span: &Span,
+) -> Result<DataDir<W>, StartError> {
+    let node = &start.node;
     // A busy port is found out before the data is read.
-    let sockets = bind(node, world)?;
-    let Opened { directory: _directory, rewriter, handle } = open(node, world).await?;
+    let sockets = cold::step(&cold_span!(ServerBind), async { bind(node, world) }).await?;
+    cold::set(span, Attribute::ServerPort, node.port().into());
+    let opening = cold_span!(DataDirOpen, DataDirPath);
+    cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
+    let Opened { directory: _directory, rewriter, handle } = cold::step(&opening, open(node, world)).await?;
+    drop(opening);
     if let Some(admin) = &sockets.admin {
         let node = node.clone();
         let metrics = Arc::new(move || ferrite_otlp::render(&metrics::collect(&node)));
@@ -132,13 +154,38 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
         disk = world.disk().backend(),
         "Ready to accept connections"
     );
-    node.shutdown.wait().await;
-    drain(node, world).await;
+    Ok(directory)
+}
+
+async fn shut_down<W: World>(node: &Node, world: &W, mut directory: DataDir<W>) -> Result<(), StartError> {
+    let draining = cold_span!(ServerDrain, ServerConnections);
+    cold::set(&draining, Attribute::ServerConnections, node.clients.len() as u64);
+    drain(node, world).instrument(draining).await;
     if let Some(aof) = node.aof() {
-        aof.close().await.map_err(|error| StartError::Failed(error.to_string()))?;
+        let closing = cold_span!(AofClose, AofBytes);
+        let close = async {
+            aof.close().await.map_err(|error| StartError::Failed(error.to_string()))?;
+            cold::set(&closing, Attribute::AofBytes, aof.durable());
+            Ok::<_, StartError>(())
+        };
+        cold::step(&closing, close).await?;
     }
+    flush_telemetry(node, world).await;
     tracing::info!("Bye");
     Ok(())
+}
+
+/// Lets what is queued leave. A backend that does not take it in time shows in the span, and costs spans but not the
+/// stop.
+async fn flush_telemetry<W: World>(node: &Node, world: &W) {
+    let flush = async {
+        let (flushed, late) = (pin!(node.telemetry.queue.flush()), pin!(world.clock().sleep(TELEMETRY_FLUSH_MAX)));
+        match select(flushed, late).await {
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(format!("spans still waited after {TELEMETRY_FLUSH_MAX:?}")),
+        }
+    };
+    let _ = cold::step(&cold_span!(TelemetryFlush), flush).await;
 }
 
 async fn run_other<W: World>(
@@ -218,11 +265,7 @@ async fn worker<W: World>(
     let path = log_path(node);
     let file = world.disk().open(&path, OpenMode::Device).await.map_err(|error| StartError::Open { path, error })?;
     let telemetry = &node.config.telemetry;
-    let (sampler, warnings) = Sampler::from_settings(
-        Some(telemetry.sample_rate),
-        telemetry.sampler.as_deref(),
-        telemetry.sampler_arg.as_deref(),
-    );
+    let (sampler, warnings) = telemetry.sampler();
     if id == 0 {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
@@ -232,7 +275,7 @@ async fn worker<W: World>(
             detail: node.span_detail(),
             ring_bytes: RING_BYTES_DEFAULT,
             sampler,
-            export: telemetry.enabled && telemetry.traces_exporter == crate::config::Exporter::Otlp,
+            export: telemetry.exports_traces(),
             seed: world.entropy().next_u64(),
         },
     );

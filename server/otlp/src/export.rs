@@ -5,7 +5,7 @@ mod metrics;
 mod outage;
 mod settings;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod traces;
 
 pub use metrics::{GrpcMetricExporter, MetricExportCounts, MetricExporter, export_metrics};
@@ -14,9 +14,10 @@ pub use traces::{export_traces, grpc_span_exporter};
 
 use std::time::Duration;
 
-/// How long a shutdown may wait for a backend; what is not sent by then is dropped and counted.
-pub const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// How long an export may wait for its backend at the end; what is not sent by then is dropped and counted. A node that
+/// stops has flushed its queue before, with a bound of its own: here the spans of the stop itself are left.
+pub const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// Who made the spans and metrics.
-const SCOPE_NAME: &str = "ferrite";
+pub(crate) const SCOPE_NAME: &str = "ferrite";
 const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");

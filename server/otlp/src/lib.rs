@@ -3,6 +3,8 @@
 //! Nothing here makes a command wait: the queue drops and counts, the counters are plain loads and stores.
 
 #[cfg(feature = "otel")]
+mod cold;
+#[cfg(feature = "otel")]
 mod export;
 mod logging;
 mod metrics;
@@ -14,10 +16,10 @@ pub use export::{
     ExportError, ExportSettings, FLUSH_MAX, GrpcMetricExporter, MetricExportCounts, MetricExporter, Protocol,
     export_metrics, export_traces, grpc_span_exporter,
 };
-pub use logging::{LogFormat, LogSettings, LoggingError, init_logging, subscriber};
+pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
 pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
 pub use prometheus::render;
-pub use queue::{ExportQueue, QueueCounts};
+pub use queue::{ColdSpan, ExportQueue, QueueCounts, Queued};
 
 /// What a node's workers share to tell of themselves.
 pub struct Telemetry {

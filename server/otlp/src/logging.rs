@@ -1,18 +1,22 @@
 //! Log lines on standard output: one JSON object or one line of text each, and which of them are written.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ferrite_telemetry::schema::{LogField, log_target};
+use ferrite_telemetry::{Sampler, SpanId, TraceId};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::ExportQueue;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,16 @@ pub struct LogSettings {
     pub unix_ns: fn() -> u64,
 }
 
+/// Where the spans of cold paths go, and what they are made of.
+pub struct ColdSpans {
+    pub queue: Arc<ExportQueue>,
+    pub sampler: Sampler,
+    /// Seeds their ids: from World's entropy.
+    pub seed: u64,
+    /// World's monotonic clock.
+    pub monotonic_ns: fn() -> u64,
+}
+
 /// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
@@ -48,13 +62,18 @@ pub enum LoggingError {
     AlreadySet,
 }
 
-/// Writes what is logged anywhere in this process to standard output, from now on.
-pub fn init_logging(settings: &LogSettings) -> Result<(), LoggingError> {
-    subscriber(settings, std::io::stdout)?.try_init().map_err(|_| LoggingError::AlreadySet)
+/// Writes what is logged anywhere in this process to standard output, from now on, and queues the spans of cold paths if
+/// they are wanted (and the build has OpenTelemetry).
+pub fn init_logging(settings: &LogSettings, spans: Option<ColdSpans>) -> Result<(), LoggingError> {
+    subscriber(settings, std::io::stdout, spans)?.try_init().map_err(|_| LoggingError::AlreadySet)
 }
 
 /// The subscriber behind [`init_logging`], for another place to write to; each line is one write.
-pub fn subscriber<M>(settings: &LogSettings, writer: M) -> Result<impl Subscriber + Send + Sync, LoggingError>
+pub fn subscriber<M>(
+    settings: &LogSettings,
+    writer: M,
+    spans: Option<ColdSpans>,
+) -> Result<impl Subscriber + Send + Sync, LoggingError>
 where
     M: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -62,8 +81,22 @@ where
         .parse(directives(&settings.filter))
         .map_err(|source| LoggingError::Filter { filter: settings.filter.clone(), source })?;
     let lines = Lines { format: settings.format, unix_ns: settings.unix_ns };
-    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer);
-    Ok(tracing_subscriber::registry().with(filter).with(layer))
+    // The filter is the lines' alone: which spans are exported does not hang on the log level.
+    let lines = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer).with_filter(filter);
+    let subscriber = tracing_subscriber::registry().with(lines);
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(spans.map(|spans| crate::cold::layer(spans, settings.unix_ns)));
+    #[cfg(not(feature = "otel"))]
+    drop(spans);
+    Ok(subscriber)
+}
+
+/// The ids of the cold path's span at hand.
+fn current_ids() -> Option<(TraceId, SpanId)> {
+    #[cfg(feature = "otel")]
+    return crate::cold::current_ids();
+    #[cfg(not(feature = "otel"))]
+    None
 }
 
 /// Targets are shown as [`log_target`] writes them but are matched as the compiler does: a directive for the one has to
@@ -91,6 +124,13 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut seen = Seen::default();
         event.record(&mut seen);
+        // A line that names a command's ids keeps them.
+        if seen.trace_id.is_none()
+            && let Some((trace_id, span_id)) = current_ids()
+        {
+            seen.trace_id = Some(trace_id.to_string());
+            seen.span_id = Some(span_id.to_string());
+        }
         let line = Line {
             timestamp: timestamp((self.unix_ns)()),
             level: event.metadata().level().as_str(),

@@ -1,10 +1,10 @@
-//! The bounded queue between the workers and the exporter. Pushing never waits: what finds no room is dropped and
-//! counted.
+//! The bounded queue between what records spans and the exporter. Pushing never waits: what finds no room is dropped
+//! and counted.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use ferrite_telemetry::KeptTrace;
+use ferrite_telemetry::{KeptTrace, Span};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -16,12 +16,54 @@ pub struct QueueCounts {
     pub dropped_export_failed: u64,
     /// Waiting now.
     pub depth: u64,
+    /// Of all these, the spans of cold paths: no recorder has counted them.
+    pub cold: u64,
 }
 
-/// Kept traces on their way out. Only traces that are exported take its lock.
+/// A finished span of a cold path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdSpan {
+    pub span: Span,
+    /// From the monotonic clock to nanoseconds since the Unix epoch.
+    pub wall_offset_ns: i64,
+}
+
+/// What waits for its export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// A command's trace.
+    Trace(KeptTrace),
+    /// One span: those of a cold path end one by one, hours apart if a replay takes that long.
+    Cold(Box<ColdSpan>),
+}
+
+impl Queued {
+    pub fn span_count(&self) -> usize {
+        match self {
+            Self::Trace(trace) => trace.span_count(),
+            Self::Cold(_) => 1,
+        }
+    }
+
+    /// Its spans, and what takes their times to nanoseconds since the Unix epoch.
+    pub fn into_spans(self) -> (Vec<Span>, i64) {
+        match self {
+            Self::Trace(trace) => (trace.spans().collect(), trace.wall_offset_ns()),
+            Self::Cold(cold) => (vec![cold.span], cold.wall_offset_ns),
+        }
+    }
+}
+
+impl From<KeptTrace> for Queued {
+    fn from(trace: KeptTrace) -> Self {
+        Self::Trace(trace)
+    }
+}
+
+/// Spans on their way out. Only those that are exported take its lock.
 pub struct ExportQueue {
-    traces: Mutex<VecDeque<KeptTrace>>,
-    /// Spans in `traces`.
+    queued: Mutex<VecDeque<Queued>>,
+    /// Spans in `queued`.
     depth: AtomicUsize,
     spans_max: usize,
     exported: AtomicU64,
@@ -29,6 +71,16 @@ pub struct ExportQueue {
     dropped_export_failed: AtomicU64,
     /// Spans have come in.
     filled: Notify,
+    /// Spans that were taken have met their fate.
+    settled: Notify,
+    /// Spans of cold paths that came in.
+    cold: AtomicU64,
+    /// Spans that came in and found room.
+    accepted: AtomicU64,
+    /// Somebody takes what comes in.
+    has_exporter: AtomicBool,
+    /// No batch waits to become full.
+    hurried: AtomicBool,
     /// Spans from which a batch need not wait any longer.
     batch: usize,
 }
@@ -37,54 +89,97 @@ impl ExportQueue {
     /// At most `spans_max` spans wait; `batch` of them wake the exporter.
     pub fn new(spans_max: usize, batch: usize) -> Self {
         Self {
-            traces: Mutex::default(),
+            queued: Mutex::default(),
             depth: AtomicUsize::new(0),
             spans_max,
             exported: AtomicU64::new(0),
             dropped_queue_full: AtomicU64::new(0),
             dropped_export_failed: AtomicU64::new(0),
             filled: Notify::new(),
+            settled: Notify::new(),
+            cold: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            has_exporter: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             batch,
         }
     }
 
     /// Queues a trace, or drops it if it does not fit as a whole: half a trace would be a broken one.
-    pub fn push(&self, trace: KeptTrace) {
-        let spans = trace.span_count();
-        let mut traces = self.traces.lock();
+    pub fn push(&self, item: impl Into<Queued>) {
+        let item = item.into();
+        let spans = item.span_count();
+        let mut queued = self.queued.lock();
         let depth = self.depth.load(Ordering::Relaxed) + spans;
         if depth > self.spans_max {
-            drop(traces);
+            drop(queued);
             self.dropped_queue_full.fetch_add(spans as u64, Ordering::Relaxed);
             return;
         }
-        traces.push_back(trace);
+        queued.push_back(item);
         self.depth.store(depth, Ordering::Relaxed);
-        drop(traces);
+        // Before an exporter can take it: what has met its fate was accepted.
+        self.accepted.fetch_add(spans as u64, Ordering::Relaxed);
+        drop(queued);
         if depth >= self.batch && depth - spans < self.batch {
             self.filled.notify_one();
         }
     }
 
-    /// Takes traces of at least `batch` spans together, or all that there are.
-    pub fn take(&self) -> Vec<KeptTrace> {
-        let mut traces = self.traces.lock();
+    /// Queues, or drops, a span that no recorder has counted.
+    pub fn push_cold(&self, span: ColdSpan) {
+        self.cold.fetch_add(1, Ordering::Relaxed);
+        self.push(Queued::Cold(Box::new(span)));
+    }
+
+    /// Takes what has at least `batch` spans together, or all that there is.
+    pub fn take(&self) -> Vec<Queued> {
+        let mut queued = self.queued.lock();
         let (mut count, mut spans) = (0, 0);
-        for trace in traces.iter() {
+        for item in queued.iter() {
             if spans >= self.batch {
                 break;
             }
             count += 1;
-            spans += trace.span_count();
+            spans += item.span_count();
         }
         self.depth.fetch_sub(spans, Ordering::Relaxed);
-        traces.drain(..count).collect()
+        queued.drain(..count).collect()
     }
 
-    /// Returns once a batch is full; at once if one is.
+    /// Returns once a batch is full, or is wanted as it is; at once if one is.
     pub async fn full_batch(&self) {
-        while self.depth.load(Ordering::Relaxed) < self.batch {
+        loop {
+            let depth = self.depth.load(Ordering::Relaxed);
+            if depth >= self.batch || depth > 0 && self.hurried.load(Ordering::Relaxed) {
+                return;
+            }
             self.filled.notified().await;
+        }
+    }
+
+    /// From now on somebody takes what comes in, and tells what became of it.
+    pub fn attach_exporter(&self) {
+        self.has_exporter.store(true, Ordering::Relaxed);
+    }
+
+    /// Has everything that is queued exported, and what comes later without delay. Returns when it has arrived or was
+    /// given up; at once if nobody exports. To be bounded by the caller: a backend may keep silent.
+    pub async fn flush(&self) {
+        if !self.has_exporter.load(Ordering::Relaxed) {
+            return;
+        }
+        let wanted = self.accepted.load(Ordering::Relaxed);
+        self.hurried.store(true, Ordering::Relaxed);
+        self.filled.notify_one();
+        loop {
+            // Registered before the counters are read, so that no change is missed.
+            let settled = self.settled.notified();
+            let counts = self.counts();
+            if counts.exported + counts.dropped_export_failed >= wanted {
+                return;
+            }
+            settled.await;
         }
     }
 
@@ -95,11 +190,13 @@ impl ExportQueue {
     /// The backend accepted them.
     pub fn count_exported(&self, spans: usize) {
         self.exported.fetch_add(spans as u64, Ordering::Relaxed);
+        self.settled.notify_waiters();
     }
 
     /// The backend did not take them, after all retries.
     pub fn count_failed(&self, spans: usize) {
         self.dropped_export_failed.fetch_add(spans as u64, Ordering::Relaxed);
+        self.settled.notify_waiters();
     }
 
     pub fn counts(&self) -> QueueCounts {
@@ -108,6 +205,7 @@ impl ExportQueue {
             dropped_queue_full: self.dropped_queue_full.load(Ordering::Relaxed),
             dropped_export_failed: self.dropped_export_failed.load(Ordering::Relaxed),
             depth: self.depth.load(Ordering::Relaxed) as u64,
+            cold: self.cold.load(Ordering::Relaxed),
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! A session records into a [`TraceBuffer`] while it works through a batch of commands; after the replies were written
 //! the worker's [`Recorder`] decides about each trace, copies it into the flight recorder and hands kept traces on as
-//! [`KeptTrace`]. Nothing here does I/O, reads a clock by itself or, once warm, allocates on a command's way.
+//! [`KeptTrace`]. What happens once in a server's life, start-up and shutdown, is told through [`cold`]. Nothing here does I/O, reads a clock by itself or, once warm, allocates on a command's way.
 
 pub mod schema;
 
 mod batch;
 mod buffer;
+pub mod cold;
 mod context;
 mod counter;
 mod entry;

@@ -7,7 +7,7 @@ mod metrics;
 mod spans;
 
 pub use attributes::{Attribute, DB_SYSTEM, ErrorType, ValueType};
-pub use logs::{LogField, log_target};
+pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, log_target};
 pub use metrics::{DURATION_BOUNDS, DropReason, Instrument, Label, METRICS, Metric, SYNC_BOUNDS, prometheus_name};
 pub use spans::{ConnectionEnd, EventName, ExceptionType, Operation, Outcome, Role, SpanKind, SpanName, Tier};
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ferrite_io::{AlignedBuf, BLOCK, Disk, File, OpenMode, World};
+use ferrite_telemetry::{Attribute, cold, cold_span};
 
 use super::catalog::{Catalog, FileError, MANIFEST, SaveError, save};
 use super::error::OpenError;
@@ -88,6 +89,8 @@ pub struct RecoveredAof<W: World> {
 pub struct Summary {
     pub frames: u64,
     pub effects: u64,
+    /// Bytes of all frames read, their headers included.
+    pub bytes: u64,
     /// Position after the last frame.
     pub position: u64,
     /// Bytes of an unfinished last write that were cut off. They were never acknowledged under `always`.
@@ -141,8 +144,13 @@ pub async fn open_data_dir<W: World, E: Display>(
     let files =
         Files { disk, dir: path, read_len: config.read_len.next_multiple_of(BLOCK), mode: OpenMode::Sequential };
     let recovery = Recovery { files, manifest: &manifest };
-    let found = recovery.run(&mut apply).await?;
+    let span = cold_span!(AofReplay, AofRecords, AofBytes, AofTornBytes);
+    let found = cold::step(&span, recovery.run(&mut apply)).await?;
     let Found { last, summary, .. } = found;
+    cold::set(&span, Attribute::AofRecords, summary.frames);
+    cold::set(&span, Attribute::AofBytes, summary.bytes);
+    cold::set(&span, Attribute::AofTornBytes, summary.torn);
+    drop(span);
     catalog.note_durable(summary.position).await.map_err(save_failed)?;
     let shared = Arc::new(Aof::new(last.entry.salt, config.policy, summary.position));
     found.sealed.iter().for_each(|&(number, bytes)| shared.file_sealed(number, bytes));
@@ -282,6 +290,7 @@ impl Summary {
     fn add(&mut self, replayed: &Replayed) {
         self.frames += replayed.frames;
         self.effects += replayed.effects;
+        self.bytes += replayed.end - HEADER_LEN;
     }
 }
 

@@ -1,23 +1,29 @@
-//! A kept trace as the SDK's spans.
+//! What was queued as the SDK's spans.
 
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use ferrite_telemetry as ours;
-use ferrite_telemetry::{Attribute, KeptTrace};
+use ferrite_telemetry::Attribute;
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::{SCOPE_NAME, SCOPE_VERSION};
+use crate::Queued;
 
-/// Every span of `traces`, in the order of the traces and of their recording.
-pub(super) fn span_data(traces: &[KeptTrace]) -> Vec<SpanData> {
+/// Every span of a batch, in the order of its items and of their recording.
+pub(super) fn span_data(batch: &[Queued]) -> Vec<SpanData> {
     let scope = InstrumentationScope::builder(SCOPE_NAME).with_version(SCOPE_VERSION).build();
-    let mut spans = Vec::with_capacity(traces.iter().map(KeptTrace::span_count).sum());
-    for trace in traces {
-        let offset = trace.wall_offset_ns();
-        spans.extend(trace.spans().map(|span| convert(span, offset, scope.clone())));
+    let mut spans = Vec::with_capacity(batch.iter().map(Queued::span_count).sum());
+    for item in batch {
+        match item {
+            Queued::Trace(trace) => {
+                let offset = trace.wall_offset_ns();
+                spans.extend(trace.spans().map(|span| convert(span, offset, scope.clone())));
+            }
+            Queued::Cold(cold) => spans.push(convert(cold.span.clone(), cold.wall_offset_ns, scope.clone())),
+        }
     }
     spans
 }
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn a_command_becomes_a_server_span_with_its_children_in_order() {
         let trace = get(None);
-        let spans = span_data(std::slice::from_ref(&trace));
+        let spans = span_data(&[trace.clone().into()]);
         assert_eq!(spans.len(), trace.span_count());
         let root = &spans[0];
         assert_eq!((root.name.as_ref(), &root.span_kind), (SpanName::Command.as_str(), &SpanKind::Server));
@@ -129,7 +135,7 @@ mod tests {
     #[test]
     fn times_are_on_the_wall_clock() {
         let trace = get(None);
-        let spans = span_data(std::slice::from_ref(&trace));
+        let spans = span_data(&[trace.clone().into()]);
         let root = trace.spans().next().expect("it has a root");
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_nanos() as u64;
         assert_eq!(since(spans[0].start_time), WALL_NS + root.start_ns);
@@ -138,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_the_remote_parent_and_its_tracestate_goes_on() {
-        let spans = span_data(&[get(Some((CALLER, "foo=1 ,bar=2")))]);
+        let spans = span_data(&[get(Some((CALLER, "foo=1 ,bar=2"))).into()]);
         let root = &spans[0];
         assert_eq!(root.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(root.parent_span_id.to_string(), "b7ad6b7169203331");
@@ -148,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_error_reply_is_the_description() {
-        let spans = span_data(&[failed_get()]);
+        let spans = span_data(&[failed_get().into()]);
         assert_eq!(spans[0].status, Status::error("WRONGTYPE not a string"));
         assert_eq!(spans[1].status, Status::Unset);
     }

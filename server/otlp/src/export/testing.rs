@@ -151,27 +151,39 @@ pub async fn wait_until(condition: impl Fn() -> bool) {
     panic!("what was waited for did not happen");
 }
 
+/// What a subscriber wrote.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    pub fn writer(&self) -> impl Fn() -> Self + Send + Sync + 'static {
+        let lines = self.clone();
+        move || lines.clone()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().clone()).expect("lines are text")
+    }
+}
+
 /// What is logged by `scope`, in the text format.
 pub fn captured_log(scope: impl FnOnce()) -> String {
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let lines = Lines::default();
-    let writer = lines.clone();
     let settings = LogSettings { filter: "info".to_owned(), format: LogFormat::Text, unix_ns: || 0 };
-    let subscriber = subscriber(&settings, move || writer.clone()).expect("the filter is valid");
+    let subscriber = subscriber(&settings, lines.writer(), None).expect("the filter is valid");
     tracing::subscriber::with_default(subscriber, scope);
-    let bytes = lines.0.lock().clone();
-    String::from_utf8(bytes).expect("lines are text")
+    lines.text()
 }
 
 /// What a [`Backend`] got.

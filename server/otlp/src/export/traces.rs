@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrite_io::{Clock, Entropy, World};
-use ferrite_telemetry::{IdGenerator, KeptTrace};
+use ferrite_telemetry::IdGenerator;
 use futures_util::FutureExt;
 use futures_util::future::{Either, Shared, select};
 use opentelemetry_otlp::{RetryPolicy, WithExportConfig, WithTonicConfig};
@@ -19,7 +19,7 @@ use super::FLUSH_MAX;
 use super::convert::span_data;
 use super::outage::Outage;
 use super::settings::{ExportError, ExportSettings};
-use crate::ExportQueue;
+use crate::{ExportQueue, Queued};
 
 /// How often one batch is sent before it is given up.
 const ATTEMPTS_MAX: u32 = 5;
@@ -81,6 +81,7 @@ struct TraceExport<C, E> {
 
 impl<C: Clock, E: SpanExporter> TraceExport<C, E> {
     async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        self.queue.attach_exporter();
         let shutdown = shutdown.shared();
         let queue = Arc::clone(&self.queue);
         let clock = self.clock.clone();
@@ -123,7 +124,7 @@ impl<C: Clock, E: SpanExporter> TraceExport<C, E> {
     }
 
     /// Sends a batch or gives it up; either is counted.
-    async fn send<S: Future<Output = ()>>(&mut self, batch: &[KeptTrace], shutdown: &Shared<S>) {
+    async fn send<S: Future<Output = ()>>(&mut self, batch: &[Queued], shutdown: &Shared<S>) {
         let count = spans_of(batch);
         let mut pause = PAUSE_FIRST;
         for attempt in 1..=ATTEMPTS_MAX {
@@ -172,8 +173,8 @@ impl<C: Clock, E: SpanExporter> TraceExport<C, E> {
     }
 }
 
-fn spans_of(traces: &[KeptTrace]) -> usize {
-    traces.iter().map(KeptTrace::span_count).sum()
+fn spans_of(batch: &[Queued]) -> usize {
+    batch.iter().map(Queued::span_count).sum()
 }
 
 /// Why an attempt failed.

@@ -25,7 +25,7 @@ fn lines(filter: &str, format: LogFormat, scope: impl FnOnce()) -> Vec<String> {
     let output = Output::default();
     let writer = output.clone();
     let settings = LogSettings { filter: filter.to_owned(), format, unix_ns: || 1_752_575_400_123_999_999 };
-    let subscriber = subscriber(&settings, move || writer.clone()).expect("the filter is valid");
+    let subscriber = subscriber(&settings, move || writer.clone(), None).expect("the filter is valid");
     with_default(subscriber, scope);
     let written = output.0.lock().clone();
     let text = |line: Vec<u8>| String::from_utf8(line).expect("a line is text");
@@ -133,7 +133,7 @@ fn a_filter_selects_all_of_ferrite_or_a_part_of_it() {
 fn a_filter_that_makes_no_sense_is_named() {
     for filter in ["ferrite=loud", "a=b=c"] {
         let settings = LogSettings { filter: filter.to_owned(), format: LogFormat::Json, unix_ns: || 0 };
-        let message = subscriber(&settings, std::io::sink).err().expect("it is refused").to_string();
+        let message = subscriber(&settings, std::io::sink, None).err().expect("it is refused").to_string();
         assert!(message.contains(&format!("\"{filter}\"")), "{message}");
     }
 }

@@ -38,8 +38,20 @@ names! {
         StorageEpoch = "ferrite.storage.epoch",
         /// The disk's submission (with io_uring the user data of its SQE).
         IoUringSqeId = "ferrite.io_uring.sqe_id",
-        /// The size of the command's AOF frame.
+        /// The size of the command's AOF frame; of a replay or of the file, the size of all frames.
         AofBytes = "ferrite.aof.bytes",
+        /// How many AOF frames were replayed.
+        AofRecords = "ferrite.aof.records",
+        /// How many bytes of an unfinished last write were cut off.
+        AofTornBytes = "ferrite.aof.torn_bytes",
+        /// The directory of the data.
+        DataDirPath = "ferrite.data_dir.path",
+        /// The port for clients.
+        ServerPort = "ferrite.server.port",
+        /// How many worker threads there are.
+        ServerWorkers = "ferrite.server.workers",
+        /// How many clients were connected when the drain began.
+        ServerConnections = "ferrite.server.connections",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
         /// The client's port.
@@ -89,6 +101,11 @@ impl Attribute {
             | Self::StorageEpoch
             | Self::IoUringSqeId
             | Self::AofBytes
+            | Self::AofRecords
+            | Self::AofTornBytes
+            | Self::ServerPort
+            | Self::ServerWorkers
+            | Self::ServerConnections
             | Self::NetPeerPort
             | Self::ConnectionId
             | Self::ConnectionCommandsCount

@@ -13,14 +13,20 @@ names! {
         Target = "target",
         /// What happened.
         Message = "message",
-        /// The trace of the command at hand, 32 hexadecimal digits.
+        /// The trace of the command or cold path at hand, 32 hexadecimal digits.
         TraceId = "trace_id",
-        /// The command's span, 16 hexadecimal digits.
+        /// Its span, 16 hexadecimal digits.
         SpanId = "span_id",
         /// Everything else, as an object.
         Fields = "fields",
     }
 }
+
+/// The target of the spans of cold paths: nothing else is exported from what `tracing` sees.
+pub const COLD_TARGET: &str = "ferrite::cold";
+
+/// The field of a cold path's span that makes it a failed one, with the reason; tracing-opentelemetry gives it this name.
+pub const COLD_FAILURE: &str = "otel.status_description";
 
 /// A module path as a log target: the crate `ferrite_node` is `ferrite::node`, so that one prefix selects all of Ferrite.
 pub fn log_target(module: &str) -> std::borrow::Cow<'_, str> {

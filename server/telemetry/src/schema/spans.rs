@@ -33,13 +33,29 @@ names! {
         NetWrite = "ferrite.net.write",
         /// One client's connection, from its acceptance to its end; a trace of its own, no command's parent.
         Connection = "ferrite.connection",
+        /// From the first worker's start to the first connection that can be accepted.
+        ServerStart = "ferrite.server.start",
+        /// Taking the addresses of the configuration.
+        ServerBind = "ferrite.server.bind",
+        /// Locking and reading the data directory, the replay included.
+        DataDirOpen = "ferrite.data_dir.open",
+        /// Reading the AOF and applying what it holds.
+        AofReplay = "ferrite.aof.replay",
+        /// From the order to stop to the end of the first worker.
+        ServerShutdown = "ferrite.server.shutdown",
+        /// Waiting for the connections to finish what they are doing.
+        ServerDrain = "ferrite.server.drain",
+        /// Making the AOF durable to its end.
+        AofClose = "ferrite.aof.close",
+        /// Waiting for the export of the spans of commands.
+        TelemetryFlush = "ferrite.telemetry.flush",
     }
 }
 
 names! {
     /// What a span is to its neighbours, as OpenTelemetry names it.
     SpanKind {
-        /// Everything below `ferrite.command`.
+        /// Everything below `ferrite.command`, and the server's own start and stop.
         Internal = "INTERNAL",
         /// A client's command.
         Server = "SERVER",
