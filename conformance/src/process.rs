@@ -17,6 +17,16 @@ const POLL: Duration = Duration::from_millis(10);
 /// A port that was free a moment ago may be taken when the server asks for it.
 const STARTS_MAX: usize = 5;
 
+/// Two workers over regions of four pages of 4 KiB each: most keys lie on disk while others are written.
+pub const TINY: &[&str] = &[
+    "--workers",
+    "2",
+    "--storage.mutable_region_size_mb",
+    "0.015625",
+    "--storage.read_only_region_size_mb",
+    "0.015625",
+];
+
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

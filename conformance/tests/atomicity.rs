@@ -5,18 +5,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrite_conformance::process::Server;
+use ferrite_conformance::process::{Server, TINY};
 use ferrite_conformance::wire::{Connection, elements};
 
-/// Most of the keys lie on disk while others are written.
-const TINY: &[&str] = &[
-    "--storage.mutable_region_size_mb",
-    "0.015625",
-    "--storage.read_only_region_size_mb",
-    "0.015625",
-    "--workers",
-    "2",
-];
 const CLIENTS: usize = 8;
 const ROUNDS: usize = 300;
 const ACCOUNTS: usize = 6;

@@ -4,20 +4,10 @@
 
 use ferrite_conformance::differences::DIFFERENCES;
 use ferrite_conformance::generate::{self, Command, Step};
-use ferrite_conformance::process::Server;
+use ferrite_conformance::process::{Server, TINY};
 use ferrite_conformance::wire::{Connection, elements};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-
-/// Regions of four pages of 4 KiB each: [`Step::Fill`] moves everything else to disk.
-const TINY: &[&str] = &[
-    "--storage.mutable_region_size_mb",
-    "0.015625",
-    "--storage.read_only_region_size_mb",
-    "0.015625",
-    "--workers",
-    "2",
-];
 
 struct Pair {
     ferrite: Server,

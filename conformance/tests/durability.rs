@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ferrite_conformance::process::Server;
+use ferrite_conformance::process::{Server, TINY};
 use ferrite_conformance::wire::Connection;
 
 const CLIENTS: usize = 4;
@@ -126,18 +126,7 @@ fn rewrite_until_the_end(connection: &mut Connection) -> u64 {
 
 fn kill_again_and_again(policy: &str, window: Duration) {
     let kills = std::env::var("FERRITE_KILLS").map_or(KILLS, |count| count.parse().expect("FERRITE_KILLS is a number"));
-    let mut server = Server::ferrite(&[
-        "--aof.appendfsync",
-        policy,
-        "--aof.segment_size",
-        "64kb",
-        "--storage.mutable_region_size_mb",
-        "0.015625",
-        "--storage.read_only_region_size_mb",
-        "0.015625",
-        "--workers",
-        "2",
-    ]);
+    let mut server = Server::ferrite(&[&["--aof.appendfsync", policy, "--aof.segment_size", "64kb"], TINY].concat());
     let mut clients: Vec<Client> = (0..CLIENTS).map(Client::new).collect();
     let rewrites = AtomicU64::new(0);
     let (mut writes, mut lost) = (0, 0);

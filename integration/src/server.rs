@@ -10,11 +10,15 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
 use tempfile::TempDir;
 
+use crate::backend::Backend;
 use crate::prometheus::Sample;
 use crate::{eventually, free_port, http, prometheus};
 
 /// How long a start may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long an end may take: the server's own bounds for the drain and the export, and a busy machine.
+const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server; it is killed, by its id, when this goes out of scope.
 pub struct Server {
@@ -25,6 +29,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// [`Self::start`] for a server that exports everything to this backend, as far as the options do not say otherwise.
+    pub async fn exporting(backend: &Backend, options: &[&str]) -> Self {
+        let export = ["--telemetry.enabled", "true", "--telemetry.endpoint", &backend.endpoint];
+        Self::start(&[&export, options].concat()).await
+    }
+
     /// Starts the server with these further options and waits until it answers PING.
     pub async fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -53,6 +63,15 @@ impl Server {
         })
         .await;
         server
+    }
+
+    /// Asks for the end as an operator's tools do, and waits until it has ended well.
+    pub async fn stop(&mut self) {
+        // The child was not waited for yet, so that its number is still its own.
+        let asked = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()));
+        let status = eventually("ferrite ends", END_LIMIT, async || self.child.try_wait().expect("the child is ours"));
+        assert!(status.await.success(), "ferrite printed:\n{}", self.output());
     }
 
     /// What the server has printed so far.

@@ -104,16 +104,10 @@ async fn every_sync_of_the_aof_is_measured() {
 #[tokio::test]
 async fn metrics_reach_a_collector() {
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.metrics_export_interval",
-        "1",
-        "--telemetry.service_name",
-        "cache-7",
-    ])
+    let server = Server::exporting(
+        &backend,
+        &["--telemetry.metrics_export_interval", "1", "--telemetry.service_name", "cache-7"],
+    )
     .await;
     let mut connection = server.connect().await;
     some_commands(&mut connection).await;

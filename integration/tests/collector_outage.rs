@@ -48,15 +48,7 @@ async fn load(server: &Server, number: usize, stop: Arc<AtomicBool>) -> tokio::t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_killed_or_hangs_costs_spans_but_no_command() {
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.sample_rate",
-        "1.0",
-    ])
-    .await;
+    let server = Server::exporting(&backend, &[]).await;
     let exported = prometheus_name(Metric::SPANS_EXPORTED.name);
     let dropped = prometheus_name(Metric::SPANS_DROPPED.name);
 

@@ -27,17 +27,7 @@ fn assert_is_trace_of(lines: &[String], trace_id: &str, operation: &str, key: &s
 #[tokio::test]
 async fn a_command_s_log_line_leads_to_its_trace() {
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.sample_rate",
-        "1.0",
-        "--logging.commands",
-        "all",
-    ])
-    .await;
+    let server = Server::exporting(&backend, &["--logging.commands", "all"]).await;
     let mut connection = server.connect().await;
     redis::cmd("SET").arg("logged:1").arg("a secret").exec_async(&mut connection).await.expect("SET works");
 

@@ -33,11 +33,14 @@ fn key_and_value(golden: &str) -> (&str, String) {
     (value_in(golden, Attribute::CommandKey), "v".repeat(bytes))
 }
 
-async fn from_jaeger(backend: &Backend, operation: &str, key: &str) -> String {
-    let wanted = [(Attribute::DbOperation, operation), (Attribute::CommandKey, key)];
-    let trace_id = jaeger::wait_for(backend.jaeger_port, "ferrite", &wanted).await;
-    let root = SpanName::Command.as_str();
-    let has_root = |spans: &[jaeger::JaegerSpan]| spans.iter().any(|span| span.span.name == root);
+async fn command_from_jaeger(backend: &Backend, operation: &str, key: &str) -> String {
+    from_jaeger(backend, SpanName::Command, &[(Attribute::DbOperation, operation), (Attribute::CommandKey, key)]).await
+}
+
+/// The trace of a span with these attributes, once its root has come.
+async fn from_jaeger(backend: &Backend, root: SpanName, wanted: &[(Attribute, &str)]) -> String {
+    let trace_id = jaeger::wait_for(backend.jaeger_port, "ferrite", wanted).await;
+    let has_root = |spans: &[jaeger::JaegerSpan]| spans.iter().any(|span| span.span.name == root.as_str());
     let spans = jaeger::trace(backend.jaeger_port, &trace_id, has_root).await;
     canonical(&spans.into_iter().map(|span| span.span).collect::<Vec<_>>())
 }
@@ -47,20 +50,12 @@ async fn a_set_comes_back_from_jaeger_as_the_golden_trace_has_it() {
     let expected = golden("set");
     let (key, value) = key_and_value(&expected);
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.sample_rate",
-        "1.0",
-    ])
-    .await;
+    let server = Server::exporting(&backend, &[]).await;
 
     let mut connection = server.connect().await;
     redis::cmd("SET").arg(key).arg(value).exec_async(&mut connection).await.expect("SET works");
 
-    assert_eq!(from_jaeger(&backend, "SET", key).await, expected);
+    assert_eq!(command_from_jaeger(&backend, "SET", key).await, expected);
 }
 
 #[tokio::test]
@@ -68,21 +63,18 @@ async fn a_get_from_disk_comes_back_from_jaeger_as_the_golden_trace_has_it() {
     let expected = golden("get_from_disk");
     let (key, value) = key_and_value(&expected);
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.sample_rate",
-        "1.0",
-        "--telemetry.span_detail",
-        "storage",
-        // 64 KiB each: the filling below is ten times both.
-        "--storage.mutable_region_size_mb",
-        "0.0625",
-        "--storage.read_only_region_size_mb",
-        "0.0625",
-    ])
+    let server = Server::exporting(
+        &backend,
+        &[
+            "--telemetry.span_detail",
+            "storage",
+            // 64 KiB each: the filling below is ten times both.
+            "--storage.mutable_region_size_mb",
+            "0.0625",
+            "--storage.read_only_region_size_mb",
+            "0.0625",
+        ],
+    )
     .await;
 
     let mut connection = server.connect().await;
@@ -95,7 +87,22 @@ async fn a_get_from_disk_comes_back_from_jaeger_as_the_golden_trace_has_it() {
     let got: String = redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("GET works");
     assert_eq!(got, value);
 
-    assert_eq!(from_jaeger(&backend, "GET", key).await, expected);
+    assert_eq!(command_from_jaeger(&backend, "GET", key).await, expected);
+}
+
+#[tokio::test]
+async fn the_start_and_the_stop_come_back_from_jaeger_as_the_golden_traces_have_them() {
+    let backend = Backend::start().await;
+    let mut server = Server::exporting(&backend, &["--workers", "1"]).await;
+    let start = from_jaeger(&backend, SpanName::ServerStart, &[(Attribute::ServerWorkers, "1")]).await;
+    assert_eq!(start, golden("first_start"));
+
+    let mut connection = server.connect().await;
+    redis::cmd("SET").arg("key").arg("value").exec_async(&mut connection).await.expect("SET works");
+    server.stop().await;
+    // Nobody is left to send anything: what is not there now never comes.
+    let stop = from_jaeger(&backend, SpanName::ServerShutdown, &[(Attribute::ServerConnections, "1")]).await;
+    assert_eq!(stop, golden("shutdown"));
 }
 
 #[tokio::test]

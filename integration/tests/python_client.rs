@@ -30,15 +30,14 @@ async fn traced_client(port: u16, endpoint: &str, key: &str) -> Value {
 #[tokio::test]
 async fn commands_of_a_redis_py_client_are_children_of_its_span() {
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        // The caller's decision counts: its traces are sampled, others not.
-        "--telemetry.sampler",
-        "parentbased_always_off",
-    ])
+    let server = Server::exporting(
+        &backend,
+        &[
+            // The caller's decision counts: its traces are sampled, others not.
+            "--telemetry.sampler",
+            "parentbased_always_off",
+        ],
+    )
     .await;
 
     let client = traced_client(server.port, &backend.endpoint, "python:1").await;
