@@ -14,9 +14,6 @@ use ferrite_otlp::{
 };
 use tokio::sync::oneshot;
 
-/// How long one export may take: the specification's default for `OTEL_EXPORTER_OTLP_TIMEOUT`.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The exports under way.
 #[derive(Default)]
 pub struct Export(Vec<Running>);
@@ -49,7 +46,7 @@ type Stop = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Finds a mistake in the settings before anything is started.
 pub fn check(config: &Config) -> Result<(), ExportError> {
-    if config.telemetry.enabled { settings(config).check() } else { Ok(()) }
+    if config.telemetry.enabled { settings(config, 0).check() } else { Ok(()) }
 }
 
 /// Exports what the configuration asks for, until [`Export::finish`].
@@ -59,13 +56,14 @@ pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, ExportError>
     if !telemetry.enabled {
         return Ok(export);
     }
-    let settings = settings(&node.config);
     if telemetry.exports_traces() {
+        let settings = settings(&node.config, telemetry.traces_export_timeout_ms);
         let exporter = grpc_span_exporter(&settings)?;
-        let (own, queue, settings) = (world.clone(), node.telemetry.queue.clone(), settings.clone());
+        let (own, queue) = (world.clone(), node.telemetry.queue.clone());
         export.0.push(run(world, |stop| export_traces(own, queue, exporter, settings, stop)));
     }
     if telemetry.metrics_enabled && telemetry.metrics_exporter == Exporter::Otlp {
+        let settings = settings(&node.config, telemetry.metrics_export_timeout_ms);
         let exporter = GrpcMetricExporter::new(&settings)?;
         let (own, collected) = (world.clone(), node.clone());
         let collect = move || ferrite_node::collect(&collected);
@@ -90,8 +88,10 @@ fn run<F: Future<Output = ()> + 'static>(world: &RealWorld, start: impl FnOnce(S
     Running { stop, done }
 }
 
-fn settings(config: &Config) -> ExportSettings {
+/// `timeout_ms`: the signal's own; 0 means that of all signals.
+fn settings(config: &Config, timeout_ms: u64) -> ExportSettings {
     let telemetry = &config.telemetry;
+    let timeout_ms = if timeout_ms == 0 { telemetry.export_timeout_ms } else { timeout_ms };
     ExportSettings {
         endpoint: telemetry.endpoint.clone(),
         protocol: match telemetry.protocol {
@@ -99,12 +99,27 @@ fn settings(config: &Config) -> ExportSettings {
             OtlpProtocol::Http => Protocol::Http,
         },
         headers: telemetry.headers.clone(),
-        timeout: EXPORT_TIMEOUT,
+        timeout: Duration::from_millis(timeout_ms),
         service_name: telemetry.service_name.clone(),
         service_version: telemetry.service_version.clone(),
         service_namespace: telemetry.service_namespace.clone(),
         resource_attributes: telemetry.resource_attributes.clone(),
         batch_timeout: Duration::from_millis(telemetry.batch_timeout_ms),
         metrics_interval: Duration::from_secs_f64(telemetry.metrics_export_interval),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_s_own_timeout_goes_over_that_of_all() {
+        let mut config = Config::default();
+        config.telemetry.export_timeout_ms = 3000;
+        assert_eq!(settings(&config, 0).timeout, Duration::from_secs(3));
+        assert_eq!(settings(&config, 700).timeout, Duration::from_millis(700));
+        // The specification's default.
+        assert_eq!(settings(&Config::default(), 0).timeout, Duration::from_secs(10));
     }
 }

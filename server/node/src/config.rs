@@ -164,6 +164,12 @@ pub struct TelemetryConfig {
     pub batch_size: usize,
     /// Milliseconds after which a batch that is not full is exported.
     pub batch_timeout_ms: u64,
+    /// Milliseconds that one attempt to export may take.
+    pub export_timeout_ms: u64,
+    /// The same for traces alone; 0 means as `export_timeout_ms`.
+    pub traces_export_timeout_ms: u64,
+    /// The same for metrics alone; 0 means as `export_timeout_ms`.
+    pub metrics_export_timeout_ms: u64,
     /// Spans that may wait for export; further ones are dropped and counted.
     pub queue_size: usize,
     pub span_detail: SpanDetail,
@@ -192,6 +198,9 @@ impl Default for TelemetryConfig {
             metrics_export_interval: 60.0,
             batch_size: 512,
             batch_timeout_ms: 5000,
+            export_timeout_ms: 10_000,
+            traces_export_timeout_ms: 0,
+            metrics_export_timeout_ms: 0,
             queue_size: 65_536,
             span_detail: SpanDetail::Full,
             resource_attributes: BTreeMap::new(),

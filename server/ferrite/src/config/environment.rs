@@ -22,6 +22,9 @@ const STANDARD: &[Standard] = &[
     telemetry("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
     telemetry("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
     telemetry("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
+    telemetry("OTEL_EXPORTER_OTLP_TIMEOUT", "export_timeout_ms"),
+    telemetry("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "traces_export_timeout_ms"),
+    telemetry("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "metrics_export_timeout_ms"),
     telemetry("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes"),
     telemetry("OTEL_SERVICE_NAME", "service_name"),
     telemetry("OTEL_TRACES_SAMPLER", "sampler"),
@@ -113,6 +116,8 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "3000"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "700"),
             ("RUST_LOG", "ferrite=debug,opentelemetry=debug"),
         ];
         let loaded = load(text, &environment, &[]).unwrap();
@@ -129,6 +134,8 @@ mod tests {
         assert_eq!(telemetry.sampler_arg.as_deref(), Some("0.1"));
         assert_eq!((telemetry.traces_exporter, telemetry.traces_enabled), (Exporter::None, true));
         assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
+        assert_eq!((telemetry.export_timeout_ms, telemetry.traces_export_timeout_ms), (3000, 0));
+        assert_eq!(telemetry.metrics_export_timeout_ms, 700);
         assert_eq!(loaded.config.logging.level, "ferrite=debug,opentelemetry=debug");
     }
 

@@ -125,6 +125,9 @@ keys! {
     telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
     telemetry.batch_size: Whole<usize, 1>, "Spans or log records in one export at most";
     telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
+    telemetry.export_timeout_ms: Whole<u64, 1>, "Milliseconds that one attempt to export may take, the connection included";
+    telemetry.traces_export_timeout_ms: Whole<u64, 0>, "The same for traces alone; 0 means as telemetry.export_timeout_ms";
+    telemetry.metrics_export_timeout_ms: Whole<u64, 0>, "The same for metrics alone; 0 means as telemetry.export_timeout_ms";
     telemetry.queue_size: Whole<usize, 1>, "Spans that may wait for export; further ones are dropped and counted";
     telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
     telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
