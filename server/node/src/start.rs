@@ -116,11 +116,12 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     let _ = node.disk_backend.set(world.disk().backend());
     let span = cold_span!(ServerStart, ServerPort, ServerWorkers);
     cold::set(&span, Attribute::ServerWorkers, node.workers() as u64);
-    let directory = cold::step(&span, start_up(start, world, &span)).await?;
+    // Locked until the last byte is written.
+    let _directory = cold::step(&span, start_up(start, world, &span)).await?;
     drop(span);
     node.shutdown.wait().await;
     let span = cold_span!(ServerShutdown);
-    cold::step(&span, shut_down(node, world, directory)).await
+    cold::step(&span, shut_down(node, world)).await
 }
 
 async fn start_up<W: World>(
@@ -134,7 +135,7 @@ async fn start_up<W: World>(
     cold::set(span, Attribute::ServerPort, node.port().into());
     let opening = cold_span!(DataDirOpen, DataDirPath);
     cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
-    let Opened { directory: _directory, rewriter, handle } = cold::step(&opening, open(node, world)).await?;
+    let Opened { directory, rewriter, handle } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
     if let Some(admin) = &sockets.admin {
         let node = node.clone();
@@ -157,7 +158,7 @@ async fn start_up<W: World>(
     Ok(directory)
 }
 
-async fn shut_down<W: World>(node: &Node, world: &W, mut directory: DataDir<W>) -> Result<(), StartError> {
+async fn shut_down<W: World>(node: &Node, world: &W) -> Result<(), StartError> {
     let draining = cold_span!(ServerDrain, ServerConnections);
     cold::set(&draining, Attribute::ServerConnections, node.clients.len() as u64);
     drain(node, world).instrument(draining).await;
