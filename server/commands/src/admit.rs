@@ -101,9 +101,9 @@ fn refuse(spec: Option<&'static CommandSpec>, error: Echo, session: &mut Session
 fn unknown_command(args: Args<'_>) -> Echo {
     let mut text =
         Echo::new("ERR unknown command '").client_up_to(args.get(0), ECHO_MAX).own("', with args beginning with: ");
-    let start = text.len();
+    let start = text.reply_len();
     for arg in args.iter().skip(1) {
-        let used = text.len() - start;
+        let used = text.reply_len() - start;
         if used >= ECHO_MAX {
             break;
         }

@@ -50,7 +50,7 @@ impl Echo {
     }
 
     /// Bytes of the reply so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn reply_len(&self) -> usize {
         self.reply.len()
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     fn no_command_records_an_argument_with_its_errors() {
         let mut client = Client::new();
         let mut echoes = 0;
-        check_command(&mut client, &[MARK], &table::all().next().expect("commands"), &mut echoes);
+        check_command(&mut client, &[MARK], table::all().next().expect("commands"), &mut echoes);
         for spec in table::all() {
             check_command(&mut client, &[spec.name], spec, &mut echoes);
             for sub in spec.subcommands {
