@@ -686,6 +686,8 @@ fn replies_that_could_not_become_durable_fail_with_the_exception() {
         assert_eq!(root.attribute(Attribute::ErrorType), Some(&Value::Str("MISCONF".into())));
         assert_is_failure(root, &root.events[0]);
     }
+    let serialized = traces[1].spans().find(|span| span.name == SpanName::RespSerialize).expect("it was recorded");
+    assert!(serialized.end_ns < roots[1].events[0].time_ns, "the wait is not part of it");
 }
 
 /// Records a connection's end with these attributes.

@@ -57,9 +57,11 @@ impl TraceBuffer {
                 continue;
             }
             failed.push((command.trace_id(), SpanId(command.span_id)));
+            // Its serialisation ended before the wait.
+            let end = command.end;
             self.current = index as u16;
             self.event_of(index as u16, EventName::Exception, now, &attributes);
-            self.store_result(Outcome::Err, error, now);
+            self.store_result(Outcome::Err, error, end);
         }
         self.current = before;
         failed
