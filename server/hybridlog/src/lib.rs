@@ -52,6 +52,8 @@ mod scan;
 mod space;
 #[cfg(not(loom))]
 mod store;
+#[cfg(not(loom))]
+mod strings;
 
 pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 
@@ -65,6 +67,7 @@ pub use {
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},
     store::{Store, StoreConfig, StoreStats, WorkerHandle},
+    strings::ByteStrings,
 };
 
 #[cfg(all(test, not(loom)))]

@@ -53,7 +53,12 @@ pub enum Kind {
 
 impl Kind {
     fn from_bits(bits: u64) -> Option<Self> {
-        Some(match bits & 0xf {
+        Self::of((bits & 0xf) as u8)
+    }
+
+    /// The type with this number.
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        Some(match number {
             0 => Self::String,
             1 => Self::List,
             2 => Self::Set,

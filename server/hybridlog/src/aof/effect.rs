@@ -2,6 +2,9 @@
 
 use thiserror::Error;
 
+use crate::record::Kind;
+use crate::strings::{ByteStrings, put_number};
+
 /// One change of the data. Applying the effects of the log in order gives the data.
 ///
 /// Encoded as a tag byte and the fields in the order below; integers are LEB128, byte strings have their length
@@ -20,6 +23,13 @@ pub enum Effect<'a> {
     FlushAll,
     /// The two databases changed places.
     SwapDb { a: u32, b: u32 },
+    /// The key holds the collection `packed`, whatever it held; it expires at `expire_at_ms`, 0 never.
+    Collection { db: u32, key: &'a [u8], kind: Kind, packed: &'a [u8], expire_at_ms: u64 },
+    /// The hash, unchanged otherwise, has these fields, each followed by its value; of a field named twice the last
+    /// counts.
+    HashSet { db: u32, key: &'a [u8], pairs: ByteStrings<'a> },
+    /// The hash, unchanged otherwise, lacks these fields.
+    HashDelete { db: u32, key: &'a [u8], fields: ByteStrings<'a> },
 }
 
 const SET: u8 = 1;
@@ -28,6 +38,9 @@ const EXPIRE: u8 = 3;
 const FLUSH_DB: u8 = 4;
 const FLUSH_ALL: u8 = 5;
 const SWAP_DB: u8 = 6;
+const COLLECTION: u8 = 7;
+const HASH_SET: u8 = 8;
+const HASH_DELETE: u8 = 9;
 
 /// Bytes that are not effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -38,6 +51,10 @@ pub enum DecodeError {
     Truncated,
     #[error("a number that is too large for its field")]
     NumberTooLarge,
+    #[error("a collection of unknown type {0}")]
+    UnknownType(u8),
+    #[error("a list of elements that ends too early")]
+    Elements,
 }
 
 impl<'a> Effect<'a> {
@@ -73,6 +90,17 @@ impl<'a> Effect<'a> {
                 put_number(out, a.into());
                 put_number(out, b.into());
             }
+            Effect::Collection { db, key, kind, packed, expire_at_ms } => {
+                out.reserve(key.len() + packed.len() + 32);
+                out.push(COLLECTION);
+                put_number(out, db.into());
+                put_bytes(out, key);
+                out.push(kind as u8);
+                put_bytes(out, packed);
+                put_number(out, expire_at_ms);
+            }
+            Effect::HashSet { db, key, pairs } => put_elements(out, HASH_SET, db, key, pairs),
+            Effect::HashDelete { db, key, fields } => put_elements(out, HASH_DELETE, db, key, fields),
         }
     }
 
@@ -91,6 +119,15 @@ impl<'a> Effect<'a> {
             FLUSH_DB => Effect::FlushDb { db: input.u32()? },
             FLUSH_ALL => Effect::FlushAll,
             SWAP_DB => Effect::SwapDb { a: input.u32()?, b: input.u32()? },
+            COLLECTION => Effect::Collection {
+                db: input.u32()?,
+                key: input.bytes()?,
+                kind: input.kind()?,
+                packed: input.bytes()?,
+                expire_at_ms: input.number()?,
+            },
+            HASH_SET => Effect::HashSet { db: input.u32()?, key: input.bytes()?, pairs: input.elements()? },
+            HASH_DELETE => Effect::HashDelete { db: input.u32()?, key: input.bytes()?, fields: input.elements()? },
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
         Ok((effect, input.0))
@@ -119,17 +156,17 @@ impl<'a> Iterator for Effects<'a> {
     }
 }
 
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+fn put_elements(out: &mut Vec<u8>, tag: u8, db: u32, key: &[u8], elements: ByteStrings<'_>) {
+    out.reserve(key.len() + elements.as_bytes().len() + 24);
+    out.push(tag);
+    put_number(out, db.into());
+    put_bytes(out, key);
+    put_bytes(out, elements.as_bytes());
 }
 
 struct Input<'a>(&'a [u8]);
@@ -167,6 +204,15 @@ impl<'a> Input<'a> {
         self.0 = rest;
         Ok(bytes)
     }
+
+    fn elements(&mut self) -> Result<ByteStrings<'a>, DecodeError> {
+        ByteStrings::checked(self.bytes()?).ok_or(DecodeError::Elements)
+    }
+
+    fn kind(&mut self) -> Result<Kind, DecodeError> {
+        let byte = self.byte()?;
+        Kind::of(byte).ok_or(DecodeError::UnknownType(byte))
+    }
 }
 
 #[cfg(test)]
@@ -176,13 +222,18 @@ mod tests {
     use super::*;
 
     fn with_effect((kind, db, key, value, number): (u8, u32, Vec<u8>, Vec<u8>, u64), check: impl FnOnce(Effect<'_>)) {
+        let mut elements = Vec::new();
+        value.chunks(7).for_each(|element| ByteStrings::push(&mut elements, element));
         check(match kind {
             0 => Effect::Set { db, key: &key, value: &value, expire_at_ms: number },
             1 => Effect::Delete { db, key: &key },
             2 => Effect::Expire { db, key: &key, expire_at_ms: number },
             3 => Effect::FlushDb { db },
             4 => Effect::FlushAll,
-            _ => Effect::SwapDb { a: db, b: number as u32 },
+            5 => Effect::SwapDb { a: db, b: number as u32 },
+            6 => Effect::Collection { db, key: &key, kind: Kind::Hash, packed: &value, expire_at_ms: number },
+            7 => Effect::HashSet { db, key: &key, pairs: ByteStrings::trusted(&elements) },
+            _ => Effect::HashDelete { db, key: &key, fields: ByteStrings::trusted(&elements) },
         });
     }
 
@@ -203,12 +254,24 @@ mod tests {
         assert_eq!(Effect::decode(&endless), Err(DecodeError::NumberTooLarge));
         assert_eq!(decode(&[FLUSH_DB, 255, 255, 255, 255, 31]), Err(DecodeError::NumberTooLarge));
         assert_eq!(Effects::new(&[FLUSH_ALL, 99, FLUSH_ALL]).count(), 2);
+        assert_eq!(decode(&[COLLECTION, 0, 1, b'k', 9, 0, 0]), Err(DecodeError::UnknownType(9)));
+        assert_eq!(decode(&[HASH_SET, 0, 1, b'k', 2, 4, b'f']), Err(DecodeError::Elements));
+    }
+
+    #[test]
+    fn one_field_costs_its_bytes_and_those_of_the_key() {
+        let mut pairs = Vec::new();
+        ByteStrings::push(&mut pairs, b"f");
+        ByteStrings::push(&mut pairs, b"v");
+        let mut out = Vec::new();
+        Effect::HashSet { db: 0, key: b"k", pairs: ByteStrings::trusted(&pairs) }.encode_into(&mut out);
+        assert_eq!(out, [8, 0, 1, b'k', 4, 1, b'f', 1, b'v']);
     }
 
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
-            fields in (0u8..6, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
+            fields in (0u8..9, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
             after in prop::collection::vec(any::<u8>(), 0..9),
         ) {
             with_effect(fields, |effect| {
