@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::encodings::Encodings;
 use crate::scratch::{Counters, Scratch};
 use crate::watch::Registry;
 use crate::wheel::Wheel;
@@ -20,6 +21,7 @@ pub struct Databases {
     pub(crate) watchers: Arc<Registry>,
     pub(crate) wheel: Mutex<Wheel>,
     active_expiry: AtomicBool,
+    pub encodings: Encodings,
     hits: AtomicU64,
     misses: AtomicU64,
     expired: AtomicU64,
@@ -51,11 +53,16 @@ impl Databases {
             watchers: Arc::default(),
             wheel: Mutex::default(),
             active_expiry: AtomicBool::new(true),
+            encodings: Encodings::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             changes: AtomicU64::new(0),
         }
+    }
+
+    pub fn with_encodings(self, encodings: Encodings) -> Self {
+        Databases { encodings, ..self }
     }
 
     /// Number of databases.

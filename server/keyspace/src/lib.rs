@@ -5,9 +5,14 @@
 //! waits: what it cannot do now it says with a [`Pause`], before anything has changed.
 
 mod active;
+mod collection;
 mod databases;
+mod encodings;
 mod expired;
+mod hash;
 mod image;
+mod packed;
+mod random;
 mod replay;
 mod scan;
 mod scratch;
@@ -17,9 +22,12 @@ mod wheel;
 
 pub use active::{Due, cold_records, expire_due};
 pub use databases::{Databases, Figures};
+pub use encodings::Encodings;
 pub use ferrite_hybridlog::{Kind, RecordView};
 pub use image::{Spaces, images};
 
+pub use hash::{Hash, Pair};
+pub use random::Random;
 pub use scratch::Scratch;
 pub use view::{Expiry, Keyspace, Lent};
 pub use watch::WatchSet;

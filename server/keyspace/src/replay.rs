@@ -2,6 +2,7 @@
 
 use ferrite_hybridlog::aof::Effect;
 
+use crate::packed::is_well_formed;
 use crate::scratch::Presence;
 use crate::view::{Expiry, Keyspace};
 use crate::watch::Touch;
@@ -56,7 +57,38 @@ impl Keyspace<'_> {
                 self.turn_to(b)?;
                 self.swap_db(a, b)
             }
+            Effect::Collection { db, key, kind, packed, expire_at_ms } => {
+                self.turn_to(db)?;
+                if !is_well_formed(kind, packed) {
+                    return Err(Pause::Refused("the append-only file holds a collection that this build cannot read"));
+                }
+                let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
+                self.fetched(key)?;
+                self.put(key, kind, packed, expiry)
+            }
+            Effect::HashSet { db, key, mut pairs } => {
+                self.turn_to(db)?;
+                if !self.holds(key, Kind::Hash)? {
+                    return Ok(());
+                }
+                let pairs = std::iter::from_fn(|| Some((pairs.next()?, pairs.next()?)));
+                self.set_fields(key, pairs).map(|_| ())
+            }
+            Effect::HashDelete { db, key, fields } => {
+                self.turn_to(db)?;
+                if !self.holds(key, Kind::Hash)? {
+                    return Ok(());
+                }
+                self.delete_fields_of(key, fields, true).map(|_| ())
+            }
         }
+    }
+
+    /// Whether the key holds a collection of this type. An effect on an element of another one says nothing: it is
+    /// replayed over a state that is ahead of it, and what made that state follows.
+    fn holds(&mut self, key: &[u8], kind: Kind) -> Result<bool, Pause> {
+        self.fetched(key)?;
+        Ok(self.get(key)?.is_some_and(|record| record.kind == kind))
     }
 
     fn turn_to(&mut self, db: u32) -> Result<(), Pause> {

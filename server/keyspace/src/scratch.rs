@@ -1,6 +1,7 @@
 //! What a worker keeps from one command to the next, so that a command allocates nothing.
 
 use crate::expired::ExpiredKeys;
+use crate::random::Random;
 use crate::wheel::Reminder;
 
 /// Buffers and the state of the command at hand. One per worker; commands of one worker run one after the other.
@@ -9,6 +10,8 @@ pub struct Scratch {
     pub(crate) effects: Vec<u8>,
     /// Values put together before they are written.
     pub(crate) value: Vec<u8>,
+    /// Elements of a collection that the command at hand changes, for its effect.
+    pub(crate) elements: Vec<u8>,
     /// Bytes reserved in the append-only file for the command at hand.
     pub(crate) reserved: usize,
     /// Room for all of the command's writes has been reserved: from here on none of them can fail.
@@ -26,7 +29,7 @@ pub struct Scratch {
     pub(crate) silent: bool,
     /// The bucket at which RANDOMKEY waits for records, and its pick among the keys that it will find.
     pub(crate) random_walk: Option<(u64, u64)>,
-    random: u64,
+    pub(crate) random: Random,
 }
 
 /// What is known of a key, so that a write after a read (and a read after the latch) does not hash and search again.
@@ -75,11 +78,12 @@ pub(crate) struct Counters {
 }
 
 impl Scratch {
-    /// `seed` is for RANDOMKEY only.
+    /// `seed` is for RANDOMKEY and its like only.
     pub fn new(seed: u64) -> Self {
         Scratch {
             effects: Vec::new(),
             value: Vec::new(),
+            elements: Vec::new(),
             reserved: 0,
             covered: false,
             wrote: false,
@@ -89,7 +93,7 @@ impl Scratch {
             counters: Counters::default(),
             silent: false,
             random_walk: None,
-            random: seed,
+            random: Random::new(seed),
         }
     }
 
@@ -109,14 +113,5 @@ impl Scratch {
     /// Takes the database and name of one of them, for [`crate::Keyspace::delete_expired`].
     pub fn next_expired(&mut self) -> Option<(u32, Box<[u8]>)> {
         self.expired.take()
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    pub(crate) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -190,7 +190,11 @@ impl<'a> Keyspace<'a> {
         let Lent { held, ref mut trace, .. } = self.lent;
         let written = pinned.upsert_at(&place, &target, kind, expire_at_ms, &[value], held, trace);
         self.written(written)?;
-        self.effect(Effect::Set { db: self.db, key, value, expire_at_ms });
+        let db = self.db;
+        self.effect(match kind {
+            Kind::String => Effect::Set { db, key, value, expire_at_ms },
+            _ => Effect::Collection { db, key, kind, packed: value, expire_at_ms },
+        });
         self.changed(key, before, Some(expire_at_ms), Touch::Changed);
         Ok(())
     }
@@ -339,9 +343,9 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    /// A number for RANDOMKEY.
+    /// A number for RANDOMKEY and its like.
     pub fn random(&mut self) -> u64 {
-        self.lent.scratch.random()
+        self.lent.scratch.random.next_u64()
     }
 
     /// Whether the command, or the transaction it is part of, has changed something already.
@@ -448,7 +452,7 @@ impl<'a> Keyspace<'a> {
 
     /// The record of a live key. What has expired is noted for deletion.
     #[inline]
-    fn lookup(&mut self, bytes: &[u8]) -> Result<Option<RecordView<'a>>, Pause> {
+    pub(crate) fn lookup(&mut self, bytes: &[u8]) -> Result<Option<RecordView<'a>>, Pause> {
         let key = self.key(bytes);
         let Lent { pinned, held, ref mut trace, now_ms, .. } = self.lent;
         match pinned.find(&key, held, trace) {
@@ -466,6 +470,19 @@ impl<'a> Keyspace<'a> {
                 Ok(Some(record))
             }
         }
+    }
+
+    /// [`Keyspace::lookup`] for a write that depends on the value: what the command has looked up before is not shown in its
+    /// trace again.
+    pub(crate) fn lookup_for_change(&mut self, bytes: &[u8]) -> Result<Option<RecordView<'a>>, Pause> {
+        self.key(bytes);
+        if self.remembered().is_none() {
+            return self.lookup(bytes);
+        }
+        self.mute(true);
+        let record = self.lookup(bytes);
+        self.mute(false);
+        record
     }
 
     /// Whether there is a record of the key; not searched again after [`Keyspace::lookup`].
@@ -520,7 +537,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Before a write: makes sure of its place in the append-only file.
-    fn prepare(&mut self, bytes: usize) -> Result<(), Pause> {
+    pub(crate) fn prepare(&mut self, bytes: usize) -> Result<(), Pause> {
         if self.lent.scratch.covered {
             return Ok(());
         }
@@ -536,20 +553,20 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    fn written<T>(&mut self, result: Result<T, NeedSpace>) -> Result<(), Pause> {
+    pub(crate) fn written<T>(&mut self, result: Result<T, NeedSpace>) -> Result<(), Pause> {
         result.map_err(Pause::Space)?;
         self.lent.scratch.wrote = true;
         Ok(())
     }
 
-    fn effect(&mut self, effect: Effect<'_>) {
+    pub(crate) fn effect(&mut self, effect: Effect<'_>) {
         if self.lent.aof.is_some() {
             effect.encode_into(&mut self.lent.scratch.effects);
         }
     }
 
     #[inline]
-    fn changed(&mut self, key: &[u8], before: Presence, after: Option<u64>, touch: Touch) {
+    pub(crate) fn changed(&mut self, key: &[u8], before: Presence, after: Option<u64>, touch: Touch) {
         let before = match before {
             Presence::Missing => None,
             Presence::Present { expire_at_ms } => Some(expire_at_ms),
