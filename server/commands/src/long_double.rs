@@ -14,7 +14,7 @@ const EXPONENT_MIN: i32 = -16382 - 63;
 const DECIMAL_EXPONENT_MAX: i64 = 2 * TEXT_MAX as i64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LongDouble {
+pub(crate) enum LongDouble {
     /// `significand × 2^exponent`; the significand's top bit is set unless the exponent is the smallest or it is zero.
     Finite {
         negative: bool,
@@ -30,6 +30,9 @@ pub(super) enum LongDouble {
 use LongDouble::{Finite, Infinite, NotANumber};
 
 impl LongDouble {
+    /// Digits of the largest, with its sign and 17 decimals.
+    pub const TEXT_MAX: usize = 4933 + 19;
+
     pub const ZERO: Self = Finite { negative: false, significand: 0, exponent: EXPONENT_MIN };
 
     /// As Redis's `string2ld`: the whole text is a number that C reads, infinity included, out of range excluded.
@@ -62,6 +65,10 @@ impl LongDouble {
             // C says ERANGE.
             _ => None,
         }
+    }
+
+    pub fn is_finite(self) -> bool {
+        matches!(self, Finite { .. })
     }
 
     pub fn add(self, other: Self) -> Self {

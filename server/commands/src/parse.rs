@@ -8,7 +8,13 @@ pub(crate) const NOT_AN_INTEGER: Pause = Pause::Refused("ERR value is not an int
 pub(crate) const NO_SUCH_KEY: Pause = Pause::Refused("ERR no such key");
 pub(crate) const SAME_OBJECT: Pause = Pause::Refused("ERR source and destination objects are the same");
 pub(crate) const DB_OUT_OF_RANGE: Pause = Pause::Refused("ERR DB index is out of range");
+pub(crate) const OVERFLOW: Pause = Pause::Refused("ERR increment or decrement would overflow");
+pub(crate) const NOT_A_FLOAT: Pause = Pause::Refused("ERR value is not a valid float");
+pub(crate) const NOT_FINITE: Pause = Pause::Refused("ERR increment would produce NaN or Infinity");
 const STRING_TOO_LONG: Pause = Pause::Refused("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+
+/// Digits of an i64 with its sign.
+pub(crate) const INTEGER_TEXT_MAX: usize = 20;
 
 pub(crate) fn integer(arg: &[u8]) -> Result<i64, Pause> {
     parse_i64(arg).ok_or(NOT_AN_INTEGER)

@@ -226,7 +226,7 @@ impl Random {
         let (a, b, c) = (key(), key(), key());
         let value = ["x", "yz"][self.below(2) as usize].repeat(self.below(120) as usize + 1);
         let ms = 1 + self.below(5000);
-        match self.below(30) {
+        match self.below(42) {
             0..=5 => format!("SET {a} {value}"),
             6 => format!("SET {a} {value} PX {ms} GET"),
             7..=9 => format!("GET {a}"),
@@ -249,7 +249,27 @@ impl Random {
             26 => format!("WATCH {a} {b}"),
             27 => format!("SELECT {}", self.below(8).saturating_sub(5)),
             28 => ["SWAPDB 0 1", "FLUSHDB", "UNWATCH"][(self.below(9) / 4) as usize].to_owned(),
-            _ => format!("KEYS key:{}*", self.below(15)),
+            29 => format!("KEYS key:{}*", self.below(15)),
+            _ => self.hash_command(),
+        }
+    }
+
+    fn hash_command(&mut self) -> String {
+        let key = format!("key:{}", self.below(150));
+        let mut field = || format!("f{}", self.below(8));
+        let (a, b, c) = (field(), field(), field());
+        let value = ["x", "yz"][self.below(2) as usize].repeat(self.below(80) as usize + 1);
+        match self.below(16) {
+            0..=4 => format!("HSET {key} {a} {value}"),
+            5..=6 => format!("HSET {key} {a} 5 {b} {value} {c} {value}"),
+            7 => format!("HSETNX {key} {a} {value}"),
+            8..=9 => format!("HDEL {key} {a} {b} {c}"),
+            10 => format!("HINCRBY {key} {a} 7"),
+            11 => format!("HINCRBYFLOAT {key} {a} 0.5"),
+            12 => format!("HGET {key} {a}"),
+            13 => format!("HMGET {key} {a} {b} {c}"),
+            14 => format!("HSCAN {key} 0 COUNT 3"),
+            _ => format!("HGETALL {key}"),
         }
     }
 }
@@ -360,7 +380,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
         replayed.run(now_ms, &select).await;
         warm.run(now_ms, &select).await;
         for key in 0..150 {
-            for command in ["GET", "PEXPIRETIME"] {
+            for command in ["GET", "HGETALL", "OBJECT ENCODING", "PEXPIRETIME"] {
                 let words = words(&format!("{command} key:{key}"));
                 assert_eq!(
                     replayed.run(now_ms, &words).await,
@@ -369,6 +389,92 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
                 );
             }
         }
+    }
+}
+
+/// Random commands on few keys, and the effects that they leave.
+async fn effects_of_hash_commands(world: &RealWorld, path: &std::path::Path, seed: u64) -> Vec<Vec<u8>> {
+    let mut node = Node::new(world, &path.join("first.log"), 64).await;
+    let config = DataDirConfig::new(path.join("data"));
+    let opened = open_data_dir(world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
+    let (aof, file) = opened.aof.expect("an append-only file");
+    node.aof = Some(aof.clone());
+    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let mut random = Random(seed);
+    let mut now_ms = NOW_MS;
+    for _ in 0..400 {
+        now_ms += random.below(20);
+        let (a, b) = (random.below(6), random.below(6));
+        let command = match random.below(12) {
+            0 => format!("DEL key:{a}"),
+            1 => format!("SET key:{a} string"),
+            2 => format!("PEXPIRE key:{a} {}", 1 + random.below(300)),
+            3 => format!("RENAME key:{a} key:{b}"),
+            4 => format!("COPY key:{a} key:{b} REPLACE"),
+            _ => {
+                let command = random.hash_command();
+                let rest = command.splitn(3, ' ').nth(2).unwrap_or_default();
+                format!("{} key:{a} {rest}", command.split(' ').next().expect("a name")).trim_end().to_owned()
+            }
+        };
+        node.run(now_ms, &words(&command)).await;
+    }
+    aof.close().await.expect("a clean end");
+    drop(opened.dir);
+    let mut effects = Vec::new();
+    let collect = async |effect: Effect<'_>| {
+        let mut bytes = Vec::new();
+        effect.encode_into(&mut bytes);
+        effects.push(bytes);
+        Ok::<(), String>(())
+    };
+    open_data_dir(world, &config, collect).await.expect("a replay");
+    effects
+}
+
+/// The content of the keys, without the order of fields, before anything has expired.
+async fn content(node: &mut Node) -> Vec<String> {
+    let mut found = vec![format!("{}", node.databases.keys(0)), format!("{}", node.databases.expires(0))];
+    for key in 0..6 {
+        for command in ["TYPE", "GET", "PEXPIRETIME", "HLEN"] {
+            let reply = node.run(0, &words(&format!("{command} key:{key}"))).await;
+            found.push(String::from_utf8(reply).expect("ASCII"));
+        }
+        for field in 0..8 {
+            let reply = node.run(0, &words(&format!("HGET key:{key} f{field}"))).await;
+            found.push(String::from_utf8(reply).expect("ASCII"));
+        }
+    }
+    found
+}
+
+/// What a rewrite of the append-only file relies on: it takes the data key by key while commands go on, and the effects
+/// since its beginning are applied to what it has taken.
+async fn replay_over_later_states(world: RealWorld, path: std::path::PathBuf, seed: u64) {
+    let effects = effects_of_hash_commands(&world, &path, seed).await;
+    assert!(effects.len() > 200, "only {} effects", effects.len());
+    let mut random = Random(seed);
+    let mut node = Node::new(&world, &path.join("again.log"), 64).await;
+    for bytes in &effects {
+        node.replay(Effect::decode(bytes).expect("an effect").0).await.expect("applied");
+    }
+    let expected = content(&mut node).await;
+    for _ in 0..20 {
+        let first = random.below(effects.len() as u64) as usize;
+        for bytes in &effects[first..] {
+            node.replay(Effect::decode(bytes).expect("an effect").0).await.expect("applied");
+        }
+        assert_eq!(content(&mut node).await, expected, "from effect {first} of {}", effects.len());
+    }
+}
+
+#[test]
+fn effects_replayed_over_a_later_state_give_that_state() {
+    for seed in 1..=3 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
+        let path = dir.path().to_owned();
+        runtime.block_on(|world| replay_over_later_states(world, path, seed)).expect("no task failed");
     }
 }
 

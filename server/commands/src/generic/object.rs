@@ -1,6 +1,6 @@
 //! OBJECT: how a value is kept, as far as Redis's terms fit.
 
-use ferrite_keyspace::{Kind, Pause};
+use ferrite_keyspace::{Hash, Kind, Pause, RecordView};
 use ferrite_resp::parse_i64;
 
 use crate::call::Call;
@@ -72,18 +72,20 @@ static SUBCOMMANDS: &[CommandSpec] = &[
 
 fn encoding(call: &mut Call<'_>) -> Result<(), Pause> {
     match call.keys.look(call.args.get(2))? {
-        Some(record) => call.reply.bulk(encoding_of(record.kind, record.value).as_bytes()),
+        Some(record) => call.reply.bulk(encoding_of(&record).as_bytes()),
         None => call.reply.null(),
     }
     Ok(())
 }
 
-fn encoding_of(kind: Kind, value: &[u8]) -> &'static str {
-    match kind {
-        Kind::String if parse_i64(value).is_some() => "int",
-        Kind::String if value.len() <= EMBSTR_MAX => "embstr",
+fn encoding_of(record: &RecordView<'_>) -> &'static str {
+    match record.kind {
+        Kind::String if parse_i64(record.value).is_some() => "int",
+        Kind::String if record.value.len() <= EMBSTR_MAX => "embstr",
         Kind::String => "raw",
-        Kind::List | Kind::Set | Kind::ZSet | Kind::Hash => "listpack",
+        Kind::Hash if Hash::of(record).is_listpack() => "listpack",
+        Kind::Hash => "hashtable",
+        Kind::List | Kind::Set | Kind::ZSet => "listpack",
         Kind::Stream => "stream",
     }
 }

@@ -5,11 +5,9 @@ use ferrite_keyspace::Pause;
 use super::delete::type_name;
 use crate::call::Call;
 use crate::glob;
-use crate::parse::{SYNTAX_ERROR, integer, is};
+use crate::scan_options::{self, ScanOptions};
 use crate::spec::{Arg, CommandSpec, Group, acl, flag};
 
-/// Keys that one call of SCAN looks for without COUNT.
-const COUNT_DEFAULT: usize = 10;
 /// Index buckets that one call of SCAN visits for each key it is to find: Redis's bound for a sparse table.
 const BUCKETS_PER_KEY: usize = 10;
 /// Index buckets per step: between steps the keys found are counted.
@@ -64,26 +62,8 @@ fn keys(call: &mut Call<'_>) -> Result<(), Pause> {
 
 fn scan(call: &mut Call<'_>) -> Result<(), Pause> {
     let args = call.args;
-    let mut cursor = cursor(args.get(1)).ok_or(Pause::Refused("ERR invalid cursor"))?;
-    let (mut count, mut pattern, mut kind) = (COUNT_DEFAULT, None, None);
-    let mut at = 2;
-    while at < args.len() {
-        let word = args.get(at);
-        if at + 1 == args.len() {
-            return Err(SYNTAX_ERROR);
-        }
-        let value = args.get(at + 1);
-        if is(word, "COUNT") {
-            count = usize::try_from(integer(value)?).ok().filter(|&count| count > 0).ok_or(SYNTAX_ERROR)?;
-        } else if is(word, "MATCH") {
-            pattern = Some(value).filter(|pattern| pattern != b"*");
-        } else if is(word, "TYPE") {
-            kind = Some(value);
-        } else {
-            return Err(SYNTAX_ERROR);
-        }
-        at += 2;
-    }
+    let mut cursor = scan_options::cursor(args.get(1))?;
+    let ScanOptions { count, pattern, kind } = ScanOptions::parse(args.from(2), true)?;
     let mut found: Vec<Box<[u8]>> = Vec::new();
     let mut seen = 0;
     let mut buckets = count.saturating_mul(BUCKETS_PER_KEY);
@@ -113,21 +93,6 @@ fn scan(call: &mut Call<'_>) -> Result<(), Pause> {
     call.reply.bulk(digits.format(cursor).as_bytes());
     reply_keys(call, &found);
     Ok(())
-}
-
-/// As C's `strtoul` over the whole argument, which takes a sign.
-fn cursor(arg: &[u8]) -> Option<u64> {
-    let (negative, digits) = match arg {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value =
-        digits.iter().try_fold(0u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))?;
-    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 fn reply_keys(call: &mut Call<'_>, keys: &[Box<[u8]>]) {

@@ -3,14 +3,10 @@
 use ferrite_keyspace::{Expiry, Pause};
 use ferrite_resp::{Args, parse_i64};
 
-use super::long_double::LongDouble;
 use crate::call::Call;
-use crate::parse::{NOT_AN_INTEGER, integer};
+use crate::long_double::LongDouble;
+use crate::parse::{INTEGER_TEXT_MAX, NOT_A_FLOAT, NOT_AN_INTEGER, NOT_FINITE, OVERFLOW, integer};
 use crate::spec::{Arg, CommandSpec, Group, KeySpec, acl, flag, keyflag};
-
-const OVERFLOW: Pause = Pause::Refused("ERR increment or decrement would overflow");
-const NOT_A_FLOAT: Pause = Pause::Refused("ERR value is not a valid float");
-const NOT_FINITE: Pause = Pause::Refused("ERR increment would produce NaN or Infinity");
 
 pub static SPECS: &[CommandSpec] = &[
     CommandSpec::new("incr", 2, incr)
@@ -65,14 +61,12 @@ pub static SPECS: &[CommandSpec] = &[
         .growth(float_growth),
 ];
 
-/// Digits of an i64 with its sign.
 fn integer_growth(_: &Args<'_>) -> usize {
-    20
+    INTEGER_TEXT_MAX
 }
 
-/// Digits of the largest long double with its sign and 17 decimals.
 fn float_growth(_: &Args<'_>) -> usize {
-    4933 + 19
+    LongDouble::TEXT_MAX
 }
 
 fn incr(call: &mut Call<'_>) -> Result<(), Pause> {

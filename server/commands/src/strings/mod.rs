@@ -3,7 +3,6 @@
 pub mod counter;
 pub mod get;
 pub mod lcs;
-mod long_double;
 pub mod many;
 mod options;
 pub mod range;
