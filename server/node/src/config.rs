@@ -44,6 +44,10 @@ pub struct ServerConfig {
     pub slowlog_max_len: usize,
     pub slowlog_trace_id: SlowlogTraceId,
     pub enable_debug_command: DebugCommand,
+    /// Fields up to which a hash is a listpack to OBJECT ENCODING.
+    pub hash_max_listpack_entries: usize,
+    /// Bytes of a field or value up to which a hash is a listpack to OBJECT ENCODING.
+    pub hash_max_listpack_value: usize,
 }
 
 impl Default for ServerConfig {
@@ -64,6 +68,8 @@ impl Default for ServerConfig {
             slowlog_max_len: 128,
             slowlog_trace_id: SlowlogTraceId::Auto,
             enable_debug_command: DebugCommand::No,
+            hash_max_listpack_entries: 512,
+            hash_max_listpack_value: 64,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What commands leave to the node because it takes time: other workers' recorders, sleep, files, the end.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use ferrite_commands::server::{config, shutdown};
 use ferrite_commands::{Deferred, Shutdown, TracesQuery, otel};
 use ferrite_io::{AlignedBuf, Clock, Disk, File, OpenMode, World};
@@ -68,6 +70,9 @@ async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), St
     let mut config = node.live.applied_to(node.config.clone());
     config.server.slowlog_log_slower_than = node.slowlog.slower_than_us();
     config.server.slowlog_max_len = node.slowlog.max_len();
+    let encodings = &node.databases.encodings;
+    config.server.hash_max_listpack_entries = encodings.hash_max_listpack_entries.load(Relaxed);
+    config.server.hash_max_listpack_value = encodings.hash_max_listpack_value.load(Relaxed);
     config.aof.appendfsync = match node.fsync_policy() {
         ferrite_hybridlog::aof::FsyncPolicy::Always => crate::config::AppendFsync::Always,
         ferrite_hybridlog::aof::FsyncPolicy::EverySec => crate::config::AppendFsync::Everysec,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 
 use ferrite_commands::Slowlog;
 use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
-use ferrite_keyspace::Databases;
+use ferrite_keyspace::{Databases, Encodings};
 use ferrite_otlp::Telemetry;
 use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring};
 use parking_lot::Mutex;
@@ -91,9 +91,13 @@ impl Node {
     pub fn new(setup: Setup) -> Arc<Node> {
         let config = setup.config;
         let store = Store::new(store_config(&config, setup.workers, setup.seed));
+        let encodings = Encodings {
+            hash_max_listpack_entries: AtomicUsize::new(config.server.hash_max_listpack_entries),
+            hash_max_listpack_value: AtomicUsize::new(config.server.hash_max_listpack_value),
+        };
         Arc::new(Node {
             live: Live::new(&config),
-            databases: Databases::new(config.server.databases as u32),
+            databases: Databases::new(config.server.databases as u32).with_encodings(encodings),
             store,
             aof: OnceLock::new(),
             rewrite: RewriteStatus::default(),

@@ -2,6 +2,7 @@
 //! listed, and a few fixed answers that clients ask for.
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_commands::ConfigSetError;
@@ -79,6 +80,27 @@ static PARAMETERS: &[Parameter] = &[
     fixed("databases", |node| node.config.server.databases.to_string()),
     fixed("dir", |node| node.config.storage.dir.display().to_string()),
     fixed("enable-debug-command", |node| node.config.server.enable_debug_command.name().to_owned()),
+    live(
+        "hash-max-listpack-entries",
+        |node| node.databases.encodings.hash_max_listpack_entries.load(Relaxed).to_string(),
+        |node, value| set_count(&node.databases.encodings.hash_max_listpack_entries, value),
+    ),
+    live(
+        "hash-max-listpack-value",
+        |node| node.databases.encodings.hash_max_listpack_value.load(Relaxed).to_string(),
+        |node, value| set_bytes(&node.databases.encodings.hash_max_listpack_value, value),
+    ),
+    // The names of Redis 6 and before go on being taken.
+    live(
+        "hash-max-ziplist-entries",
+        |node| node.databases.encodings.hash_max_listpack_entries.load(Relaxed).to_string(),
+        |node, value| set_count(&node.databases.encodings.hash_max_listpack_entries, value),
+    ),
+    live(
+        "hash-max-ziplist-value",
+        |node| node.databases.encodings.hash_max_listpack_value.load(Relaxed).to_string(),
+        |node, value| set_bytes(&node.databases.encodings.hash_max_listpack_value, value),
+    ),
     fixed("io-threads", |node| node.workers().to_string()),
     live(
         "maxclients",
@@ -149,6 +171,16 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
 ];
+
+fn set_count(setting: &AtomicUsize, value: &str) -> Result<(), String> {
+    setting.store(number(value, 0, i64::MAX as u64)? as usize, Relaxed);
+    Ok(())
+}
+
+fn set_bytes(setting: &AtomicUsize, value: &str) -> Result<(), String> {
+    setting.store(memory(value, 0, i64::MAX as u64)? as usize, Relaxed);
+    Ok(())
+}
 
 fn policy_name(node: &Node) -> &'static str {
     match node.fsync_policy() {

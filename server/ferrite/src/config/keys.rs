@@ -89,6 +89,8 @@ keys! {
     server.slowlog_max_len: Whole<usize>, "Entries that the slow log keeps";
     server.slowlog_trace_id: OneOf<SlowlogTraceId>, "Where SLOWLOG shows the trace id: in the place of a missing client name, or always as a seventh field";
     server.enable_debug_command: OneOf<DebugCommand>, "Who may use DEBUG: nobody, everybody, or connections from this host";
+    server.hash_max_listpack_entries: Whole<usize>, "Fields up to which a hash is a listpack: OBJECT ENCODING says so, and HSCAN gives it in one go";
+    server.hash_max_listpack_value: Whole<usize>, "Bytes of a field or value up to which a hash is a listpack";
 
     storage.dir ("dir"): Directory, "Directory of the data";
     storage.mutable_region_size_mb: Positive, "MiB of memory for records that are updated in place";
