@@ -148,6 +148,60 @@ fn strings() -> BoxedStrategy<Command> {
     .boxed()
 }
 
+fn field() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        20 => (0..6u8).prop_map(|n| arg(format!("f{n}"))),
+        1 => Just(arg("")),
+        1 => Just(arg("77")),
+        1 => Just(vec![b'f', 0, 255, b'\r', b'\n']),
+    ]
+}
+
+/// Mostly what Redis keeps in a listpack: there the order of the replies is compared, too.
+fn field_value() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        10 => integer(),
+        6 => float(),
+        10 => prop::collection::vec(any::<u8>(), 0..=64),
+        1 => (64..70usize, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
+        1 => (0..2500usize, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
+    ]
+}
+
+fn hashes() -> BoxedStrategy<Command> {
+    let k = || key().boxed();
+    let f = || field().boxed();
+    let options = |sets: Vec<Vec<&'static str>>| {
+        prop::sample::select(sets).prop_map(|words| words.into_iter().map(arg).collect::<Command>())
+    };
+    prop_oneof![
+        10 => (prop::sample::select(vec!["HSET", "HSET", "HMSET", "hset"]), key(), prop::collection::vec((field(), field_value()), 0..5),
+                prop::bool::weighted(0.05)).prop_map(|(name, k, pairs, odd)| {
+            let mut command = vec![arg(name), k];
+            pairs.into_iter().for_each(|(f, v)| command.extend([f, v]));
+            if odd { command.push(arg("odd")); }
+            command
+        }),
+        2 => command(vec![word("HSETNX"), k(), f(), field_value().boxed()]),
+        4 => command(vec![word("HGET"), k(), f()]),
+        2 => (key(), prop::collection::vec(field(), 0..5)).prop_map(|(k, fields)| [vec![arg("HMGET"), k], fields].concat()),
+        4 => (key(), prop::collection::vec(field(), 0..4)).prop_map(|(k, fields)| [vec![arg("HDEL"), k], fields].concat()),
+        3 => (prop::sample::select(vec!["HGETALL", "HKEYS", "HVALS", "HLEN"]), key()).prop_map(|(name, k)| vec![arg(name), k]),
+        2 => (prop::sample::select(vec!["HEXISTS", "HSTRLEN"]), key(), field()).prop_map(|(name, k, f)| vec![arg(name), k, f]),
+        3 => command(vec![word("HINCRBY"), k(), f(), integer().boxed()]),
+        2 => command(vec![word("HINCRBYFLOAT"), k(), f(), float().boxed()]),
+        1 => (key(), options(vec![
+                vec![], vec!["0"], vec!["2"], vec!["-5"], vec!["100", "WITHVALUES"], vec!["-3", "withvalues"], vec!["x"], vec!["2", "what"],
+                vec!["2", "WITHVALUES", "x"], vec!["-9223372036854775808"], vec!["9223372036854775807", "WITHVALUES"],
+            ])).prop_map(|(k, options)| [vec![arg("HRANDFIELD"), k], options].concat()),
+        2 => (key(), options(vec![
+                vec!["0"], vec!["0"], vec!["0", "COUNT", "2"], vec!["7"], vec!["0", "MATCH", "f[1-3]"], vec!["0", "MATCH", "*", "COUNT", "1000"],
+                vec!["x"], vec!["0", "COUNT", "0"], vec!["0", "MATCH"], vec!["0", "TYPE", "hash"], vec!["0", "NOVALUES"], vec!["-1"],
+            ])).prop_map(|(k, options)| [vec![arg("HSCAN"), k], options].concat()),
+    ]
+    .boxed()
+}
+
 fn generic() -> BoxedStrategy<Command> {
     let k = || key().boxed();
     let condition = || {
@@ -158,6 +212,7 @@ fn generic() -> BoxedStrategy<Command> {
         4 => (prop::sample::select(vec!["DEL", "UNLINK", "EXISTS", "TOUCH"]), prop::collection::vec(key(), 0..4))
             .prop_map(|(name, keys)| [vec![arg(name)], keys].concat()),
         2 => command(vec![word("TYPE"), k()]),
+        2 => command(vec![word("OBJECT"), word("ENCODING"), k()]),
         4 => (prop::sample::select(vec!["TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", "PERSIST"]), key())
             .prop_map(|(name, k)| vec![arg(name), k]),
         3 => (key(), unix_seconds(), condition()).prop_map(|(k, at, options)| [vec![arg("EXPIREAT"), k, at], options].concat()),
@@ -192,6 +247,7 @@ fn server() -> BoxedStrategy<Command> {
                 vec!["CLIENT", "GETNAME"], vec!["CLIENT", "SETNAME", "me"], vec!["CLIENT", "SETNAME", "a b"], vec!["CLIENT", "nope"],
                 vec!["CONFIG", "GET", "nothing"], vec!["nosuchcommand", "with", "args"], vec!["GET"], vec!["COMMAND", "GETKEYS", "SET", "a", "b"],
                 vec!["COMMAND", "GETKEYS", "MSET", "a", "b", "c", "d"], vec!["COMMAND", "INFO", "get"],
+                vec!["COMMAND", "INFO", "hset", "hgetall"], vec!["CONFIG", "GET", "hash-max-listpack-entries"], vec!["HSET", "k1"],
                 vec!["HELLO", "9"], vec!["AUTH", "x"], vec!["SLOWLOG", "LEN", "x"], vec!["LASTSAVE", "x"]])
             .prop_map(|words| words.into_iter().map(arg).collect()),
     ]
@@ -212,7 +268,8 @@ fn transactions() -> BoxedStrategy<Command> {
 /// A sequence of `1..steps` commands.
 pub fn sequence(steps: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        30 => strings().prop_map(Step::Run),
+        25 => strings().prop_map(Step::Run),
+        25 => hashes().prop_map(Step::Run),
         20 => generic().prop_map(Step::Run),
         5 => server().prop_map(Step::Run),
         6 => transactions().prop_map(Step::Run),

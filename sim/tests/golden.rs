@@ -134,10 +134,15 @@ impl Stage {
         self.exported();
     }
 
-    /// Sets the key, then others until `there` says that the key is where it is wanted.
-    async fn push_down(&mut self, key: &str, there: fn(u64, u64) -> bool) {
+    /// Sets the key to a string of 100 bytes, then others until it is where it is wanted.
+    async fn push_string_down(&mut self, key: &str, there: fn(u64, u64) -> bool) {
         let value = "v".repeat(100);
         assert_eq!(self.command(&format!("SET {key} {value}")).await, Reply::ok());
+        self.push_down(there).await;
+    }
+
+    /// Sets other keys until `there` says that those before them are where they are wanted.
+    async fn push_down(&mut self, there: fn(u64, u64) -> bool) {
         let page = PAGE_BYTES as u64;
         for number in 0.. {
             self.sim.sleep(Duration::from_millis(20)).await;
@@ -152,11 +157,11 @@ impl Stage {
     }
 
     async fn push_to_read_only(&mut self, key: &str) {
-        self.push_down(key, |read_only, head| read_only >= 1 && head == 0).await;
+        self.push_string_down(key, |read_only, head| read_only >= 1 && head == 0).await;
     }
 
     async fn push_to_disk(&mut self, key: &str) {
-        self.push_down(key, |_, head| head >= 1).await;
+        self.push_string_down(key, |_, head| head >= 1).await;
     }
 }
 
@@ -206,6 +211,30 @@ golden! {
         stage.traced_from_here().await;
         let reply = stage.command("GET large-dataset:partition-7:offset-9999").await;
         assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    hset(FULL) |stage| {
+        assert_eq!(stage.command("HSET user:123 name Alice city Bern").await, Reply::Int(2));
+    }
+
+    hset_of_a_field(FULL) |stage| {
+        stage.command("HSET user:123 name Alice city Bern").await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("HSET user:123 city Basel").await, Reply::Int(0));
+    }
+
+    hgetall(FULL) |stage| {
+        stage.command("HSET user:123 name Alice city Bern").await;
+        stage.traced_from_here().await;
+        let expected = ["name", "Alice", "city", "Bern"].map(|word| Reply::Bulk(word.as_bytes().to_vec()));
+        assert_eq!(stage.command("HGETALL user:123").await, Reply::Array(expected.into()));
+    }
+
+    hget_from_disk(FULL) |stage| {
+        stage.command("HSET user:123 name Alice city Bern").await;
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("HGET user:123 city").await, Reply::Bulk(b"Bern".to_vec()));
     }
 
     get_missing(FULL) |stage| {

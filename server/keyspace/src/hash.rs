@@ -69,14 +69,19 @@ impl<'k> Hash<'k> {
         }
         let hashed = |(field, value): Pair<'k>| (field_hash(field), field, value);
         let mut left: Vec<_> = self.iter().map(hashed).filter(|(hash, ..)| *hash >= cursor).collect();
-        left.sort_unstable_by_key(|(hash, ..)| *hash);
-        // Fields of one hash value come together, or the next cursor would lose some.
-        let mut end = count.min(left.len());
-        while end > 0 && end < left.len() && left[end].0 == left[end - 1].0 {
-            end += 1;
+        let next = if count < left.len() {
+            let bound = left.select_nth_unstable_by_key(count, |(hash, ..)| *hash).1.0;
+            // Fields of one hash value come together, or the next cursor would lose some.
+            let is_progress = left.iter().any(|(hash, ..)| *hash < bound);
+            let beyond = || left.iter().map(|(hash, ..)| *hash).filter(|&hash| hash > bound).min();
+            if is_progress { bound } else { beyond().unwrap_or(0) }
+        } else {
+            0
+        };
+        for (_, field, value) in left.iter().filter(|(hash, ..)| next == 0 || *hash < next) {
+            found(field, value);
         }
-        left[..end].iter().for_each(|(_, field, value)| found(field, value));
-        left.get(end).map_or(0, |(hash, ..)| *hash)
+        next
     }
 }
 

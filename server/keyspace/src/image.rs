@@ -1,7 +1,7 @@
 //! What the keys hold, as effects that make it: for the base of a rewritten append-only file.
 
 use ferrite_hybridlog::aof::Effect;
-use ferrite_hybridlog::{Address, Held, Pinned};
+use ferrite_hybridlog::{Address, Held, Kind, Pinned};
 
 use crate::databases::Databases;
 
@@ -38,8 +38,15 @@ pub fn images(
 ) -> Result<u64, Vec<Address>> {
     pinned.scan(cursor, buckets, held, &mut |record| {
         if let Some(db) = spaces.database_of(record.space) {
-            let (key, value, expire_at_ms) = (record.key, record.value, record.expire_at_ms);
-            Effect::Set { db, key, value, expire_at_ms }.encode_into(into);
+            value_effect(db, record.key, record.kind, record.value, record.expire_at_ms).encode_into(into);
         }
     })
+}
+
+/// The effect that makes a key hold this value, whatever its type.
+pub(crate) fn value_effect<'a>(db: u32, key: &'a [u8], kind: Kind, value: &'a [u8], expire_at_ms: u64) -> Effect<'a> {
+    match kind {
+        Kind::String => Effect::Set { db, key, value, expire_at_ms },
+        _ => Effect::Collection { db, key, kind, packed: value, expire_at_ms },
+    }
 }

@@ -5,6 +5,7 @@ use ferrite_hybridlog::{Address, Before, Found, Held, Key, Kind, NeedSpace, Pinn
 use ferrite_telemetry::TraceBuffer;
 
 use crate::databases::Databases;
+use crate::image::value_effect;
 use crate::scratch::{Lookup, Presence, Scratch, has_expired};
 use crate::watch::{Touch, WatchSet};
 use crate::wheel::Reminder;
@@ -190,11 +191,7 @@ impl<'a> Keyspace<'a> {
         let Lent { held, ref mut trace, .. } = self.lent;
         let written = pinned.upsert_at(&place, &target, kind, expire_at_ms, &[value], held, trace);
         self.written(written)?;
-        let db = self.db;
-        self.effect(match kind {
-            Kind::String => Effect::Set { db, key, value, expire_at_ms },
-            _ => Effect::Collection { db, key, kind, packed: value, expire_at_ms },
-        });
+        self.effect(value_effect(self.db, key, kind, value, expire_at_ms));
         self.changed(key, before, Some(expire_at_ms), Touch::Changed);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Random string commands over few keys, so that they meet each other.
+//! Random string and hash commands over few keys, so that they meet each other.
 
 use super::Command;
 use crate::rng::SimRng;
@@ -22,6 +22,9 @@ impl Default for Profile {
     }
 }
 
+/// Of so many keys one is for hashes.
+const HASH_EVERY: u64 = 3;
+
 /// How often each command comes, relative to the others.
 const WEIGHTS: &[(&str, u64)] = &[
     ("SET", 30),
@@ -37,6 +40,16 @@ const WEIGHTS: &[(&str, u64)] = &[
     ("SETRANGE", 6),
     ("GETRANGE", 6),
     ("RENAME", 4),
+    ("HSET", 22),
+    ("HSETNX", 3),
+    ("HGET", 8),
+    ("HMGET", 4),
+    ("HGETALL", 6),
+    ("HDEL", 8),
+    ("HINCRBY", 5),
+    ("HLEN", 2),
+    ("HEXISTS", 2),
+    ("HSTRLEN", 2),
     ("DBSIZE", 2),
     ("FLUSHDB", 1),
 ];
@@ -110,6 +123,25 @@ impl Generator {
                 command.extend([self.key(), start.to_string().into_bytes(), end.to_string().into_bytes()]);
             }
             "RENAME" => command.extend([self.key(), self.key()]),
+            "HSET" => {
+                command.push(self.hash_key());
+                for _ in 0..self.rng.between(1, 3) {
+                    command.extend([self.field(), self.payload()]);
+                }
+            }
+            "HSETNX" => command.extend([self.hash_key(), self.field(), self.payload()]),
+            "HGET" | "HEXISTS" | "HSTRLEN" => command.extend([self.hash_key(), self.field()]),
+            "HMGET" | "HDEL" => {
+                command.push(self.hash_key());
+                for _ in 0..self.rng.between(1, 4) {
+                    command.push(self.field());
+                }
+            }
+            "HGETALL" | "HLEN" => command.push(self.hash_key()),
+            "HINCRBY" => {
+                let by = if self.rng.one_in(10) { i64::MAX } else { self.rng.below(2000) as i64 - 1000 };
+                command.extend([self.hash_key(), self.field(), by.to_string().into_bytes()]);
+            }
             "DBSIZE" | "FLUSHDB" => {}
             _ => command.push(self.key()),
         }
@@ -143,7 +175,30 @@ impl Generator {
 
     fn key(&mut self) -> Vec<u8> {
         let number = self.rng.below(self.profile.keys);
-        self.key_of(number)
+        let other = if Self::is_for_hashes(number) && !self.rng.one_in(6) { number - 1 } else { number };
+        self.key_of(other)
+    }
+
+    /// Types meet each other, but seldom enough that both live for a while.
+    fn hash_key(&mut self) -> Vec<u8> {
+        let number = self.rng.below(self.profile.keys);
+        let other = number / HASH_EVERY * HASH_EVERY + HASH_EVERY - 1;
+        let seldom = self.rng.one_in(12);
+        self.key_of(if other < self.profile.keys && !seldom { other } else { number })
+    }
+
+    /// Whether hash commands mostly go to the key of this number.
+    pub fn is_for_hashes(number: u64) -> bool {
+        number % HASH_EVERY == HASH_EVERY - 1
+    }
+
+    /// A field's name, one of few.
+    pub fn field(&mut self) -> Vec<u8> {
+        match self.rng.below(8) {
+            0 => Vec::new(),
+            1 => b"\r\n".to_vec(),
+            number => format!("f{number}").into_bytes(),
+        }
     }
 
     fn payload(&mut self) -> Vec<u8> {
@@ -174,15 +229,16 @@ mod tests {
         let mut generator = Generator::new(Profile::default(), SimRng::derive(1, "test"));
         let keys: BTreeSet<_> = generator.keys().into_iter().collect();
         let mut model = Model::new();
-        let (mut names, mut hits) = (BTreeSet::new(), 0);
+        let (mut names, mut hits, mut hash_hits) = (BTreeSet::new(), 0, 0);
         for _ in 0..4000 {
             let command = generator.command();
             let reply = model.apply(&command);
-            hits += u32::from(command[0] == b"GET" && reply != Reply::Null);
+            hits += u32::from(command[0] == b"GET" && matches!(reply, Reply::Bulk(_)));
+            hash_hits += u32::from(command[0] == b"HGET" && matches!(reply, Reply::Bulk(_)));
             names.insert(command[0].clone());
         }
         assert_eq!(names.len(), WEIGHTS.len());
-        assert!(hits > 200, "keys collide: {hits}");
+        assert!(hits > 150 && hash_hits > 50, "keys collide: {hits}, {hash_hits}");
         assert!(model.dump().keys().all(|key| keys.contains(key)));
     }
 

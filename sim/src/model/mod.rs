@@ -1,11 +1,14 @@
-//! A plain Redis in memory for string commands: what the server's replies and data are compared with, byte for byte.
+//! A plain Redis in memory for string and hash commands: what the server's replies and data are compared with, byte for byte.
 
 mod generate;
+mod hashes;
+mod value;
 mod view;
 
 use std::collections::BTreeMap;
 
 pub use generate::{Generator, Profile};
+pub use value::Value;
 pub use view::ClientView;
 
 use crate::resp::Reply;
@@ -13,13 +16,14 @@ use crate::resp::Reply;
 /// A command and its arguments.
 pub type Command = Vec<Vec<u8>>;
 /// A database's keys and values.
-pub type Dump = BTreeMap<Vec<u8>, Vec<u8>>;
+pub type Dump = BTreeMap<Vec<u8>, Value>;
 
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+const OVERFLOW: &str = "ERR increment or decrement would overflow";
 /// `proto-max-bulk-len`'s default.
 const STRING_BYTES_MAX: i64 = 512 << 20;
 
-/// One database of strings without expiry, as Redis 7.0 treats them.
+/// One database of strings and hashes without expiry, as Redis 7.0 treats them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     data: Dump,
@@ -62,13 +66,14 @@ impl Model {
         };
         let before = self.data.clone();
         let reply = self.execute(command);
-        let refused = |(key, value): (&Vec<u8>, &Vec<u8>)| {
-            (key.len() + value.len() > record_max).then(|| too_large(value.len(), record_max - key.len()))
+        let refused = |(key, bytes): (&Vec<u8>, usize)| {
+            (key.len() + bytes > record_max).then(|| too_large(bytes, record_max - key.len()))
         };
         // MSET looks at each of its values, whatever follows it.
         let in_command =
-            command[1..].chunks_exact(2).filter(|_| command[0] == b"MSET").map(|pair| (&pair[0], &pair[1]));
-        if let Some(error) = in_command.chain(&self.data).find_map(refused) {
+            command[1..].chunks_exact(2).filter(|_| command[0] == b"MSET").map(|pair| (&pair[0], pair[1].len()));
+        let held = self.data.iter().map(|(key, value)| (key, value.size()));
+        if let Some(error) = in_command.chain(held).find_map(refused) {
             self.data = before;
             return error;
         }
@@ -76,34 +81,38 @@ impl Model {
     }
 
     fn execute(&mut self, command: &[Vec<u8>]) -> Reply {
+        self.try_execute(command).unwrap_or_else(|reply| reply)
+    }
+
+    fn try_execute(&mut self, command: &[Vec<u8>]) -> Result<Reply, Reply> {
         let name = command[0].to_ascii_uppercase();
         let words: Vec<&[u8]> = command[1..].iter().map(Vec::as_slice).collect();
-        match (name.as_slice(), words.as_slice()) {
-            (b"SET", [key, value, options @ ..]) => self.set(key, value, options),
-            (b"GET", [key]) => self.get(key),
+        Ok(match (name.as_slice(), words.as_slice()) {
+            (b"SET", [key, value, options @ ..]) => self.set(key, value, options)?,
+            (b"GET", [key]) => self.get(key)?,
             (b"GETDEL", [key]) => {
-                let reply = self.get(key);
+                let reply = self.get(key)?;
                 self.data.remove(*key);
                 reply
             }
             (b"APPEND", [key, value]) => {
-                let whole = self.data.entry(key.to_vec()).or_default();
+                let whole = self.string_mut(key)?;
                 whole.extend(*value);
                 Reply::Int(whole.len() as i64)
             }
-            (b"INCRBY", [key, by]) => self.increment(key, by),
+            (b"INCRBY", [key, by]) => self.increment(key, by)?,
             (b"DEL", keys) => Reply::Int(keys.iter().filter(|key| self.data.remove(**key).is_some()).count() as i64),
             (b"EXISTS", keys) => Reply::Int(keys.iter().filter(|key| self.data.contains_key(**key)).count() as i64),
-            (b"STRLEN", [key]) => Reply::Int(self.data.get(*key).map_or(0, Vec::len) as i64),
-            (b"SETRANGE", [key, offset, value]) => self.set_range(key, offset, value),
-            (b"GETRANGE", [key, start, end]) => self.get_range(key, start, end),
+            (b"STRLEN", [key]) => Reply::Int(self.string(key)?.map_or(0, Vec::len) as i64),
+            (b"SETRANGE", [key, offset, value]) => self.set_range(key, offset, value)?,
+            (b"GETRANGE", [key, start, end]) => self.get_range(key, start, end)?,
             (b"MSET", pairs) if pairs.len() % 2 == 0 => {
                 for pair in pairs.chunks(2) {
-                    self.data.insert(pair[0].to_vec(), pair[1].to_vec());
+                    self.data.insert(pair[0].to_vec(), Value::String(pair[1].to_vec()));
                 }
                 Reply::ok()
             }
-            (b"MGET", keys) => Reply::Array(keys.iter().map(|key| self.get(key)).collect()),
+            (b"MGET", keys) => Reply::Array(keys.iter().map(|key| self.get(key).unwrap_or(Reply::Null)).collect()),
             (b"RENAME", [from, to]) => match self.data.remove(*from) {
                 Some(value) => {
                     self.data.insert(to.to_vec(), value);
@@ -116,15 +125,33 @@ impl Model {
                 Reply::ok()
             }
             (b"DBSIZE", []) => Reply::Int(self.data.len() as i64),
+            (name, [key, rest @ ..]) if name.starts_with(b"H") => self.execute_on_hash(name, key, rest)?,
             _ => panic!("the model does not know {}", crate::resp::show_command(command)),
+        })
+    }
+
+    /// The string under the key, or the error that it holds something else.
+    fn string(&self, key: &[u8]) -> Result<Option<&Vec<u8>>, Reply> {
+        match self.data.get(key) {
+            None => Ok(None),
+            Some(Value::String(bytes)) => Ok(Some(bytes)),
+            Some(Value::Hash(_)) => Err(wrong_type()),
         }
     }
 
-    fn get(&self, key: &[u8]) -> Reply {
-        self.data.get(key).map_or(Reply::Null, |value| Reply::Bulk(value.clone()))
+    /// The same to be changed; an empty one if there is none.
+    fn string_mut(&mut self, key: &[u8]) -> Result<&mut Vec<u8>, Reply> {
+        match self.data.entry(key.to_vec()).or_insert_with(|| Value::String(Vec::new())) {
+            Value::String(bytes) => Ok(bytes),
+            Value::Hash(_) => Err(wrong_type()),
+        }
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], options: &[&[u8]]) -> Reply {
+    fn get(&self, key: &[u8]) -> Result<Reply, Reply> {
+        Ok(self.string(key)?.map_or(Reply::Null, |value| Reply::Bulk(value.clone())))
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], options: &[&[u8]]) -> Result<Reply, Reply> {
         let (mut if_missing, mut if_present, mut get) = (false, false, false);
         for option in options {
             match option.to_ascii_uppercase().as_slice() {
@@ -133,80 +160,81 @@ impl Model {
                 b"GET" => get = true,
                 // There is no expiry to keep.
                 b"KEEPTTL" => {}
-                _ => return Reply::Error("ERR syntax error".to_string()),
+                _ => return Err(error("ERR syntax error")),
             }
         }
         if if_missing && if_present {
-            return Reply::Error("ERR syntax error".to_string());
+            return Err(error("ERR syntax error"));
         }
-        let old = self.get(key);
-        let present = old != Reply::Null;
+        let old = if get { self.get(key)? } else { Reply::Null };
+        let present = self.data.contains_key(key);
         let refused = (if_missing && present) || (if_present && !present);
         if !refused {
-            self.data.insert(key.to_vec(), value.to_vec());
+            self.data.insert(key.to_vec(), Value::String(value.to_vec()));
         }
-        match (get, refused) {
+        Ok(match (get, refused) {
             (true, _) => old,
             (false, true) => Reply::Null,
             (false, false) => Reply::ok(),
-        }
+        })
     }
 
-    fn increment(&mut self, key: &[u8], by: &[u8]) -> Reply {
-        let Some(by) = integer(by) else {
-            return Reply::Error(NOT_AN_INTEGER.to_string());
-        };
-        let Some(old) = self.data.get(key).map_or(Some(0), |value| integer(value)) else {
-            return Reply::Error(NOT_AN_INTEGER.to_string());
-        };
-        let Some(new) = old.checked_add(by) else {
-            return Reply::Error("ERR increment or decrement would overflow".to_string());
-        };
-        self.data.insert(key.to_vec(), new.to_string().into_bytes());
-        Reply::Int(new)
+    fn increment(&mut self, key: &[u8], by: &[u8]) -> Result<Reply, Reply> {
+        let by = integer(by).ok_or_else(|| error(NOT_AN_INTEGER))?;
+        let old = self.string(key)?.map_or(Some(0), |value| integer(value)).ok_or_else(|| error(NOT_AN_INTEGER))?;
+        let new = old.checked_add(by).ok_or_else(|| error(OVERFLOW))?;
+        self.data.insert(key.to_vec(), Value::String(new.to_string().into_bytes()));
+        Ok(Reply::Int(new))
     }
 
-    fn set_range(&mut self, key: &[u8], offset: &[u8], value: &[u8]) -> Reply {
-        let Some(offset) = integer(offset) else {
-            return Reply::Error(NOT_AN_INTEGER.to_string());
-        };
+    fn set_range(&mut self, key: &[u8], offset: &[u8], value: &[u8]) -> Result<Reply, Reply> {
+        let offset = integer(offset).ok_or_else(|| error(NOT_AN_INTEGER))?;
         if offset < 0 {
-            return Reply::Error("ERR offset is out of range".to_string());
+            return Err(error("ERR offset is out of range"));
         }
         if value.is_empty() {
-            return Reply::Int(self.data.get(key).map_or(0, Vec::len) as i64);
+            return Ok(Reply::Int(self.string(key)?.map_or(0, Vec::len) as i64));
         }
         if offset > STRING_BYTES_MAX - value.len() as i64 {
-            return Reply::Error("ERR string exceeds maximum allowed size (proto-max-bulk-len)".to_string());
+            self.string(key)?;
+            return Err(error("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
         }
-        let whole = self.data.entry(key.to_vec()).or_default();
+        let whole = self.string_mut(key)?;
         let end = offset as usize + value.len();
         if whole.len() < end {
             whole.resize(end, 0);
         }
         whole[offset as usize..end].copy_from_slice(value);
-        Reply::Int(whole.len() as i64)
+        Ok(Reply::Int(whole.len() as i64))
     }
 
-    fn get_range(&self, key: &[u8], start: &[u8], end: &[u8]) -> Reply {
+    fn get_range(&self, key: &[u8], start: &[u8], end: &[u8]) -> Result<Reply, Reply> {
         let (Some(start), Some(end)) = (integer(start), integer(end)) else {
-            return Reply::Error(NOT_AN_INTEGER.to_string());
+            return Err(error(NOT_AN_INTEGER));
         };
         let empty = Vec::new();
-        let value = self.data.get(key).unwrap_or(&empty);
+        let value = self.string(key)?.unwrap_or(&empty);
         let len = value.len() as i64;
         if value.is_empty() || (start < 0 && end < 0 && start > end) {
-            return Reply::Bulk(Vec::new());
+            return Ok(Reply::Bulk(Vec::new()));
         }
         let from_end = |index: i64| {
             if index < 0 { index.saturating_add(len).max(0) } else { index }
         };
         let (start, end) = (from_end(start), from_end(end).min(len - 1));
         if start > end {
-            return Reply::Bulk(Vec::new());
+            return Ok(Reply::Bulk(Vec::new()));
         }
-        Reply::Bulk(value[start as usize..=end as usize].to_vec())
+        Ok(Reply::Bulk(value[start as usize..=end as usize].to_vec()))
     }
+}
+
+fn error(text: &str) -> Reply {
+    Reply::Error(text.to_string())
+}
+
+fn wrong_type() -> Reply {
+    error("WRONGTYPE Operation against a key holding the wrong kind of value")
 }
 
 fn too_large(bytes: usize, max: usize) -> Reply {
@@ -279,6 +307,32 @@ mod tests {
             ("GETDEL b", "null"),
             ("DEL k none k", ":1"),
             ("STRLEN n", ":19"),
+            ("HSET h a 1 b 2 a 3", ":2"),
+            ("HSET h b 4 c 5", ":1"),
+            ("HSETNX h a 9", ":0"),
+            ("HSETNX h d 6", ":1"),
+            ("HGET h a", "\"3\""),
+            ("HGET h x", "null"),
+            ("HGET none x", "null"),
+            ("HMGET h b x", "[\"4\", null]"),
+            ("HGETALL h", "[\"a\", \"3\", \"b\", \"4\", \"c\", \"5\", \"d\", \"6\"]"),
+            ("HINCRBY h b -5", ":-1"),
+            ("HINCRBY h b x", "-ERR value is not an integer or out of range"),
+            ("HSET h t text", ":1"),
+            ("HINCRBY h t 1", "-ERR hash value is not an integer"),
+            ("HLEN h", ":5"),
+            ("HSTRLEN h t", ":4"),
+            ("HEXISTS h x", ":0"),
+            ("GET h", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
+            ("SET h v GET", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
+            ("SET h v NX", "null"),
+            ("HGET n f", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
+            ("MGET h n", "[null, \"9223372036854775805\"]"),
+            ("RENAME h g", "+OK"),
+            ("HDEL g a x a", ":1"),
+            ("HDEL g b c d t", ":4"),
+            ("EXISTS g", ":0"),
+            ("HGETALL g", "[]"),
             ("FLUSHDB", "+OK"),
             ("DBSIZE", ":0"),
         ] {

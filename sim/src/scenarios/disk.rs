@@ -202,10 +202,13 @@ impl LoadClient {
 
     /// Gives every key a long value, so that most of them go to disk.
     async fn fill(&mut self, rng: &mut SimRng) {
-        for key in self.generator.keys() {
+        for (number, key) in self.generator.keys().into_iter().enumerate() {
             let mut value = vec![0; rng.between(300, 900) as usize];
             rng.fill(&mut value);
-            let command = [vec![b"SET".to_vec(), key, value]];
+            let command = match Generator::is_for_hashes(number as u64) {
+                true => [vec![b"HSET".to_vec(), key, self.generator.field(), value]],
+                false => [vec![b"SET".to_vec(), key, value]],
+            };
             self.view.sent(command[0].clone());
             let view = &mut self.view;
             let sent = self.client.pipeline(&command, |reply| {
@@ -219,7 +222,10 @@ impl LoadClient {
     async fn batch(&mut self, errors: &[&str]) -> usize {
         let batch = self.generator.batch(PIPELINE_MAX);
         let read = |command: &&Command| {
-            matches!(command[0].as_slice(), b"GET" | b"MGET" | b"EXISTS" | b"STRLEN" | b"GETRANGE" | b"DBSIZE")
+            matches!(
+                command[0].as_slice(),
+                b"GET" | b"MGET" | b"EXISTS" | b"STRLEN" | b"GETRANGE" | b"DBSIZE" | b"HGET" | b"HMGET" | b"HGETALL"
+            ) || matches!(command[0].as_slice(), b"HLEN" | b"HEXISTS" | b"HSTRLEN")
         };
         self.last_writes = batch.iter().filter(|command| !read(command)).count();
         let reads: Vec<bool> = batch.iter().map(|command| read(&command)).collect();

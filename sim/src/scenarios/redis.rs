@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::ProtocolVersion;
 
 use crate::client::{Client, RawClient, connect_redis};
-use crate::model::{ClientView, Command, Dump, Generator, Profile};
+use crate::model::{ClientView, Command, Dump, Generator, Profile, Value};
 use crate::resp::Reply;
 use crate::rng::SimRng;
 use crate::server::DATA;
@@ -245,17 +245,28 @@ impl LoadClient {
     }
 }
 
-/// The values of all keys.
+/// The values of all keys, each read as both types: one of them is answered with an error.
 pub(super) async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Result<Dump> {
-    let commands: Vec<Command> = keys.iter().map(|key| vec![b"GET".to_vec(), key.clone()]).collect();
+    let both = |key: &Vec<u8>| [b"GET".to_vec(), b"HGETALL".to_vec()].map(|name| vec![name, key.clone()]);
+    let commands: Vec<Command> = keys.iter().flat_map(both).collect();
     let mut replies = Vec::new();
     client.pipeline(&commands, |reply| replies.push(reply)).await?;
-    let values = keys.into_iter().zip(replies).filter_map(|(key, reply)| match reply {
-        Reply::Bulk(value) => Some((key, value)),
-        Reply::Null => None,
-        other => panic!("GET of a string was answered with {other:?}"),
+    let values = keys.into_iter().zip(replies.chunks(2)).filter_map(|(key, replies)| match replies {
+        [Reply::Bulk(value), Reply::Error(_)] => Some((key, Value::String(value.clone()))),
+        [Reply::Error(_), Reply::Array(items) | Reply::Other('%', items)] => Some((key, hash_of(items))),
+        [Reply::Null, Reply::Array(items) | Reply::Other('%', items)] if items.is_empty() => None,
+        other => panic!("GET and HGETALL of {} were answered with {other:?}", key.escape_ascii()),
     });
     Ok(values.collect())
+}
+
+fn hash_of(items: &[Reply]) -> Value {
+    let string = |item: &Reply| match item {
+        Reply::Bulk(bytes) => bytes.clone(),
+        other => panic!("a field or value is a string, not {other:?}"),
+    };
+    assert!(!items.is_empty(), "an empty hash is no key");
+    Value::Hash(items.chunks(2).map(|pair| (string(&pair[0]), string(&pair[1]))).collect())
 }
 
 /// The liveness phase: without faults every client is answered, and the server holds what all of them expect, and
