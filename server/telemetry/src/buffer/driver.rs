@@ -142,10 +142,10 @@ impl TraceBuffer {
         self.exec_start = self.mark;
         self.exec_ns = 0;
         self.executing = true;
-        if self.level >= Detail::Full as u8 {
-            if let Some(command) = self.current_mut() {
-                command.flags |= EXECUTED;
-            }
+        if self.level >= Detail::Full as u8
+            && let Some(command) = self.current_mut()
+        {
+            command.flags |= EXECUTED;
         }
     }
 
