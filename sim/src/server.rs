@@ -108,6 +108,7 @@ pub async fn serve(world: SimWorld, config: Config) {
 pub async fn watch(world: SimWorld, starting: Starting) {
     let sim = world.sim();
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
+    let first_buckets = starting.node.store.stats().index_buckets;
     loop {
         world.clock().sleep(LOOK).await;
         let stats = starting.node.store.stats();
@@ -116,6 +117,9 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         }
         if stats.disk_reads > 0 {
             sim.sometimes("a record was read from disk");
+        }
+        if stats.index_buckets > 2 * first_buckets {
+            sim.sometimes("the index doubled");
         }
         if stats.index_overflow_buckets > 0 {
             sim.sometimes("a bucket overflowed");

@@ -222,9 +222,9 @@ impl Random {
     }
 
     fn command(&mut self) -> String {
-        let mut key = || format!("key:{}", self.below(150));
+        let mut key = || format!("key:{}", self.below(300));
         let (a, b, c) = (key(), key(), key());
-        let value = ["x", "yz"][self.below(2) as usize].repeat(self.below(120) as usize + 1);
+        let value = ["x", "yz"][self.below(2) as usize].repeat(self.below(300) as usize + 1);
         let ms = 1 + self.below(5000);
         match self.below(42) {
             0..=5 => format!("SET {a} {value}"),
@@ -248,7 +248,7 @@ impl Random {
             25 => "DBSIZE".to_owned(),
             26 => format!("WATCH {a} {b}"),
             27 => format!("SELECT {}", self.below(8).saturating_sub(5)),
-            28 => ["SWAPDB 0 1", "FLUSHDB", "UNWATCH"][(self.below(9) / 4) as usize].to_owned(),
+            28 => ["SWAPDB 0 1", "UNWATCH", "FLUSHDB"][(self.below(11) / 5) as usize].to_owned(),
             29 => format!("KEYS key:{}*", self.below(15)),
             _ => self.hash_command(),
         }

@@ -12,7 +12,7 @@ const LATCHED: u64 = !(READER - 1);
 pub(crate) const LINK_MASK: u64 = READER - 1;
 
 #[inline]
-pub(crate) fn lock_shared(word: &AtomicU64) {
+fn lock_shared(word: &AtomicU64) {
     let mut backoff = Backoff::new();
     loop {
         let seen = word.load(Ordering::Relaxed);
@@ -26,7 +26,7 @@ pub(crate) fn lock_shared(word: &AtomicU64) {
 }
 
 #[inline]
-pub(crate) fn lock_exclusive(word: &AtomicU64) {
+fn lock_exclusive(word: &AtomicU64) {
     let mut backoff = Backoff::new();
     loop {
         let seen = word.load(Ordering::Relaxed);
@@ -40,13 +40,13 @@ pub(crate) fn lock_exclusive(word: &AtomicU64) {
 }
 
 #[inline]
-pub(crate) fn unlock_shared(word: &AtomicU64) {
+fn unlock_shared(word: &AtomicU64) {
     let before = word.fetch_sub(READER, Ordering::Release);
     debug_assert!(before & LATCHED & !WRITER != 0, "not latched for reading");
 }
 
 #[inline]
-pub(crate) fn unlock_exclusive(word: &AtomicU64) {
+fn unlock_exclusive(word: &AtomicU64) {
     let before = word.fetch_and(!WRITER, Ordering::Release);
     debug_assert!(before & WRITER != 0, "not latched for writing");
 }
@@ -54,16 +54,36 @@ pub(crate) fn unlock_exclusive(word: &AtomicU64) {
 /// For a store with a single worker, where nobody else can hold or want the latch: the word is
 /// kept right, for the assertions, with plain loads and stores.
 #[inline]
-pub(crate) fn lock_alone(word: &AtomicU64, write: bool) {
+fn lock_alone(word: &AtomicU64, write: bool) {
     let seen = word.load(Ordering::Relaxed);
     debug_assert!(if write { seen & LATCHED == 0 } else { seen & WRITER == 0 }, "latched twice by one worker");
     word.store(seen + if write { WRITER } else { READER }, Ordering::Relaxed);
 }
 
 #[inline]
-pub(crate) fn unlock_alone(word: &AtomicU64, write: bool) {
+fn unlock_alone(word: &AtomicU64, write: bool) {
     let seen = word.load(Ordering::Relaxed);
     word.store(seen - if write { WRITER } else { READER }, Ordering::Relaxed);
+}
+
+/// Takes the latch, for writing or reading; `alone` if there is a single worker.
+#[inline]
+pub(crate) fn lock(word: &AtomicU64, write: bool, alone: bool) {
+    match (alone, write) {
+        (true, _) => lock_alone(word, write),
+        (false, true) => lock_exclusive(word),
+        (false, false) => lock_shared(word),
+    }
+}
+
+/// Undoes [`lock`].
+#[inline]
+pub(crate) fn unlock(word: &AtomicU64, write: bool, alone: bool) {
+    match (alone, write) {
+        (true, _) => unlock_alone(word, write),
+        (false, true) => unlock_exclusive(word),
+        (false, false) => unlock_shared(word),
+    }
 }
 
 #[inline]

@@ -3,7 +3,7 @@
 //! [`Store`] is the synchronous core that all workers share; it knows no device. A worker pins the epoch for a
 //! batch of commands ([`WorkerHandle::pin`]) and looks up and writes single keys under a bucket's latch or in the
 //! exclusive mode. [`flush_task`] moves pages from memory to the log file and out of memory;
-//! [`LogDevice`] reads single records back.
+//! [`LogDevice`] reads single records back; [`tend_index`] does what commands leave behind in the index.
 //!
 //! ```text
 //!   begin          head             read_only             tail
@@ -17,7 +17,9 @@
 
 mod address;
 mod epoch;
+mod index;
 mod latch;
+mod reclaim;
 mod regions;
 mod sync;
 
@@ -37,15 +39,17 @@ mod frames;
 #[cfg(not(loom))]
 mod held;
 #[cfg(not(loom))]
-mod index;
-#[cfg(not(loom))]
 mod key;
+#[cfg(not(loom))]
+mod latched;
 #[cfg(not(loom))]
 mod log;
 #[cfg(not(loom))]
 mod pinned;
 #[cfg(not(loom))]
 mod record;
+#[cfg(not(loom))]
+mod retired;
 #[cfg(not(loom))]
 mod scan;
 #[cfg(not(loom))]
@@ -54,6 +58,7 @@ mod space;
 mod store;
 #[cfg(not(loom))]
 mod strings;
+mod tend;
 
 pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 
@@ -63,11 +68,13 @@ pub use {
     flush::{create_log, flush_task},
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
-    pinned::{Before, Exclusive, Found, Latch, Pinned, Place},
+    latched::Latch,
+    pinned::{Before, Exclusive, Found, Pinned, Place},
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},
     store::{Store, StoreConfig, StoreStats, WorkerHandle},
     strings::ByteStrings,
+    tend::tend_index,
 };
 
 #[cfg(all(test, not(loom)))]

@@ -4,13 +4,13 @@
 
 use crate::address::Address;
 use crate::held::Held;
-use crate::index::Slot;
+use crate::index::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL, Slot};
 use crate::key::Key;
-use crate::latch;
+use crate::reclaim::Guard;
 use crate::record::{HEADER, Kind, NewRecord, Raw, RecordView, record_size};
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
 use crate::store::Store;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use ferrite_telemetry::{Tier, TraceBuffer};
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -24,13 +24,23 @@ const SLACK_MAX: usize = 512 * 1024;
 /// freed that the batch could be using.
 pub struct Pinned<'p> {
     pub(crate) store: &'p Arc<Store>,
-    worker: usize,
+    pub(crate) worker: usize,
     epoch: u64,
     /// Pages promised by `room_for` and not used yet.
     promised: Cell<usize>,
-    pinned: &'p Cell<bool>,
-    access_clock: &'p Cell<u32>,
+    own: &'p Own,
+    /// Keeps the parts of the index that were replaced during the batch.
+    pub(crate) guard: Guard,
     not_send: PhantomData<*const ()>,
+}
+
+/// What a worker keeps from one batch to the next.
+#[derive(Default)]
+pub(crate) struct Own {
+    pub(crate) pinned: Cell<bool>,
+    pub(crate) access_clock: Cell<u32>,
+    /// Index entries added since it last looked whether the index is to grow.
+    inserted: Cell<u32>,
 }
 
 /// What a look-up finds.
@@ -40,15 +50,6 @@ pub enum Found<'s> {
     Missing,
     /// The record at this address is on disk and not held: read it, hold it, look again.
     Cold(Address),
-}
-
-/// The latch of one bucket.
-pub struct Latch<'p> {
-    word: &'p AtomicU64,
-    write: bool,
-    /// With one worker nobody else can take it: no locked instructions needed.
-    alone: bool,
-    not_send: PhantomData<*const ()>,
 }
 
 /// The store to oneself: every other worker is out of its batch until this is dropped.
@@ -92,14 +93,9 @@ enum Walk {
 
 impl<'p> Pinned<'p> {
     #[inline]
-    pub(crate) fn enter(
-        store: &'p Arc<Store>,
-        worker: usize,
-        pinned: &'p Cell<bool>,
-        access_clock: &'p Cell<u32>,
-    ) -> Self {
+    pub(crate) fn enter(store: &'p Arc<Store>, worker: usize, own: &'p Own, guard: Guard) -> Self {
         let epoch = store.epochs.enter(worker);
-        Self { store, worker, epoch, promised: Cell::new(0), pinned, access_clock, not_send: PhantomData }
+        Self { store, worker, epoch, promised: Cell::new(0), own, guard, not_send: PhantomData }
     }
 
     /// The epoch this batch has announced.
@@ -113,8 +109,27 @@ impl<'p> Pinned<'p> {
     #[inline]
     pub fn refresh(&mut self) -> u64 {
         self.drop_promise();
+        self.grow_if_due();
         self.epoch = self.store.epochs.refresh(self.worker, self.epoch);
         self.epoch
+    }
+
+    #[inline]
+    fn grow_if_due(&self) {
+        if self.own.inserted.get() >= SPLIT_CHECK_EVERY {
+            self.own.inserted.set(0);
+            self.grow(SPLITS_PER_CALL);
+        }
+    }
+
+    /// Splits at most `most` buckets of the index, if it is to grow. Holding no latch.
+    #[cold]
+    pub(crate) fn grow(&self, most: usize) {
+        debug_assert!(!self.is_exclusive(), "who is alone takes no latches, and nobody waits for a split");
+        let store = self.store;
+        if store.index.grow(most, &self.guard, self.is_alone()) == most && store.index.wanted_splits() > 0 {
+            store.index_work.notify_one();
+        }
     }
 
     #[inline]
@@ -139,17 +154,6 @@ impl<'p> Pinned<'p> {
         self.store.log.prefetch(self.store.index.peek(hash));
     }
 
-    /// Latches the bucket of `hash`; spins. Take one at a time: a second one may be the same bucket.
-    #[inline]
-    pub fn latch(&self, hash: u64, write: bool) -> Latch<'_> {
-        self.latch_bucket(self.bucket_of(hash), write)
-    }
-
-    #[inline]
-    pub(crate) fn latch_bucket(&self, bucket: u64, write: bool) -> Latch<'_> {
-        Latch::take(self.store.index.latch(bucket), write, self.store.epochs.workers() == 1)
-    }
-
     /// Waits until all other workers are out of their batches; no latches are needed inside. Views taken
     /// before are gone: meanwhile this batch may have ended and begun anew.
     pub fn exclusive(&mut self) -> Exclusive<'_> {
@@ -164,20 +168,25 @@ impl<'p> Pinned<'p> {
         self.store.epochs.has_exclusive(self.worker)
     }
 
-    /// Forgets every key, of all spaces. Exclusive mode only. What no space shows any more could stay, but every scan
-    /// would read it from disk.
+    /// Forgets every key, of all spaces, at once: the index begins anew, and the memory of the old one is freed later,
+    /// piece by piece. Exclusive mode only.
     pub fn forget_all(&self) {
         debug_assert!(self.is_exclusive(), "another worker may be in a chain");
-        self.store.index.clear();
+        self.store.retired.clear();
+        self.store.discard(self.store.index.clear(), &self.guard);
     }
 
-    #[inline]
-    fn debug_assert_latched(&self, hash: u64, write: bool) {
-        if cfg!(debug_assertions) && !self.is_exclusive() {
-            let word = self.store.index.latch(self.bucket_of(hash)).load(Ordering::Relaxed);
-            let held = if write { latch::is_locked_exclusive(word) } else { latch::is_locked(word) };
-            assert!(held, "the bucket is not latched");
-        }
+    /// Nothing shows the keys of this space any more, nor ever will: their entries are dropped from the index by and by.
+    /// Exclusive mode only.
+    pub fn retire_space(&self, space: u32) {
+        debug_assert!(self.is_exclusive(), "another worker may be adding to the space");
+        self.store.retired.add(space, self.tail());
+        self.store.index_work.notify_one();
+    }
+
+    /// The address that the next record has or will exceed.
+    pub fn tail(&self) -> Address {
+        self.store.log.regions.tail.load(Ordering::Acquire)
     }
 
     /// Looks a key up. Records `index_lookup` and the tiers that were asked, unless the answer took a held
@@ -329,7 +338,7 @@ impl<'p> Pinned<'p> {
                 // SAFETY: mutable (seen while pinned, so it is not sealed before we leave), latched for writing, fits.
                 unsafe {
                     raw.overwrite(kind, expire_at_ms, value, len);
-                    raw.set_access(self.access_clock.get());
+                    raw.set_access(self.own.access_clock.get());
                 }
                 trace.storage_write(Tier::Mutable, len);
                 return Ok(());
@@ -339,7 +348,7 @@ impl<'p> Pinned<'p> {
             }
         }
         let new =
-            Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access: self.access_clock.get() };
+            Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access: self.own.access_clock.get() };
         self.append(key, place.slot, held, &new)?;
         trace.storage_write(Tier::Mutable, len);
         Ok(())
@@ -372,7 +381,7 @@ impl<'p> Pinned<'p> {
                 // SAFETY: mutable and latched for writing; the slice is the value and does not outlive the call.
                 f(unsafe { std::slice::from_raw_parts_mut(raw.value_ptr(), raw.value_len()) });
                 // SAFETY: mutable.
-                unsafe { raw.set_access(self.access_clock.get()) };
+                unsafe { raw.set_access(self.own.access_clock.get()) };
                 trace.storage_write(Tier::Mutable, raw.value_len());
                 true
             }
@@ -422,7 +431,9 @@ impl<'p> Pinned<'p> {
         let Some(slot) = self.store.index.find(key.hash) else { return Ok(false) };
         match self.walk(slot.address(), key, held, &mut false) {
             Walk::Missing => return Ok(false),
-            Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => slot.clear(),
+            Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => {
+                self.store.index.remove(slot, self.worker);
+            }
             // SAFETY: mutable and latched for writing.
             Walk::Found { raw, tier: Tier::Mutable, .. } => unsafe { raw.set_tombstone() },
             Walk::Found { .. } | Walk::Cold(_) => {
@@ -447,7 +458,7 @@ impl<'p> Pinned<'p> {
     pub fn touch(&self, address: Address) {
         if address >= self.store.log.regions.read_only() {
             // SAFETY: in memory, for it is mutable; the field is atomic.
-            unsafe { self.store.log.at(address).set_access(self.access_clock.get()) };
+            unsafe { self.store.log.at(address).set_access(self.own.access_clock.get()) };
         }
     }
 
@@ -474,7 +485,13 @@ impl<'p> Pinned<'p> {
                 size,
             });
         }
-        slot.unwrap_or_else(|| self.store.index.vacant(key.hash)).set(key.hash, address);
+        match slot {
+            Some(slot) => slot.set_address(address),
+            None => {
+                self.store.index.insert(key.hash, address, self.worker, &self.guard);
+                self.own.inserted.set(self.own.inserted.get() + 1);
+            }
+        }
         Ok(())
     }
 
@@ -540,8 +557,9 @@ fn is_of(raw: Raw, key: &Key<'_>) -> bool {
 impl Drop for Pinned<'_> {
     fn drop(&mut self) {
         self.drop_promise();
+        self.grow_if_due();
         self.store.epochs.leave(self.worker);
-        self.pinned.set(false);
+        self.own.pinned.set(false);
     }
 }
 
@@ -557,28 +575,5 @@ impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
         self.pinned.drop_promise();
         self.pinned.store.epochs.unlock_exclusive(self.pinned.worker);
-    }
-}
-
-impl<'p> Latch<'p> {
-    #[inline]
-    fn take(word: &'p AtomicU64, write: bool, alone: bool) -> Self {
-        match (alone, write) {
-            (true, _) => latch::lock_alone(word, write),
-            (false, true) => latch::lock_exclusive(word),
-            (false, false) => latch::lock_shared(word),
-        }
-        Self { word, write, alone, not_send: PhantomData }
-    }
-}
-
-impl Drop for Latch<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        match (self.alone, self.write) {
-            (true, write) => latch::unlock_alone(self.word, write),
-            (false, true) => latch::unlock_exclusive(self.word),
-            (false, false) => latch::unlock_shared(self.word),
-        }
     }
 }

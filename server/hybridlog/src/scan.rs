@@ -1,15 +1,19 @@
-//! Going through all keys, bucket by bucket.
+//! Going through all keys, bucket by bucket; and dropping those of spaces that nothing shows any more.
 
 use crate::address::Address;
 use crate::held::Held;
 use crate::pinned::Pinned;
 use crate::record::{Raw, RecordView};
+use crate::retired::Pass;
 use ferrite_telemetry::Tier;
 
 impl Pinned<'_> {
-    /// Gives `f` the newest record of every key in `buckets` buckets from `cursor` (a bucket number) on, deleted
-    /// keys left out. Returns the next cursor, 0 at the end. A key that is there during the whole scan is
-    /// given at least once.
+    /// Gives `f` the newest record of every key in `buckets` buckets from `cursor` on, deleted keys left out. Returns the
+    /// next cursor, 0 at the end. A key that is there during the whole scan is given at least once, also while the index
+    /// grows (see `index/cursor.rs` for the order). Any number is a cursor; one below [`crate::Store::index_buckets`]
+    /// begins with the bucket of that number.
+    ///
+    /// Records below `since` are of no interest: they are not read from disk, though `f` may be given some.
     ///
     /// Takes the buckets' latches itself: call it with none held. `f` must not write.
     ///
@@ -19,32 +23,38 @@ impl Pinned<'_> {
         &self,
         cursor: u64,
         buckets: usize,
+        since: Address,
         held: &Held,
         f: &mut dyn FnMut(RecordView<'_>),
     ) -> Result<u64, Vec<Address>> {
-        let count = self.store.index.len() as u64;
-        let end = cursor.saturating_add(buckets as u64).min(count);
+        debug_assert!(buckets > 0);
         // Seen once for both passes: what is above it stays in memory while we are pinned, and what other
         // workers add between the passes is newer still. So the second pass meets nothing cold.
         let head = self.store.log.regions.head();
         let mut cold = Vec::new();
-        for bucket in cursor..end {
-            self.with_chains(bucket, |newest| {
-                for step in (Chain { pinned: self, head, held, next: newest }) {
+        let mut end = cursor;
+        for _ in 0..buckets {
+            end = self.with_chains(end, |newest| {
+                for step in (Chain { pinned: self, head, since, held, next: newest }) {
                     if let Err(address) = step {
                         cold.push(address);
                     }
                 }
             });
+            if end == 0 {
+                break;
+            }
         }
         if !cold.is_empty() {
             return Err(cold);
         }
         let mut seen: Vec<(u32, &[u8])> = Vec::new();
-        for bucket in cursor..end {
-            self.with_chains(bucket, |newest| {
+        let mut at = cursor;
+        // Buckets may have been split since the first pass: then there are more of them to the same end.
+        loop {
+            at = self.with_chains(at, |newest| {
                 seen.clear();
-                for (address, raw) in (Chain { pinned: self, head, held, next: newest }).flatten() {
+                for (address, raw) in (Chain { pinned: self, head, since, held, next: newest }).flatten() {
                     // SAFETY: the record stays while we are pinned and `held` is borrowed; keys are never changed.
                     let key: &[u8] = unsafe { raw.key() };
                     if seen.contains(&(raw.space(), key)) {
@@ -58,14 +68,66 @@ impl Pinned<'_> {
                     }
                 }
             });
+            if at == end {
+                return Ok(end);
+            }
         }
-        Ok(if end == count { 0 } else { end })
     }
 
-    fn with_chains(&self, bucket: u64, f: impl FnMut(Address)) {
-        let latch = (!self.is_exclusive()).then(|| self.latch_bucket(bucket, false));
-        self.store.index.each(bucket, f);
-        drop(latch);
+    /// The cursor after the bucket at this one.
+    pub fn skip(&self, cursor: u64) -> u64 {
+        self.store.index.stand(cursor).next()
+    }
+
+    /// Buckets that the index has now.
+    pub fn buckets(&self) -> u64 {
+        self.store.index_buckets()
+    }
+
+    /// Gives `f` every chain of the bucket at a cursor; returns the next cursor.
+    fn with_chains(&self, cursor: u64, mut f: impl FnMut(Address)) -> u64 {
+        let (bucket, next, _latch) = self.latch_at(cursor, false);
+        self.store.index.each(bucket, |slot| f(slot.address()));
+        next
+    }
+
+    /// Drops the entries of a pass's spaces from `buckets` buckets, those of the numbers from `first` on. A chain loses
+    /// what lies at its front: behind another space's record a flushed one costs no entry. Gives the number of the next
+    /// bucket, `None` at the end; and the records that must be read and held before it can be told, after which the same
+    /// buckets are to be swept again.
+    pub(crate) fn sweep(&self, first: u64, buckets: u64, pass: &Pass, held: &Held) -> (Option<u64>, Vec<Address>) {
+        let index = &self.store.index;
+        let head = self.store.log.regions.head();
+        let end = (first + buckets).min(index.len() as u64);
+        let mut cold = Vec::new();
+        // A split moves entries of what was swept to new numbers: those come later, and are swept again in vain.
+        for number in first..end {
+            let (bucket, _, _latch) = self.latch_at(number, true);
+            index.each(bucket, |slot| {
+                loop {
+                    let address = slot.address();
+                    if !pass.may_own(address) {
+                        return;
+                    }
+                    let raw = if address >= head {
+                        // SAFETY: pinned since before `head` was read.
+                        unsafe { self.store.log.at(address) }
+                    } else if let Some(record) = held.get(address) {
+                        record.raw()
+                    } else {
+                        return cold.push(address);
+                    };
+                    if !pass.owns(raw.space(), address) {
+                        return;
+                    }
+                    match raw.previous() {
+                        0 => return index.remove(slot, self.worker),
+                        previous => slot.set_address(previous),
+                    }
+                }
+            });
+        }
+        ((end < index.len() as u64).then_some(end), cold)
     }
 
     pub(crate) fn tier_of(&self, address: Address, head: Address) -> Tier {
@@ -83,6 +145,8 @@ impl Pinned<'_> {
 pub(crate) struct Chain<'c> {
     pub(crate) pinned: &'c Pinned<'c>,
     pub(crate) head: Address,
+    /// Below it nothing is read from disk: the chain ends.
+    pub(crate) since: Address,
     pub(crate) held: &'c Held,
     pub(crate) next: Address,
 }
@@ -100,6 +164,9 @@ impl Iterator for Chain<'_> {
             unsafe { self.pinned.store.log.at(address) }
         } else if let Some(record) = self.held.get(address) {
             record.raw()
+        } else if address < self.since {
+            // And all that lies behind it.
+            return None;
         } else {
             self.next = 0;
             return Some(Err(address));

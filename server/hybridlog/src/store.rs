@@ -2,15 +2,17 @@
 
 use crate::address::{Address, FIRST_ADDRESS};
 use crate::epoch::EpochTable;
-use crate::index::Index;
+use crate::index::{Chunk, Index};
 use crate::key::{HashSeed, Key};
 use crate::log::Log;
-use crate::pinned::Pinned;
+use crate::pinned::{Own, Pinned};
+use crate::reclaim::{Guard, Participant, Reclaim, defer};
+use crate::retired::Retired;
 use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use ferrite_telemetry::StackTrace;
-use std::cell::Cell;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
@@ -20,7 +22,7 @@ pub struct StoreConfig {
     pub mutable_pages: usize,
     /// Pages served from a map of the log file; may be 0.
     pub read_only_pages: usize,
-    /// A power of two; seven keys fit in one.
+    /// Buckets of 64 bytes that the index begins with, a power of two; it grows from five keys a bucket on.
     pub index_buckets: usize,
     pub workers: usize,
     pub hash_seed: u64,
@@ -31,6 +33,14 @@ pub struct Store {
     pub(crate) index: Index,
     pub(crate) log: Arc<Log>,
     pub(crate) epochs: EpochTable,
+    pub(crate) retired: Retired,
+    /// Wakes [`crate::tend_index`].
+    pub(crate) index_work: Notify,
+    /// Of an index that was given up: what no batch reads any more, to be freed piece by piece.
+    discarded: Arc<Mutex<Vec<Chunk>>>,
+    /// Bytes of such an index that are not freed yet.
+    discarded_bytes: AtomicUsize,
+    reclaim: Reclaim,
     seed: HashSeed,
     /// Which worker ids have a handle.
     claimed: Box<[AtomicBool]>,
@@ -59,8 +69,11 @@ pub struct StoreStats {
     pub read_only_bytes: u64,
     pub disk_bytes: u64,
     pub index_buckets: usize,
+    /// Buckets beyond the first of a chain.
     pub index_overflow_buckets: usize,
-    /// Bytes of the index; untouched buckets are counted though not resident.
+    /// Entries of the index: one for each key, but for the few that share one.
+    pub index_entries: usize,
+    /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
     pub index_bytes: usize,
     /// Anonymous and mapped pages.
     pub page_bytes: usize,
@@ -80,9 +93,14 @@ impl Store {
     pub fn new(config: StoreConfig) -> Arc<Self> {
         assert!(config.workers >= 1, "a store has at least one worker");
         Arc::new(Self {
-            index: Index::new(config.index_buckets),
+            index: Index::new(config.index_buckets, config.workers),
             log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages),
             epochs: EpochTable::new(config.workers),
+            retired: Retired::default(),
+            index_work: Notify::new(),
+            discarded: Arc::default(),
+            discarded_bytes: AtomicUsize::new(0),
+            reclaim: Reclaim::new(),
             seed: HashSeed::new(config.hash_seed),
             claimed: (0..config.workers).map(|_| AtomicBool::new(false)).collect(),
             counters: Counters::default(),
@@ -95,7 +113,30 @@ impl Store {
     /// If the worker has one already, or `id` is not below `StoreConfig::workers`.
     pub fn worker(self: &Arc<Self>, id: usize) -> WorkerHandle {
         assert!(!self.claimed[id].swap(true, Ordering::AcqRel), "worker {id} has a handle already");
-        WorkerHandle { store: self.clone(), id, pinned: Cell::new(false), access_clock: Cell::new(0) }
+        WorkerHandle { store: self.clone(), id, own: Own::default(), participant: self.reclaim.register() }
+    }
+
+    /// Takes what an index consisted of, to be freed by [`crate::tend_index`] once no batch reads it.
+    pub(crate) fn discard(&self, chunks: Vec<Chunk>, guard: &Guard) {
+        if chunks.is_empty() {
+            return;
+        }
+        self.discarded_bytes.fetch_add(chunks.iter().map(Chunk::bytes).sum(), Ordering::AcqRel);
+        let discarded = self.discarded.clone();
+        defer(guard, move || discarded.lock().extend(chunks));
+        self.index_work.notify_one();
+    }
+
+    /// True while there is something to be freed.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.discarded_bytes.load(Ordering::Acquire) > 0
+    }
+
+    /// Frees one piece; false if a batch may still be reading all that there is.
+    pub(crate) fn free_discarded(&self) -> bool {
+        let Some(chunk) = self.discarded.lock().pop() else { return false };
+        self.discarded_bytes.fetch_sub(chunk.bytes(), Ordering::AcqRel);
+        true
     }
 
     #[inline]
@@ -111,6 +152,7 @@ impl Store {
         self.log.paging.size()
     }
 
+    /// Buckets of the index, which numbers them from 0.
     pub fn index_buckets(&self) -> u64 {
         self.index.len() as u64
     }
@@ -167,7 +209,8 @@ impl Store {
         let log = &self.log;
         let (head, read_only, tail) =
             (log.regions.head(), log.regions.read_only(), log.regions.tail.load(Ordering::Acquire));
-        let (index_bytes, page_bytes) = (self.index.bytes(), log.bytes());
+        let (index_bytes, page_bytes) =
+            (self.index.bytes() + self.discarded_bytes.load(Ordering::Relaxed), log.bytes());
         StoreStats {
             begin: FIRST_ADDRESS,
             head,
@@ -179,6 +222,7 @@ impl Store {
             disk_bytes: head - FIRST_ADDRESS,
             index_buckets: self.index.len(),
             index_overflow_buckets: self.index.overflow_len(),
+            index_entries: self.index.entries(),
             index_bytes,
             page_bytes,
             memory_bytes: index_bytes + page_bytes,
@@ -191,12 +235,12 @@ impl Store {
     }
 }
 
-/// A worker's way to the store. May be moved to the worker's thread, not shared.
+/// A worker's way to the store, on the thread that asked for it.
 pub struct WorkerHandle {
     store: Arc<Store>,
     id: usize,
-    pinned: Cell<bool>,
-    access_clock: Cell<u32>,
+    own: Own,
+    participant: Participant,
 }
 
 impl WorkerHandle {
@@ -206,8 +250,8 @@ impl WorkerHandle {
     /// If the worker is pinned already.
     #[inline]
     pub fn pin(&self) -> Pinned<'_> {
-        assert!(!self.pinned.replace(true), "worker {} is pinned already", self.id);
-        Pinned::enter(&self.store, self.id, &self.pinned, &self.access_clock)
+        assert!(!self.own.pinned.replace(true), "worker {} is pinned already", self.id);
+        Pinned::enter(&self.store, self.id, &self.own, self.participant.pin())
     }
 
     pub fn store(&self) -> &Arc<Store> {
@@ -217,7 +261,7 @@ impl WorkerHandle {
     /// What the access clock of records written or touched from now on shows (LRU seconds or LFU bits).
     #[inline]
     pub fn set_access_clock(&self, clock: u32) {
-        self.access_clock.set(clock);
+        self.own.access_clock.set(clock);
     }
 }
 

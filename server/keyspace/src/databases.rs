@@ -9,6 +9,7 @@ use crate::encodings::Encodings;
 use crate::scratch::{Counters, Scratch};
 use crate::watch::Registry;
 use crate::wheel::Wheel;
+use ferrite_hybridlog::Address;
 
 /// The databases, shared by all workers.
 ///
@@ -30,6 +31,8 @@ pub struct Databases {
 
 struct Slot {
     space: AtomicU32,
+    /// No record of the space lies below this address of the log.
+    since: AtomicU64,
     keys: AtomicU64,
     expires: AtomicU64,
 }
@@ -46,7 +49,12 @@ pub struct Figures {
 
 impl Databases {
     pub fn new(count: u32) -> Self {
-        let slot = |space| Slot { space: AtomicU32::new(space), keys: AtomicU64::new(0), expires: AtomicU64::new(0) };
+        let slot = |space| Slot {
+            space: AtomicU32::new(space),
+            since: AtomicU64::new(0),
+            keys: AtomicU64::new(0),
+            expires: AtomicU64::new(0),
+        };
         Databases {
             slots: (0..count).map(slot).collect(),
             next_space: AtomicU32::new(count),
@@ -87,6 +95,11 @@ impl Databases {
 
     pub fn active_expiry(&self) -> bool {
         self.active_expiry.load(Relaxed)
+    }
+
+    /// The address below which the log has no record of the database's space.
+    pub(crate) fn since(&self, db: u32) -> Address {
+        self.slots[db as usize].since.load(Relaxed)
     }
 
     /// Number of keys, those that have expired unseen included, as in Redis.
@@ -151,18 +164,21 @@ impl Databases {
         }
     }
 
-    /// Exclusive mode only.
-    pub(crate) fn empty(&self, db: u32) {
+    /// Gives the database a new space, whose records will lie at `tail` and above; returns the one it had. Exclusive mode
+    /// only.
+    pub(crate) fn empty(&self, db: u32, tail: Address) -> u32 {
         let slot = &self.slots[db as usize];
-        slot.space.store(self.next_space.fetch_add(1, Relaxed), Relaxed);
+        slot.since.store(tail, Relaxed);
         slot.keys.store(0, Relaxed);
         slot.expires.store(0, Relaxed);
+        slot.space.swap(self.next_space.fetch_add(1, Relaxed), Relaxed)
     }
 
     /// Exclusive mode only.
     pub(crate) fn swap(&self, a: u32, b: u32) {
         let (a, b) = (&self.slots[a as usize], &self.slots[b as usize]);
         b.space.store(a.space.swap(b.space.load(Relaxed), Relaxed), Relaxed);
+        b.since.store(a.since.swap(b.since.load(Relaxed), Relaxed), Relaxed);
         b.keys.store(a.keys.swap(b.keys.load(Relaxed), Relaxed), Relaxed);
         b.expires.store(a.expires.swap(b.expires.load(Relaxed), Relaxed), Relaxed);
     }
@@ -188,10 +204,11 @@ mod tests {
     fn emptying_gives_a_space_never_seen_and_swapping_swaps_it() {
         let databases = Databases::new(2);
         databases.count_change(1, None, Some(0));
-        databases.empty(0);
+        assert_eq!(databases.empty(0, 640), 0);
         let fresh = databases.space(0);
         assert!(fresh >= 2);
         databases.swap(0, 1);
+        assert_eq!((databases.since(1), databases.since(0)), (640, 0));
         assert_eq!((databases.space(1), databases.space(0)), (fresh, 1));
         assert_eq!((databases.keys(0), databases.keys(1)), (1, 0));
     }

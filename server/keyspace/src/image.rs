@@ -36,7 +36,7 @@ pub fn images(
     spaces: &Spaces,
     into: &mut Vec<u8>,
 ) -> Result<u64, Vec<Address>> {
-    pinned.scan(cursor, buckets, held, &mut |record| {
+    pinned.scan(cursor, buckets, 0, held, &mut |record| {
         if let Some(db) = spaces.database_of(record.space) {
             value_effect(db, record.key, record.kind, record.value, record.expire_at_ms).encode_into(into);
         }

@@ -2,6 +2,7 @@
 
 use crate::expired::ExpiredKeys;
 use crate::random::Random;
+use crate::scan::RandomWalk;
 use crate::wheel::Reminder;
 
 /// Buffers and the state of the command at hand. One per worker; commands of one worker run one after the other.
@@ -27,8 +28,8 @@ pub struct Scratch {
     pub(crate) counters: Counters,
     /// The view at hand does work that is not the command's own: its trace stays muted.
     pub(crate) silent: bool,
-    /// The bucket at which RANDOMKEY waits for records, and its pick among the keys that it will find.
-    pub(crate) random_walk: Option<(u64, u64)>,
+    /// Where RANDOMKEY waits for records.
+    pub(crate) random_walk: Option<RandomWalk>,
     pub(crate) random: Random,
 }
 

@@ -281,16 +281,24 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    /// Empties one database. Exclusive mode only.
+    /// Empties one database, at once. Exclusive mode only.
     pub fn flush_db(&mut self) -> Result<(), Pause> {
         self.prepare(0)?;
         self.lent.scratch.wrote = true;
-        self.empty(self.db);
+        let databases = self.lent.databases;
+        if databases.total_keys() == databases.keys(self.db) {
+            // Nobody has keys but this one: nothing is left for a sweep.
+            self.lent.pinned.forget_all();
+            self.empty(self.db);
+        } else if databases.keys(self.db) > 0 {
+            let retired = self.empty(self.db);
+            self.lent.pinned.retire_space(retired);
+        }
         self.effect(Effect::FlushDb { db: self.db });
         Ok(())
     }
 
-    /// Empties all databases. Exclusive mode only.
+    /// Empties all databases, at once. Exclusive mode only.
     pub fn flush_all(&mut self) -> Result<(), Pause> {
         self.prepare(0)?;
         self.lent.scratch.wrote = true;
@@ -599,13 +607,15 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    fn empty(&mut self, db: u32) {
+    /// Returns the space that the database showed.
+    fn empty(&mut self, db: u32) -> u32 {
         self.lent.scratch.counters.changes += self.lent.databases.keys(db);
-        self.lent.databases.empty(db);
+        let space = self.lent.databases.empty(db, self.lent.pinned.tail());
         self.lent.databases.watchers.touch_all(db, |_| false);
         self.lent.scratch.expired.clear();
         self.lent.scratch.last = None;
         self.select(self.db);
+        space
     }
 
     fn touch_all(&mut self, db: u32) {

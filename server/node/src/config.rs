@@ -84,7 +84,8 @@ pub struct StorageConfig {
     pub read_only_region_size_mb: f64,
     /// Bytes of a page; 0 derives it from the regions.
     pub page_size: u64,
-    /// MiB of memory that the hash index starts with.
+    /// MiB of memory that the hash index starts with. The first size decides how many bits of a hash tell keys apart; 1 is
+    /// untouched memory for few keys, and leaves 12 bits of the tag for 10 million.
     pub index_size_mb: f64,
     pub disk_backend: DiskBackend,
 }
@@ -96,7 +97,7 @@ impl Default for StorageConfig {
             mutable_region_size_mb: 256.0,
             read_only_region_size_mb: 128.0,
             page_size: 0,
-            index_size_mb: 64.0,
+            index_size_mb: 1.0,
             disk_backend: DiskBackend::Auto,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ferrite_hybridlog::{LogDevice, WorkerHandle};
+use ferrite_hybridlog::{LogDevice, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::Scratch;
 use ferrite_telemetry::Recorder;
@@ -38,7 +38,8 @@ impl<W: World> Worker<W> {
         self.world.clock().monotonic_ns()
     }
 
-    /// Starts the worker's tasks: housekeeping, on the first one the active expiry for all, and one accept loop a listening socket.
+    /// Starts the worker's tasks: housekeeping, on the first one the active expiry for all and the index's work, and one accept
+    /// loop a listening socket.
     pub fn start(self: Rc<Self>, listeners: Vec<<W::Network as Network>::Listener>) {
         for listener in listeners {
             self.world.spawn(accept(self.clone(), listener));
@@ -46,6 +47,7 @@ impl<W: World> Worker<W> {
         let world = self.world.clone();
         if self.id == 0 {
             world.spawn(expire::run(self.clone()));
+            world.spawn(tend(self.clone()));
         }
         world.spawn(keep_house(self));
     }
@@ -67,6 +69,10 @@ async fn accept<W: World>(worker: Rc<Worker<W>>, listener: <W::Network as Networ
             return;
         }
     }
+}
+
+async fn tend<W: World>(worker: Rc<Worker<W>>) {
+    tend_index(&worker.handle, &worker.device, &worker.world).await;
 }
 
 /// How often a worker looks at its clocks and for idle clients.

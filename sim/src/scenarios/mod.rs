@@ -5,6 +5,7 @@ mod disk;
 mod expiry;
 pub mod node;
 pub mod redis;
+mod scan;
 pub mod toy;
 mod world;
 
@@ -21,6 +22,7 @@ pub const ALL: &[Scenario] = &[
     node::TWO_WORKERS,
     node::POWER_LOSS,
     expiry::EXPIRY,
+    scan::BESIDE_GROWTH,
     disk::BAD_READS,
     disk::FULL,
     aof::FAILURE,

@@ -171,4 +171,79 @@ mod tests {
         client.run("SET k v");
         assert_eq!(client.run("RANDOMKEY"), "$1\r\nk\r\n");
     }
+
+    #[test]
+    fn scan_meets_every_key_once_though_the_index_grows_under_it() {
+        let mut client = Client::new();
+        for n in 0..200 {
+            client.run(&format!("SET key:{n} v"));
+        }
+        let (mut cursor, mut found, mut added) = ("0".to_owned(), Vec::new(), 0);
+        loop {
+            let reply = client.run(&format!("SCAN {cursor} COUNT 5 MATCH key:*"));
+            found.extend(bulks(&reply));
+            cursor = reply.split("\r\n").nth(2).expect("a cursor").to_owned();
+            if cursor == "0" {
+                break;
+            }
+            // The index of 256 buckets doubles at 2560 keys.
+            for _ in 0..40 {
+                if added < 2600 {
+                    client.run(&format!("SET more:{added} v"));
+                    added += 1;
+                }
+            }
+        }
+        assert_eq!(added, 2600, "the index grew while it was scanned");
+        found.sort();
+        let mut expected: Vec<String> = (0..200).map(|n| format!("key:{n}")).collect();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+
+    /// Pearson's statistic over the keys must be what chance gives: its mean is the number of keys less one, its variance
+    /// twice that. Half of the buckets have been split, so the others have twice as many keys: each key must not have half
+    /// the chance for it.
+    #[test]
+    fn randomkey_gives_every_key_the_same_chance() {
+        for keys in [60, 1900] {
+            let mut client = Client::new();
+            for n in 0..keys {
+                client.run(&format!("SET key:{n} v"));
+                client.run(&format!("SET other:{n} v"));
+                client.run(&format!("DEL other:{n}"));
+            }
+            let each = 20;
+            let mut drawn = std::collections::BTreeMap::<String, f64>::new();
+            for _ in 0..keys * each {
+                *drawn.entry(client.run("RANDOMKEY")).or_default() += 1.0;
+            }
+            let each = f64::from(each);
+            let missed = f64::from(keys) - drawn.len() as f64;
+            let statistic = drawn.values().map(|times| (times - each).powi(2) / each).sum::<f64>() + missed * each;
+            let mean = f64::from(keys - 1);
+            let bound = mean + 4.0 * (2.0 * mean).sqrt();
+            assert!(statistic < bound, "{statistic:.0} over {keys} keys, chance gives up to {bound:.0}");
+        }
+    }
+
+    #[test]
+    fn randomkey_and_scan_see_nothing_of_a_flushed_database_beside_a_full_one() {
+        let mut client = Client::new();
+        for n in 0..300 {
+            client.run(&format!("SET key:{n} v"));
+        }
+        client.run("SELECT 1");
+        for n in 0..300 {
+            client.run(&format!("SET key:{n} v"));
+        }
+        client.run("FLUSHDB");
+        assert_eq!(client.run("RANDOMKEY"), "$-1\r\n");
+        assert_eq!(client.run("SCAN 7"), "*2\r\n$1\r\n0\r\n*0\r\n");
+        client.run("SET key:new v");
+        assert_eq!(client.run("RANDOMKEY"), "$7\r\nkey:new\r\n");
+        assert_eq!(bulks(&client.run("KEYS *")), ["key:new"]);
+        client.run("SELECT 0");
+        assert_eq!(bulks(&client.run("KEYS *")).len(), 300);
+    }
 }

@@ -96,7 +96,7 @@ keys! {
     storage.mutable_region_size_mb: Positive, "MiB of memory for records that are updated in place";
     storage.read_only_region_size_mb: Positive, "MiB of memory for records that are read from a map of the log";
     storage.page_size: Bytes, "Bytes of a page of the log; 0 derives it from the regions";
-    storage.index_size_mb: Positive, "MiB of memory that the hash index starts with";
+    storage.index_size_mb: Positive, "MiB of memory that the hash index starts with; it grows from five keys a bucket of 64 bytes on";
     storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";
 
     aof.enabled: Flag, "Whether every write is logged to the append-only file";

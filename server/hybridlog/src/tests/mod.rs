@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod faults;
+mod growth;
 mod model;
 mod stress;
 mod tiers;
@@ -139,7 +140,7 @@ impl Engine {
             cursor = self
                 .run(|pinned, held, _| {
                     pinned
-                        .scan(cursor, buckets, held, &mut |record| {
+                        .scan(cursor, buckets, 0, held, &mut |record| {
                             all.push((record.key.to_vec(), record.value.to_vec()));
                         })
                         .map_err(Wait::Records)

@@ -14,6 +14,8 @@ enum Op {
     Scan(usize),
     /// Many bytes at once: pushes what was written before to disk.
     Fill(u8),
+    /// Everything goes, and the index begins anew.
+    Forget,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -27,6 +29,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (key, 0..3u64).prop_map(|(key, at)| Op::Expire(key, at)),
         1 => (1..5usize).prop_map(Op::Scan),
         1 => (100..110u8).prop_map(Op::Fill),
+        1 => (0..4u8).prop_map(|one| if one == 0 { Op::Forget } else { Op::Scan(3) }),
     ]
 }
 
@@ -76,6 +79,10 @@ proptest! {
                     seen.sort();
                     let all: Vec<_> = map.iter().map(|(key, entry)| (key.clone(), entry.0.clone())).collect();
                     prop_assert_eq!(seen, all);
+                }
+                Op::Forget => {
+                    engine.worker.pin().exclusive().forget_all();
+                    map.clear();
                 }
                 Op::Fill(key) => {
                     for n in 0..8 {

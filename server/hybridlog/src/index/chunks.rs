@@ -1,0 +1,112 @@
+//! Buckets by number, in chunks of one size. A chunk never moves; the directory that leads to the chunks is replaced by
+//! one of twice its length when it is full.
+
+use super::bucket::{Bucket, Chunk};
+use crate::reclaim::{Guard, defer};
+use crate::sync::{AtomicPtr, Mutex, Ordering};
+
+/// Buckets of a chunk, 1 MiB: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
+pub(super) const CHUNK_BUCKETS: usize = 1 << 14;
+
+pub(super) struct Chunks {
+    /// The first of the directory's slots, one for each chunk. Whoever reads it is pinned.
+    directory: AtomicPtr<AtomicPtr<Bucket>>,
+    /// Buckets of a chunk as a power of two.
+    chunk_bits: u32,
+    owned: Mutex<Owned>,
+}
+
+/// What the pointers point to.
+struct Owned {
+    chunks: Vec<Chunk>,
+    directory: Directory,
+}
+
+impl Owned {
+    fn new(buckets: usize, chunk_buckets: usize) -> Self {
+        let chunks: Vec<Chunk> = (0..buckets / chunk_buckets).map(|_| Chunk::zeroed(chunk_buckets)).collect();
+        let directory = Directory::of(&chunks, chunks.len().max(1));
+        Self { chunks, directory }
+    }
+}
+
+struct Directory(Box<[AtomicPtr<Bucket>]>);
+
+impl Directory {
+    fn of(chunks: &[Chunk], len: usize) -> Self {
+        let slot = |at: usize| AtomicPtr::new(chunks.get(at).map_or(std::ptr::null_mut(), Chunk::first));
+        Self((0..len).map(slot).collect())
+    }
+
+    fn first(&self) -> *mut AtomicPtr<Bucket> {
+        self.0.as_ptr().cast_mut()
+    }
+
+    /// What a reader would meet if the directory were freed at once.
+    #[cfg(loom)]
+    fn poison(&self) {
+        self.0.iter().for_each(|slot| slot.store(std::ptr::null_mut(), Ordering::Relaxed));
+    }
+}
+
+impl Chunks {
+    /// `buckets` of them to begin with, a power of two or none.
+    pub(super) fn new(buckets: usize, chunk_buckets: usize) -> Self {
+        debug_assert!(chunk_buckets.is_power_of_two() && buckets.is_multiple_of(chunk_buckets));
+        let owned = Owned::new(buckets, chunk_buckets);
+        Self {
+            directory: AtomicPtr::new(owned.directory.first()),
+            chunk_bits: chunk_buckets.trailing_zeros(),
+            owned: Mutex::new(owned),
+        }
+    }
+
+    /// A bucket that [`Chunks::reach`] has made. Its number came to the caller through an acquire that is after that, or
+    /// under a latch that was.
+    #[inline]
+    pub(super) fn get(&self, at: usize) -> &Bucket {
+        let chunk = at >> self.chunk_bits;
+        // SAFETY: a directory has a slot for every bucket made before it was published; one that was replaced is not
+        // freed while we are pinned.
+        let first = unsafe { &*self.directory.load(Ordering::Acquire).add(chunk) }.load(Ordering::Acquire);
+        assert!(!cfg!(loom) || !first.is_null(), "the directory was freed");
+        // SAFETY: the chunk has this bucket, and lives as long as `self`, or until `replace` in the exclusive mode.
+        unsafe { &*first.add(at & ((1 << self.chunk_bits) - 1)) }
+    }
+
+    /// Makes the buckets up to `at`, which is at most one chunk away.
+    pub(super) fn reach(&self, at: usize, guard: &Guard) {
+        let chunk = at >> self.chunk_bits;
+        let mut owned = self.owned.lock();
+        if chunk < owned.chunks.len() {
+            return;
+        }
+        debug_assert_eq!(chunk, owned.chunks.len());
+        owned.chunks.push(Chunk::zeroed(1 << self.chunk_bits));
+        if chunk < owned.directory.0.len() {
+            owned.directory.0[chunk].store(owned.chunks[chunk].first(), Ordering::Release);
+            return;
+        }
+        let longer = Directory::of(&owned.chunks, 2 * owned.directory.0.len());
+        self.directory.store(longer.first(), Ordering::Release);
+        let old = std::mem::replace(&mut owned.directory, longer);
+        #[cfg(loom)]
+        if super::Mutant::FreeAtOnce.is_planted() {
+            old.poison();
+        }
+        defer(guard, move || drop(old));
+    }
+
+    /// Begins anew with `buckets` of them and gives back the old ones. Only while nobody else uses the index.
+    pub(super) fn replace(&self, buckets: usize) -> Vec<Chunk> {
+        let fresh = Owned::new(buckets, 1 << self.chunk_bits);
+        let mut owned = self.owned.lock();
+        self.directory.store(fresh.directory.first(), Ordering::Release);
+        std::mem::replace(&mut *owned, fresh).chunks
+    }
+
+    /// Buckets made.
+    pub(super) fn len(&self) -> usize {
+        self.owned.lock().chunks.len() << self.chunk_bits
+    }
+}

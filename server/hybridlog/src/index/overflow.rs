@@ -1,0 +1,68 @@
+//! Overflow buckets, numbered from 1. A split gives back those that it has emptied.
+
+use super::bucket::{Bucket, Chunk};
+use super::chunks::Chunks;
+use crate::reclaim::Guard;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
+
+pub(super) struct Overflow {
+    buckets: Chunks,
+    free: Mutex<Free>,
+    used: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Free {
+    /// Numbers handed out so far are 1 to this.
+    highest: u64,
+    given_back: Vec<u64>,
+}
+
+impl Overflow {
+    pub(super) fn new(chunk_buckets: usize) -> Self {
+        Self { buckets: Chunks::new(0, chunk_buckets), free: Mutex::new(Free::default()), used: AtomicUsize::new(0) }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, number: u64) -> &Bucket {
+        self.buckets.get(number as usize - 1)
+    }
+
+    /// The number of an empty bucket.
+    pub(super) fn take(&self, guard: &Guard) -> u64 {
+        let mut free = self.free.lock();
+        let number = match free.given_back.pop() {
+            Some(number) => number,
+            None => {
+                free.highest += 1;
+                self.buckets.reach(free.highest as usize - 1, guard);
+                free.highest
+            }
+        };
+        self.used.fetch_add(1, Ordering::Relaxed);
+        number
+    }
+
+    /// Takes back an empty bucket that no chain leads to.
+    pub(super) fn give_back(&self, number: u64) {
+        self.free.lock().given_back.push(number);
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// In use.
+    pub(super) fn len(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Made, in use or not.
+    pub(super) fn made(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Gives up all of them. Only while nobody else uses the index.
+    pub(super) fn clear(&self) -> Vec<Chunk> {
+        *self.free.lock() = Free::default();
+        self.used.store(0, Ordering::Relaxed);
+        self.buckets.replace(0)
+    }
+}

@@ -1,0 +1,86 @@
+//! The index's background work, in slices that other tasks run between: growth that a large command has left behind, the
+//! entries of retired spaces, the memory of an index that was given up.
+
+use crate::device::LogDevice;
+use crate::held::Held;
+use crate::retired::Pass;
+use crate::store::WorkerHandle;
+use ferrite_io::{Clock, World};
+use futures_util::future::join_all;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Buckets split in a slice: some ten microseconds.
+const SPLITS_PER_SLICE: usize = 128;
+/// Buckets swept in a slice: a miss of the cache for each of their records, a tenth of a millisecond.
+const SWEPT_PER_SLICE: u64 = 128;
+/// Records read from disk at the same time by a sweep. What commands read comes beside it.
+const READS_AT_ONCE: usize = 32;
+/// How long to wait for batches that may still be reading what is to be freed.
+const FREE_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// Runs on one worker, for as long as it does.
+pub async fn tend_index<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, world: &W) {
+    let store = handle.store();
+    loop {
+        let woken = store.index_work.notified();
+        while store.index.wanted_splits() > 0 {
+            handle.pin().grow(SPLITS_PER_SLICE);
+            give_way().await;
+        }
+        while store.has_discarded() {
+            // Each turn moves the collector's epoch on.
+            handle.pin().guard.flush();
+            match store.free_discarded() {
+                true => give_way().await,
+                false => world.clock().sleep(FREE_AGAIN_AFTER).await,
+            }
+        }
+        while let Some(mut pass) = store.retired.begin() {
+            sweep(handle, device, &mut pass).await;
+            store.retired.end(&pass);
+        }
+        woken.await;
+    }
+}
+
+async fn sweep<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, pass: &mut Pass) {
+    let mut held = Held::default();
+    let mut first = 0;
+    loop {
+        let (next, cold) = handle.pin().sweep(first, SWEPT_PER_SLICE, pass, &held);
+        if cold.is_empty() {
+            held.clear();
+            match next {
+                Some(next) => first = next,
+                None => return,
+            }
+        }
+        for addresses in cold.chunks(READS_AT_ONCE) {
+            let reads = join_all(addresses.iter().map(|&address| device.read_record(address))).await;
+            for (&address, read) in addresses.iter().zip(reads) {
+                match read {
+                    Ok(read) => held.insert(address, read.record),
+                    Err(error) => {
+                        tracing::warn!(%error, "a record of a flushed database cannot be read; its index entry stays");
+                        pass.give_up(address);
+                    }
+                }
+            }
+        }
+        give_way().await;
+    }
+}
+
+/// Lets the worker's other tasks run.
+async fn give_way() {
+    let mut gave_way = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut gave_way, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
