@@ -20,11 +20,11 @@ use crate::world::SimWorld;
 
 /// Keys that are there from the beginning to the end.
 const STAY: u64 = 120;
-/// Keys that are added meanwhile: the smallest index doubles twice.
-const ADDED: u64 = 1500;
+/// Keys that are added meanwhile: the smallest index doubles.
+const ADDED: u64 = 900;
 /// Keys of the other database each time it is filled, and how often.
-const OTHER: u64 = 150;
-const FLUSHES: u64 = 4;
+const OTHER: u64 = 80;
+const FLUSHES: u64 = 3;
 /// Scans from beginning to end, at least.
 const SCANS: u64 = 6;
 const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(20);
