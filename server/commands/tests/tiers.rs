@@ -397,7 +397,7 @@ async fn effects_of_hash_commands(world: &RealWorld, path: &std::path::Path, see
     let mut node = Node::new(world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
     let opened = open_data_dir(world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let (aof, file) = opened.aof.expect("an append-only file");
+    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
     node.aof = Some(aof.clone());
     world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
     let mut random = Random(seed);

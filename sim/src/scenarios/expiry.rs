@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ferrite_node::config::AppendFsync;
-use madsim::time::{Instant, sleep_until};
 
 use super::node::workers;
 use crate::client::RawClient;
@@ -102,7 +101,7 @@ async fn set_keys(mut client: RawClient, mut rng: SimRng) -> (Staying, u64) {
             }
         }
     }
-    sleep_until(Instant::now() + Duration::from_millis(SHORT_MS + LATE_MS)).await;
+    madsim::time::sleep(Duration::from_millis(SHORT_MS + LATE_MS)).await;
     (staying, expired)
 }
 
