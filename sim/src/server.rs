@@ -10,6 +10,7 @@ use ferrite_io::{Clock, Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
 use ferrite_node::{Node, ProcessFigures, Setup, Start, StartError, run_worker};
 use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+use ferrite_telemetry::SpanName;
 
 use crate::net::SimBound;
 use crate::sim::Sim;
@@ -109,6 +110,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
     let sim = world.sim();
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
     let first_buckets = starting.node.store.stats().index_buckets;
+    let mut recorded = 0;
     loop {
         world.clock().sleep(LOOK).await;
         let stats = starting.node.store.stats();
@@ -125,6 +127,13 @@ pub async fn watch(world: SimWorld, starting: Starting) {
             sim.sometimes("a bucket overflowed");
         }
         let rewrite = starting.node.rewrite.figures();
+        if rewrite.done > recorded && rewrite.running_since_ns.is_none() {
+            recorded = rewrite.done;
+            let traces = starting.node.traces(|ring| ring.last(usize::MAX));
+            if traces.iter().any(|trace| trace.name() == SpanName::AofRewrite) {
+                sim.sometimes("a rewrite was recorded");
+            }
+        }
         if rewrite.last_took_s.is_some() {
             sim.sometimes(if rewrite.failed_in_a_row > 0 { "a rewrite failed" } else { "a rewrite was done" });
         }

@@ -90,7 +90,8 @@ fn filled(dir: &Path) {
         assert_eq!(server.call(&format!("SET key:{} {value}", number % 20)), "+OK");
         if number == 20 {
             assert_eq!(server.call("BGREWRITEAOF"), "+Background append only file rewriting started");
-            while !server.info().contains("aof_last_rewrite_time_sec:0") {}
+            // -1 until one has ended.
+            while server.info().contains("aof_last_rewrite_time_sec:-1") {}
             let info = server.info();
             for line in [
                 "aof_rewrite_in_progress:0",

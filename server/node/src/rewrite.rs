@@ -12,6 +12,8 @@ use ferrite_hybridlog::aof::{BaseWriter, RewriteError, Rewriter};
 use ferrite_hybridlog::{Address, Held, ReadError};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Spaces, images};
+use ferrite_telemetry::Value;
+use ferrite_telemetry::schema::{Attribute, SpanName};
 use futures_util::future::{join_all, select};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -55,10 +57,12 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
             continue;
         }
         status.begin(worker.now_ns());
-        let before = rewriter.aof().size().current;
+        let (began_ns, before) = (worker.now_ns(), rewriter.aof().size().current);
         tracing::info!(bytes = before, "the append-only file is rewritten");
         let result = rewrite(&worker, &rewriter).await;
         status.end(result.is_ok(), worker.now_ns());
+        let error = result.as_ref().err().map(ToString::to_string);
+        record(&worker, began_ns, [before, rewriter.aof().size().current], error.as_deref());
         match result {
             Ok(()) => {
                 tracing::info!(before, bytes = rewriter.aof().size().current, "the append-only file was rewritten")
@@ -69,6 +73,16 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
             }
         }
     }
+}
+
+/// The rewrite as a trace of its own. Its error has no type of its own: whatever failed is the disk's.
+fn record<W: World>(worker: &Worker<W>, began_ns: u64, sizes: [u64; 2], error: Option<&str>) {
+    let [before, after] = sizes.map(|bytes| Value::Int(bytes as i64));
+    let attributes = [(Attribute::AofRewriteBytesBefore, before), (Attribute::AofRewriteBytesAfter, after)];
+    let mut recorder = worker.recorder.borrow_mut();
+    let mut trace = recorder.buffer();
+    trace.root(SpanName::AofRewrite, began_ns, &attributes, error);
+    recorder.commit(&mut trace, |kept| worker.node.telemetry.queue.push(kept));
 }
 
 async fn rewrite<W: World>(worker: &Worker<W>, rewriter: &Rewriter<W>) -> Result<(), WalkError> {

@@ -305,8 +305,8 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
     // Who gives the server little memory does not expect it to take a lot of disk ahead.
     let mutable_bytes = (node.config.storage.mutable_region_size_mb * (1 << 20) as f64) as u64;
     let config = DataDirConfig {
-        allocate_min: config.allocate_min.min(mutable_bytes.max(AOF_AHEAD_MIN)),
-        allocate_max: config.allocate_max.min((16 * mutable_bytes).max(AOF_AHEAD_MIN)),
+        allocate_min: config.allocate_min.min(mutable_bytes.min(config.segment_max).max(AOF_AHEAD_MIN)),
+        allocate_max: config.allocate_max.min((16 * mutable_bytes).min(config.segment_max).max(AOF_AHEAD_MIN)),
         ..config
     };
     let mut replay = Replay {

@@ -182,7 +182,10 @@ impl<'t> Tree<'t> {
             }
         } else {
             span.attributes.push((Attribute::DbSystem, text(DB_SYSTEM)));
-            self.describe_peer(&mut span);
+            // Work of the server's own belongs to no connection.
+            if self.batch.header.connection != 0 {
+                self.describe_peer(&mut span);
+            }
             span.attributes.extend(values::read(self.batch.text(command.statement_at, command.statement_len)));
             if outcome_of(command) == Some(Outcome::Err) {
                 fail(&self.batch, command, &mut span);

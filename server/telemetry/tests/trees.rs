@@ -699,6 +699,21 @@ fn end_connection(recorder: &mut Recorder, attributes: &[(Attribute, Value)], er
 }
 
 #[test]
+fn work_of_the_servers_own_belongs_to_no_connection() {
+    let mut recorder = always_on(Detail::Storage);
+    let mut buffer = recorder.buffer();
+    let attributes =
+        [(Attribute::AofRewriteBytesBefore, Value::Int(900)), (Attribute::AofRewriteBytesAfter, Value::Int(70))];
+    buffer.root(SpanName::AofRewrite, 5, &attributes, Some("the disk is full"));
+    let traces = commit(&mut recorder, &mut buffer);
+    let root = traces[0].spans().next().expect("one span");
+    assert_eq!((root.kind, root.parent_span_id), (SpanKind::Internal, None));
+    let keys: Vec<Attribute> = root.attributes.iter().map(|(key, _)| *key).collect();
+    assert!(keys.contains(&Attribute::AofRewriteBytesAfter) && !keys.contains(&Attribute::ConnectionId), "{keys:?}");
+    assert_eq!(root.status, Status::Error("the disk is full".into()));
+}
+
+#[test]
 fn a_connection_is_a_trace_of_one_span() {
     let mut recorder = always_on(Detail::Storage);
     let attributes = [

@@ -55,6 +55,7 @@ pub(super) const POWER_LOSS: Scenario = Scenario {
         "unanswered lost",
         "unanswered happened",
         "a rewrite was done",
+        "a rewrite was recorded",
         "died in a rewrite",
         "died in a change of the manifest",
         "died with a base",

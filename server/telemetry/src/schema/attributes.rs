@@ -52,6 +52,9 @@ names! {
         ServerWorkers = "ferrite.server.workers",
         /// How many clients were connected when the drain began.
         ServerConnections = "ferrite.server.connections",
+        /// The size of the append-only file's files before a rewrite, and after it.
+        AofRewriteBytesBefore = "ferrite.aof.rewrite.bytes_before",
+        AofRewriteBytesAfter = "ferrite.aof.rewrite.bytes_after",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
         /// The client's port.
@@ -106,6 +109,8 @@ impl Attribute {
             | Self::ServerPort
             | Self::ServerWorkers
             | Self::ServerConnections
+            | Self::AofRewriteBytesBefore
+            | Self::AofRewriteBytesAfter
             | Self::NetPeerPort
             | Self::ConnectionId
             | Self::ConnectionCommandsCount

@@ -49,6 +49,8 @@ names! {
         AofClose = "ferrite.aof.close",
         /// Waiting for the export of the spans of commands.
         TelemetryFlush = "ferrite.telemetry.flush",
+        /// A rewrite of the append-only file; a trace of its own.
+        AofRewrite = "ferrite.aof.rewrite",
     }
 }
 
