@@ -164,9 +164,12 @@ fn field_value() -> impl Strategy<Value = Vec<u8>> {
         6 => float(),
         10 => prop::collection::vec(any::<u8>(), 0..=64),
         1 => (64..70usize, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
-        1 => (0..2500usize, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
+        1 => (0..FIELD_VALUE_MAX, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
     ]
 }
+
+/// So that all fields together fit into a page of the tiny regions.
+const FIELD_VALUE_MAX: usize = 400;
 
 fn hashes() -> BoxedStrategy<Command> {
     let k = || key().boxed();
