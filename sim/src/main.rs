@@ -2,7 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "the tool itself runs outside of the simulation and measures real time")]
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
@@ -143,10 +147,32 @@ struct Score {
 }
 
 impl Score {
-    fn run(&mut self, seed: u64, scenario: &Scenario) {
-        let start = Instant::now();
-        let report = run(seed, scenario);
-        self.real_time += start.elapsed();
+    /// Of the seeds below `seeds`, as many at a time as there are cores: each has a thread and a history of its own.
+    fn of(scenario: &Scenario, seeds: u64) -> Self {
+        let (next, score) = (AtomicU64::new(0), Mutex::new(Score::default()));
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= seeds {
+                            return;
+                        }
+                        let start = Instant::now();
+                        let report = run(seed, scenario);
+                        score.lock().expect("no seed panics").add(&report, start.elapsed());
+                    }
+                });
+            }
+        });
+        let mut score = score.into_inner().expect("no seed panics");
+        score.failed.sort_unstable();
+        score
+    }
+
+    fn add(&mut self, report: &Report, real_time: Duration) {
+        self.real_time += real_time;
         self.seeds += 1;
         self.events += report.events;
         self.virtual_time += report.virtual_time;
@@ -155,7 +181,7 @@ impl Score {
         }
         if report.failure.is_some() {
             eprintln!("{report}");
-            self.failed.push(seed);
+            self.failed.push(report.seed);
         }
     }
 
@@ -193,7 +219,8 @@ fn swarm(budget: Duration, first_seed: u64, only: Option<&'static Scenario>) -> 
     let mut seed = first_seed;
     while start.elapsed() < budget {
         for (score, scenario) in scores.iter_mut().zip(&chosen) {
-            score.run(seed, scenario);
+            let begun = Instant::now();
+            score.add(&run(seed, scenario), begun.elapsed());
         }
         seed = seed.wrapping_add(1);
     }
@@ -204,9 +231,7 @@ fn swarm(budget: Duration, first_seed: u64, only: Option<&'static Scenario>) -> 
 fn ci(seeds: u64) -> Result<(), String> {
     let mut wrong = Vec::new();
     for scenario in scenarios::ALL {
-        let mut score = Score::default();
-        (0..seeds).for_each(|seed| score.run(seed, scenario));
-        wrong.extend(score.print(scenario));
+        wrong.extend(Score::of(scenario, seeds).print(scenario));
         // The last seed in this process, where everything global has been used, and the first thing in another one.
         let seed = seeds.saturating_sub(1);
         let here = format!("{:016x}", run(seed, scenario).hash);

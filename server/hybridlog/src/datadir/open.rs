@@ -113,6 +113,9 @@ pub async fn open_data_dir<W: World, E: Display>(
     let found = match names.iter().any(|name| name == MANIFEST) {
         true => {
             let manifest = read_manifest(disk, &path.join(MANIFEST)).await?;
+            // A killed process may have left it named in memory alone. Before anything builds on it, files that it does
+            // not name are removed included, it must be what a start after a power loss would find too.
+            disk.sync_dir(path).await.map_err(failed("sync the data directory", path))?;
             remove_unnamed(disk, path, &manifest, &names).await?;
             manifest
         }
