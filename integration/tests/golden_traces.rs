@@ -27,6 +27,10 @@ fn value_in(text: &str, attribute: Attribute) -> &str {
     value.unwrap_or_else(|| panic!("no {attribute} in:\n{text}")).trim_matches('"')
 }
 
+/// 64 KiB each: what the tests fill in is ten times both.
+const SMALL_REGIONS: &[&str] =
+    &["--storage.mutable_region_size_mb", "0.0625", "--storage.read_only_region_size_mb", "0.0625"];
+
 /// The key, and a value of the size, that the scenario used.
 fn key_and_value(golden: &str) -> (&str, String) {
     let bytes = value_in(golden, Attribute::StorageBytes).parse().expect("a number");
@@ -63,19 +67,8 @@ async fn a_get_from_disk_comes_back_from_jaeger_as_the_golden_trace_has_it() {
     let expected = golden("get_from_disk");
     let (key, value) = key_and_value(&expected);
     let backend = Backend::start().await;
-    let server = Server::exporting(
-        &backend,
-        &[
-            "--telemetry.span_detail",
-            "storage",
-            // 64 KiB each: the filling below is ten times both.
-            "--storage.mutable_region_size_mb",
-            "0.0625",
-            "--storage.read_only_region_size_mb",
-            "0.0625",
-        ],
-    )
-    .await;
+    let storage = ["--telemetry.span_detail", "storage"];
+    let server = Server::exporting(&backend, &[&storage, SMALL_REGIONS].concat()).await;
 
     let mut connection = server.connect().await;
     redis::cmd("SET").arg(key).arg(&value).exec_async(&mut connection).await.expect("SET works");
@@ -110,19 +103,7 @@ async fn a_damaged_record_comes_back_from_jaeger_as_an_exception_and_the_connect
     let expected = golden("get_with_damaged_record");
     let (key, value) = (value_in(&expected, Attribute::CommandKey), "v".repeat(100));
     let backend = Backend::start().await;
-    let server = Server::start(&[
-        "--telemetry.enabled",
-        "true",
-        "--telemetry.endpoint",
-        &backend.endpoint,
-        "--telemetry.sample_rate",
-        "1.0",
-        "--storage.mutable_region_size_mb",
-        "0.0625",
-        "--storage.read_only_region_size_mb",
-        "0.0625",
-    ])
-    .await;
+    let server = Server::exporting(&backend, SMALL_REGIONS).await;
 
     let mut connection = server.connect().await;
     redis::cmd("SET").arg(key).arg(&value).exec_async(&mut connection).await.expect("SET works");
@@ -142,7 +123,7 @@ async fn a_damaged_record_comes_back_from_jaeger_as_an_exception_and_the_connect
     redis::cmd("PING").exec_async(&mut connection).await.expect("the connection goes on");
     drop(connection);
 
-    assert_eq!(from_jaeger(&backend, "GET", key).await, expected);
+    assert_eq!(command_from_jaeger(&backend, "GET", key).await, expected);
     let line = server.output().lines().find(|line| line.contains("A command failed")).map(str::to_owned);
     let line: serde_json::Value = serde_json::from_str(&line.expect("it is logged")).expect("every line is JSON");
     let found =
