@@ -286,7 +286,8 @@ fn databases_swapped_and_emptied_during_a_rewrite_are_right_afterwards() {
                     }
                     command(&aof.shared, &effects).await.expect("space");
                 }
-                base.append(&image(&model.borrow(), &shown, key)).await.expect("space");
+                let effect = image(&model.borrow(), &shown, key);
+                base.append(&effect).await.expect("space");
             }
             base.finish(covers).await.expect("in place");
             model.borrow().state()
