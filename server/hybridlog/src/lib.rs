@@ -58,6 +58,7 @@ mod space;
 mod store;
 #[cfg(not(loom))]
 mod strings;
+#[cfg(not(loom))]
 mod tend;
 
 pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
