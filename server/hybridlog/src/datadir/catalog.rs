@@ -93,7 +93,7 @@ impl<W: World> Catalog<W> {
         let disk = self.world.disk();
         let file = write_whole(disk, &path, &header).await.map_err(at("write", &path));
         let named = match file {
-            Ok(file) => disk.sync_dir(&self.path).await.map(|()| file).map_err(at("sync", &self.path)),
+            Ok(file) => disk.sync_dir(&self.path).await.map(|()| file).map_err(at("sync", &path)),
             Err(error) => Err(error),
         };
         match named {
@@ -169,7 +169,8 @@ pub(crate) async fn save<D: Disk>(disk: &D, dir: &Path, manifest: &Manifest) -> 
     let text = manifest.encode();
     write_whole(disk, &new, text.as_bytes()).await.map_err(at("write", &new)).map_err(SaveError::Unchanged)?;
     disk.rename(&new, &path).await.map_err(at("replace", &path)).map_err(SaveError::Unknown)?;
-    disk.sync_dir(dir).await.map_err(at("sync the data directory", dir)).map_err(SaveError::Unknown)
+    // Named, but not for good.
+    disk.sync_dir(dir).await.map_err(at("replace", &path)).map_err(SaveError::Unknown)
 }
 
 /// Makes a file hold exactly `bytes`, durably; its name is durable once the directory is synced.
