@@ -21,6 +21,9 @@ use ferrite_otlp::{ColdSpans, ExportQueue, LogSettings};
 
 use config::{Arguments, ConfigFile, Loaded, Request, Sources};
 
+#[global_allocator]
+static ALLOCATOR: ferrite_io_real::Allocator = ferrite_io_real::Allocator;
+
 /// The configuration is wrong: nothing was started.
 const EXIT_CONFIGURATION: u8 = 2;
 

@@ -1,39 +1,7 @@
 //! Where a page's bytes are: anonymous memory, a map of the file, or nowhere.
 
+use crate::memory::Memory;
 use crate::sync::{AtomicPtr, Mutex, Ordering};
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-
-/// Anonymous memory of one page.
-pub(crate) struct Memory {
-    at: *mut u8,
-    len: usize,
-}
-
-// SAFETY: a plain owner; who may access the bytes is decided by latches and epochs.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    /// Not 4096-aligned on purpose: up to 16 the allocator hands out the kernel's zero pages untouched.
-    fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, 16).expect("a page fits the address space")
-    }
-
-    pub(crate) fn zeroed(len: usize) -> Self {
-        // SAFETY: the length is not zero.
-        let at = unsafe { alloc_zeroed(Self::layout(len)) };
-        if at.is_null() {
-            handle_alloc_error(Self::layout(len));
-        }
-        Self { at, len }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout.
-        unsafe { dealloc(self.at, Self::layout(self.len)) }
-    }
-}
 
 /// What keeps a frame's bytes in place.
 pub(crate) enum Owner {
@@ -46,7 +14,7 @@ impl Owner {
     fn base(&self) -> *mut u8 {
         match self {
             Self::Nothing => std::ptr::null_mut(),
-            Self::Anonymous(memory) => memory.at,
+            Self::Anonymous(memory) => memory.first(),
             Self::Mapped(map) => (**map).as_ref().as_ptr().cast_mut(),
         }
     }

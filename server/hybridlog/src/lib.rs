@@ -44,6 +44,7 @@ mod key;
 mod latched;
 #[cfg(not(loom))]
 mod log;
+mod memory;
 #[cfg(not(loom))]
 mod pinned;
 #[cfg(not(loom))]

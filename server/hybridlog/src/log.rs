@@ -2,7 +2,8 @@
 
 use crate::address::{Address, FIRST_ADDRESS, Paging};
 use crate::epoch::EpochTable;
-use crate::frames::{Frames, Memory, Owner};
+use crate::frames::{Frames, Owner};
+use crate::memory::Memory;
 use crate::record::{HEADER, Raw};
 use crate::regions::Regions;
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};

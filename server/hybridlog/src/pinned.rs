@@ -194,8 +194,8 @@ impl<'p> Pinned<'p> {
     #[inline]
     pub fn find<'s>(&'s self, key: &Key<'_>, held: &'s Held, trace: &mut TraceBuffer) -> Found<'s> {
         self.debug_assert_latched(key.hash, false);
-        let slot = self.store.index.find(key.hash);
         let bucket = self.bucket_of(key.hash);
+        let slot = self.store.index.find_in(bucket, key.hash);
         // Records held for other keys do not matter to this one's spans: so look first, record afterwards.
         let at_once = held.is_empty();
         if at_once {

@@ -7,6 +7,7 @@
 // The one crate whose job is to name the operating system: everything above reaches it through the World.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod allocator;
 mod clock;
 mod disk;
 mod gate;
@@ -14,6 +15,7 @@ mod network;
 mod runtime;
 mod worker;
 
+pub use allocator::Allocator;
 pub use clock::{RealClock, RealEntropy};
 pub use disk::{RealDisk, RealFile, RealLock, RealMap};
 pub use network::{RealListener, RealNetwork, RealStream};

@@ -186,14 +186,17 @@ impl<W: World> Connection<W> {
         let input = &self.input;
         for pending in &mut self.commands[..count] {
             let args = pending.parsed.args(&input[pending.at..]);
-            pending.hashed = (count > 1 && args.len() > 1).then(|| {
+            pending.hashed = (args.len() > 1).then(|| {
                 let hash = pinned.key(space, args.get(1)).hash;
                 pinned.prefetch(hash);
                 (space, hash)
             });
         }
-        for (_, hash) in self.commands[..count].iter().filter_map(|pending| pending.hashed) {
-            pinned.prefetch_record(hash);
+        // One command alone: its bucket is on its way while it is looked up in the table, its record has to wait for that.
+        if count > 1 {
+            for (_, hash) in self.commands[..count].iter().filter_map(|pending| pending.hashed) {
+                pinned.prefetch_record(hash);
+            }
         }
     }
 

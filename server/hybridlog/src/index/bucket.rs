@@ -3,6 +3,8 @@
 //! An entry is a tag of 19 bits, the highest of the hash, above an address without its three low bits, which are zero.
 
 use crate::address::{ADDRESS_BITS, Address};
+#[cfg(not(loom))]
+use crate::memory::Memory;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Loom looks at every access: two entries show what seven would.
@@ -60,52 +62,23 @@ pub(super) fn is_tagged(entry: u64, hash: u64) -> bool {
     (entry ^ hash) & TAG_MASK == 0 && entry & !TAG_MASK != 0
 }
 
-/// Memory for buckets, zeroed by the kernel as it is touched: an untouched bucket costs nothing.
+/// Memory for buckets, which are valid as they are: zero is an empty entry, no latch, no link.
 #[cfg(not(loom))]
-pub(crate) struct Chunk {
-    first: *mut Bucket,
-    len: usize,
-    raw: *mut u8,
-}
-
-// SAFETY: a plain owner of atomics.
-#[cfg(not(loom))]
-unsafe impl Send for Chunk {}
+pub(crate) struct Chunk(Memory);
 
 #[cfg(not(loom))]
 impl Chunk {
-    fn layout(len: usize) -> std::alloc::Layout {
-        // With an alignment above 16 the allocator would clear the memory itself and so touch it: align by hand.
-        std::alloc::Layout::from_size_align((len + 1) * size_of::<Bucket>(), 16)
-            .expect("the index fits the address space")
-    }
-
     pub(super) fn zeroed(len: usize) -> Self {
-        // SAFETY: the size is not zero.
-        let raw = unsafe { std::alloc::alloc_zeroed(Self::layout(len)) };
-        if raw.is_null() {
-            std::alloc::handle_alloc_error(Self::layout(len));
-        }
-        // SAFETY: there is one bucket more than asked for, so aligning up stays inside.
-        let first = unsafe { raw.add(raw.align_offset(align_of::<Bucket>())) }.cast::<Bucket>();
-        Self { first, len, raw }
+        Self(Memory::zeroed(len * size_of::<Bucket>()))
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.len * size_of::<Bucket>()
+        self.0.len()
     }
 
-    /// The first of its buckets, which are valid as they are: zero is an empty entry, no latch, no link.
+    /// The first of its buckets.
     pub(super) fn first(&self) -> *mut Bucket {
-        self.first
-    }
-}
-
-#[cfg(not(loom))]
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this layout.
-        unsafe { std::alloc::dealloc(self.raw, Self::layout(self.len)) }
+        self.0.first().cast()
     }
 }
 

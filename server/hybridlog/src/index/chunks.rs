@@ -5,8 +5,8 @@ use super::bucket::{Bucket, Chunk};
 use crate::reclaim::{Guard, defer};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
 
-/// Buckets of a chunk, 1 MiB: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
-pub(super) const CHUNK_BUCKETS: usize = 1 << 14;
+/// Buckets of a chunk, 2 MiB, a huge page: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
+pub(super) const CHUNK_BUCKETS: usize = 1 << 15;
 
 pub(super) struct Chunks {
     /// The first of the directory's slots, one for each chunk. Whoever reads it is pinned.

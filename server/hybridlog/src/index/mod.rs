@@ -146,7 +146,13 @@ impl Index {
     /// The entry of the hash's tag, if there is one.
     #[inline]
     pub(crate) fn find(&self, hash: u64) -> Option<Slot<'_>> {
-        let mut bucket = self.main(hash);
+        self.find_in(self.bucket_of(hash), hash)
+    }
+
+    /// [`Index::find`] in the hash's bucket, whose number is known.
+    #[inline]
+    pub(crate) fn find_in(&self, bucket: u64, hash: u64) -> Option<Slot<'_>> {
+        let mut bucket = self.buckets.get(bucket as usize);
         loop {
             for entry in &bucket.entries {
                 if is_tagged(entry.load(Ordering::Relaxed), hash) {
