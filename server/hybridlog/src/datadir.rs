@@ -25,5 +25,7 @@ pub(crate) use catalog::{Catalog, FileError, NewFile, SaveError};
 pub use check::{Report, check_data_dir};
 pub use error::OpenError;
 pub use manifest::ManifestError;
+#[cfg(test)]
+pub(crate) use manifest::VERSION as MANIFEST_VERSION;
 pub(crate) use manifest::{BaseEntry, SegmentEntry};
 pub use open::{DataDir, DataDirConfig, Recovered, RecoveredAof, Summary, open_data_dir};

@@ -22,15 +22,15 @@ use std::time::Duration;
 type DeviceFile<W> = <<W as World>::Disk as Disk>::File;
 
 /// File space is reserved this many pages ahead of the tail.
-const PAGES_AHEAD: u64 = 8;
+pub(crate) const PAGES_AHEAD: u64 = 8;
 /// Pages being written at the same time.
-const IN_FLIGHT_MAX: usize = 4;
+pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// Wait after a failed write or reservation: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 const MAGIC: [u8; 8] = *b"FERRLOG\0";
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// The file's first block: magic, version, page size, checksum; then zeros.
 fn file_header(page_size: usize) -> AlignedBuf {

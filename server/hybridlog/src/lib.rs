@@ -44,6 +44,7 @@ mod key;
 mod latched;
 #[cfg(not(loom))]
 mod log;
+#[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
 mod pinned;

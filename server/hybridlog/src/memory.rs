@@ -39,7 +39,6 @@ impl Memory {
         self.at
     }
 
-    #[cfg(not(loom))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -23,7 +23,7 @@ pub(crate) const HEADER: usize = 40;
 /// Records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 /// The format this code writes.
-const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 
 const VERSION_SHIFT: u32 = ADDRESS_BITS;
 const KIND_SHIFT: u32 = VERSION_SHIFT + 4;

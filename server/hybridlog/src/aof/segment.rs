@@ -16,7 +16,7 @@ pub(crate) const SECTOR: u64 = 512;
 pub(crate) const HEADER_LEN: u64 = SECTOR;
 
 const MAGIC: [u8; 8] = *b"FERRAOF\n";
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// First sector of a segment: magic (8), version (4), CRC-32C of the sector's bytes from 16 on (4), position of the first
 /// frame (8), salt (8), zeros.

@@ -21,7 +21,7 @@ use crate::aof::Extent;
 use crate::aof::segment::SegmentHeader;
 
 const MAGIC: &str = "ferrite-manifest";
-const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 
 /// What the data directory holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -42,6 +42,18 @@ pub(crate) use bucket::{Chunk, Slot};
 #[cfg(not(loom))]
 pub(crate) use growth::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL};
 
+/// What `DESIGN.md` says of the index.
+#[cfg(all(test, not(loom)))]
+pub(crate) const NUMBERS: [(&str, u64); 7] = [
+    ("index::BUCKET_BYTES", size_of::<Bucket>() as u64),
+    ("index::ENTRIES", bucket::ENTRIES as u64),
+    ("index::TAG_BITS", bucket::TAG_BITS as u64),
+    ("index::CHUNK_BUCKETS", CHUNK_BUCKETS as u64),
+    ("index::ENTRIES_PER_BUCKET", growth::ENTRIES_PER_BUCKET as u64),
+    ("index::SPLIT_CHECK_EVERY", SPLIT_CHECK_EVERY as u64),
+    ("index::SPLITS_PER_CALL", SPLITS_PER_CALL as u64),
+];
+
 pub(crate) struct Index {
     /// Buckets there are. Moves on by one under the latch of the bucket that was split.
     count: AtomicUsize,

@@ -1,6 +1,7 @@
 //! The engine against models, faults and other threads, on a disk in memory.
 #![allow(clippy::disallowed_methods)]
 
+mod design;
 mod faults;
 mod growth;
 mod model;
