@@ -8,7 +8,7 @@ use std::time::Duration;
 use ferrite_commands::table;
 use ferrite_io::{Clock, Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
-use ferrite_node::{Node, ProcessFigures, Setup, Start, StartError, run_worker};
+use ferrite_node::{Node, ProcessFigures, RenderConfig, Setup, Start, StartError, run_worker};
 use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
 use ferrite_telemetry::SpanName;
 
@@ -61,17 +61,18 @@ impl Starting {
 /// # Panics
 /// The workers' tasks, if the node cannot start or fails: scenarios expect a server that holds.
 pub fn start(world: &SimWorld, config: Config) -> Starting {
-    launch(world, config, |id, result| {
+    launch(world, config, None, |id, result| {
         if let Err(error) = result {
             panic!("worker {id}: {error}");
         }
     })
 }
 
-/// Starts a node; `ended` hears of each worker's end.
+/// Starts a node, with a configuration file or without; `ended` hears of each worker's end.
 pub fn launch(
     world: &SimWorld,
     config: Config,
+    config_file: Option<(PathBuf, RenderConfig)>,
     ended: impl Fn(usize, Result<(), StartError>) + Clone + 'static,
 ) -> Starting {
     let workers = config.server.workers.max(1);
@@ -80,7 +81,7 @@ pub fn launch(
         process_id: 1,
         executable: "ferrite".to_owned(),
         os: "simulated".to_owned(),
-        config_file: None,
+        config_file,
         process: Box::new(ProcessFigures::default),
         seed: world.entropy().next_u64(),
         started_unix_ns: world.clock().unix_ns(),

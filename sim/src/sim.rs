@@ -160,6 +160,11 @@ impl Sim {
         madsim::time::sleep(duration).await;
     }
 
+    /// The id of the last submission to any host's disk; they are counted from 1.
+    pub fn last_submission(&self) -> u64 {
+        self.core.submissions.load(Ordering::Relaxed)
+    }
+
     /// Adds a choice to the event log.
     pub fn decision(&self, what: &'static str, value: u64) {
         self.core.record(Event::Decision { what, value });
@@ -336,6 +341,12 @@ impl Host {
     pub fn set_disk_reads_fail(&self, fail: bool) {
         self.core.record(Event::Decision { what: "reads fail", value: u64::from(fail) });
         lock(&self.state.disk).set_reads_fail(fail);
+    }
+
+    /// The same for every sync, of files and of directories.
+    pub fn set_disk_syncs_fail(&self, fail: bool) {
+        self.core.record(Event::Decision { what: "syncs fail", value: u64::from(fail) });
+        lock(&self.state.disk).set_syncs_fail(fail);
     }
 
     /// Bytes allocated on this host's disk.

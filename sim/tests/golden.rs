@@ -3,19 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrite_golden_traces::{Span, canonical};
+use ferrite_golden_traces::{Attribute, Span, Value, canonical};
 use ferrite_io::{Clock, World};
-use ferrite_node::Node;
 use ferrite_node::config::{AppendFsync, SpanDetail};
+use ferrite_node::{Node, RenderConfig};
 use ferrite_otlp::{ColdSpans, ExportQueue, LogFormat, LogSettings, subscriber};
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
-use ferrite_sim::server::{PAGE_BYTES, config, start};
+use ferrite_sim::server::{PAGE_BYTES, config, launch, start};
 
 use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
 use ferrite_telemetry::{RemoteContext, Sampler, SamplerChoice};
@@ -24,6 +24,9 @@ const SEEDS: std::ops::Range<u64> = 0..4;
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden-traces/snapshots");
 /// A caller's context, as the W3C specification's example has it.
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// What CONFIG REWRITE is to replace. No scenario makes it.
+const CONFIG_FILE: &str = "/etc/ferrite.toml";
 
 /// A running server and one connection to it.
 struct Stage {
@@ -60,11 +63,15 @@ struct Server {
     appendfsync: AppendFsync,
     detail: SpanDetail,
     sample_rate: f64,
+    /// Its end is a part of the scenario.
+    may_fail: bool,
 }
 
-const FULL: Server = Server { appendfsync: AppendFsync::Everysec, detail: SpanDetail::Full, sample_rate: 1.0 };
+const FULL: Server =
+    Server { appendfsync: AppendFsync::Everysec, detail: SpanDetail::Full, sample_rate: 1.0, may_fail: false };
 const STORAGE: Server = Server { detail: SpanDetail::Storage, ..FULL };
 const ALWAYS: Server = Server { appendfsync: AppendFsync::Always, ..FULL };
+const ALWAYS_UNTIL_IT_FAILS: Server = Server { may_fail: true, ..ALWAYS };
 const NOT_SAMPLED: Server = Server { sample_rate: 0.0, ..FULL };
 
 /// Runs `script` against a server and gives to the report what was exported after [`Stage::traced_from_here`].
@@ -76,7 +83,12 @@ async fn play(sim: Sim, server: Server, script: Script) {
         config.telemetry.enabled = true;
         config.telemetry.sample_rate = server.sample_rate;
         config.telemetry.span_detail = server.detail;
-        let starting = start(&world, config);
+        let file: (PathBuf, RenderConfig) = (PathBuf::from(CONFIG_FILE), Box::new(|text, _| Ok(text.to_owned())));
+        let starting = launch(&world, config, Some(file), move |id, result| {
+            if let Err(error) = result {
+                assert!(server.may_fail, "worker {id}: {error}");
+            }
+        });
         starting.ready().await;
         starting.node
     });
@@ -325,10 +337,15 @@ golden! {
         stage.push_to_disk("key").await;
         stage.traced_from_here().await;
         stage.server.set_disk_reads_fail(true);
+        let before = stage.sim.last_submission();
         let Reply::Error(error) = stage.command("GET key").await else { panic!("the disk cannot be read") };
         assert!(error.starts_with("ERR reading the log file at address"), "{error}");
+        let submitted = before + 1..=stage.sim.last_submission();
         stage.settle().await;
         let spans = stage.exported();
+        let id = spans.iter().find_map(|span| span.attributes.get(Attribute::IoUringSqeId.as_str()));
+        let Some(Value::Int(id)) = id else { panic!("the read has no id: {id:?}") };
+        assert!(submitted.contains(&(*id as u64)), "{id} is none of {submitted:?}");
         // The connection is none the worse for it.
         stage.server.set_disk_reads_fail(false);
         assert_eq!(stage.command("GET key").await, Reply::Bulk(vec![b'v'; 100]));
@@ -348,6 +365,32 @@ golden! {
         stage.settle().await;
         let spans = stage.exported();
         assert_eq!(stage.command("PING").await, Reply::Simple("PONG".to_owned()));
+        stage.traced_from_here().await;
+        stage.keep(spans);
+    }
+
+    set_with_failed_aof_sync(ALWAYS_UNTIL_IT_FAILS) |stage| {
+        stage.server.set_disk_syncs_fail(true);
+        let Reply::Error(error) = stage.command("SET key value").await else { panic!("nothing is durable") };
+        assert!(error.starts_with("MISCONF Errors writing to the AOF file: the append-only file /data/"), "{error}");
+    }
+
+    config_rewrite_without_its_file(FULL) |stage| {
+        let Reply::Error(error) = stage.command("CONFIG REWRITE").await else { panic!("there is no such file") };
+        assert!(error.starts_with("ERR Rewriting config file: /etc/ferrite.toml: "), "{error}");
+    }
+
+    pipeline_behind_quit(FULL) |stage| {
+        let mut other = stage.connect().await;
+        let mut bytes = Vec::new();
+        for line in ["PING", "QUIT", "SET key value", "PING"] {
+            encode_command(&line.split(' ').collect::<Vec<_>>(), &mut bytes);
+        }
+        other.send(&bytes).await.expect("connected");
+        assert_eq!(other.read_to_end().await.expect("closed"), b"+PONG\r\n+OK\r\n");
+        stage.settle().await;
+        let spans = stage.exported();
+        assert_eq!(stage.command("EXISTS key").await, Reply::Int(0), "what follows QUIT is not executed");
         stage.traced_from_here().await;
         stage.keep(spans);
     }

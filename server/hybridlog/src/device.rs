@@ -31,14 +31,21 @@ pub struct DiskRead {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     #[error("reading the log file at address {address:#x} fails: {message}")]
-    Io { address: Address, message: String, stack: StackTrace },
+    Io { address: Address, message: String, id: SubmissionId, stack: StackTrace },
     #[error("the log file ends before the record at address {address:#x}")]
-    Short { address: Address, stack: StackTrace },
+    Short { address: Address, id: SubmissionId, stack: StackTrace },
     #[error("the log file is damaged at address {address:#x}: {error}")]
-    Damaged { address: Address, error: RecordError, stack: StackTrace },
+    Damaged { address: Address, error: RecordError, id: SubmissionId, stack: StackTrace },
 }
 
 impl ReadError {
+    /// The last submission for the record: the one that failed, or that brought the wrong bytes.
+    pub fn submission(&self) -> SubmissionId {
+        match self {
+            Self::Io { id, .. } | Self::Short { id, .. } | Self::Damaged { id, .. } => *id,
+        }
+    }
+
     /// What the trace of the command says that needed the record.
     pub fn exception(&self) -> Exception {
         let (kind, stack) = match self {
@@ -111,12 +118,12 @@ impl<W: World> LogDevice<W> {
         // A page is a whole number of blocks, so a header that crosses a block has the next one in its page.
         let guess = (in_block + HEADER).next_multiple_of(BLOCK);
         let (mut buf, mut id) = self.blocks(AlignedBuf::zeroed(guess), first_block, address).await?;
-        let damaged = |error| ReadError::Damaged { address, error, stack: StackTrace::capture() };
-        let short = || ReadError::Short { address, stack: StackTrace::capture() };
+        let damaged = |error, id| ReadError::Damaged { address, error, id, stack: StackTrace::capture() };
+        let short = |id| ReadError::Short { address, id, stack: StackTrace::capture() };
         if buf.len() < in_block + HEADER {
-            return Err(short());
+            return Err(short(id));
         }
-        let size = peek_size(&buf[in_block..], room).map_err(damaged)?;
+        let size = peek_size(&buf[in_block..], room).map_err(|error| damaged(error, id))?;
         if in_block + size > buf.len() {
             let have = buf.len();
             let want = (in_block + size).next_multiple_of(BLOCK);
@@ -127,10 +134,10 @@ impl<W: World> LogDevice<W> {
             whole[have..].copy_from_slice(&rest);
             (buf, id) = (whole, rest_id);
             if buf.len() < in_block + size {
-                return Err(short());
+                return Err(short(id));
             }
         }
-        verify(&buf[in_block..], address, room).map_err(damaged)?;
+        verify(&buf[in_block..], address, room).map_err(|error| damaged(error, id))?;
         let completed_ns = self.world.clock().monotonic_ns();
         let record = HeldRecord::new(Rc::new(buf), in_block, size);
         Ok(DiskRead { record, id, submitted_ns, completed_ns, shared: false })
@@ -149,6 +156,7 @@ impl<W: World> LogDevice<W> {
         let read = done.result.map_err(|error| ReadError::Io {
             address,
             message: error.to_string(),
+            id: done.id,
             stack: StackTrace::capture(),
         })?;
         done.buf.truncate(read);

@@ -51,18 +51,30 @@ enum Stop {
 }
 
 impl<W: World> Connection<W> {
-    /// Runs the first `count` commands and writes their replies. False: the client cannot be written to.
+    /// Runs the first `count` commands, or those up to one that ends the connection, and writes their replies. False: the
+    /// client cannot be written to.
     pub(crate) async fn run_batch(&mut self, count: usize) -> bool {
         let mut progress = Progress::default();
         let alive = self.drive(&mut progress, count).await;
         self.tally.commands += progress.at as u64;
-        alive
+        self.forget(progress.at, count);
+        alive && self.finish_batch().await
     }
 
+    /// Commands `from..count` never ran, since the connection ends before them: what was begun when they were parsed is
+    /// no trace.
+    fn forget(&mut self, from: usize, count: usize) {
+        for pending in &self.commands[from..count] {
+            self.trace.select(pending.trace);
+            self.trace.discard();
+        }
+    }
+
+    /// Runs the batch. False: the client cannot be written to.
     async fn drive(&mut self, progress: &mut Progress, count: usize) -> bool {
         loop {
             match self.run_stretch(progress, count) {
-                Stop::Done => return self.finish_batch().await,
+                Stop::Done => return true,
                 Stop::Output => {
                     if !self.flush().await {
                         return false;
@@ -72,6 +84,8 @@ impl<W: World> Connection<W> {
                 Stop::Deferred(deferred, spec) => {
                     // What was asked before it is answered before it: SHUTDOWN and DEBUG SLEEP may take their time.
                     if !self.flush().await {
+                        // It has been called, though nothing came of it.
+                        progress.at += 1;
                         return false;
                     }
                     let start = self.output.len();

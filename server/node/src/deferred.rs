@@ -6,8 +6,10 @@ use ferrite_commands::server::{config, shutdown};
 use ferrite_commands::{Deferred, Shutdown, TracesQuery, otel};
 use ferrite_io::{AlignedBuf, Clock, Disk, File, OpenMode, World};
 use ferrite_resp::Reply;
-use ferrite_telemetry::{SpanName, render};
+use ferrite_telemetry::schema::ExceptionType;
+use ferrite_telemetry::{Exception, SpanName, StackTrace, render};
 
+use crate::failure::Failure;
 use crate::session::Connection;
 
 /// Does what was asked and writes the reply.
@@ -23,7 +25,12 @@ pub(crate) async fn perform<W: World>(connection: &mut Connection<W>, deferred: 
             Reply::new(&mut connection.output, connection.session.protocol).ok();
         }
         Deferred::ConfigRewrite => {
-            let result = rewrite(&connection.worker.world, &node).await;
+            let result = rewrite(&connection.worker.world, &node).await.map_err(|failure| {
+                if let Some(exception) = failure.exception {
+                    connection.record_exception(exception);
+                }
+                failure.text
+            });
             let mut reply = Reply::new(&mut connection.output, connection.session.protocol);
             config::write_rewritten(&mut reply, result);
         }
@@ -63,9 +70,14 @@ fn keep_last<T>(traces: &mut Vec<T>, count: usize, is_command: impl Fn(&T) -> bo
 }
 
 /// CONFIG REWRITE: the file's new text is written beside it, synced, and takes its place at once.
-async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), String> {
+///
+/// # Errors
+/// That there is no file, or that it holds what cannot be rewritten, is for its owner to mend; what the disk refuses is an
+/// exception.
+async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), Failure> {
+    let expected = |text: String| Failure { text, exception: None };
     let Some((path, render)) = &node.config_file else {
-        return Err("The server is running without a config file".to_owned());
+        return Err(expected("The server is running without a config file".to_owned()));
     };
     let mut config = node.live.applied_to(node.config.clone());
     config.server.slowlog_log_slower_than = node.slowlog.slower_than_us();
@@ -78,14 +90,18 @@ async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), St
         ferrite_hybridlog::aof::FsyncPolicy::EverySec => crate::config::AppendFsync::Everysec,
         ferrite_hybridlog::aof::FsyncPolicy::No => crate::config::AppendFsync::No,
     };
-    let at = |error: std::io::Error| format!("Rewriting config file: {}: {error}", path.display());
+    let at = |error: std::io::Error| {
+        let text = format!("Rewriting config file: {}: {error}", path.display());
+        let stack = Some(StackTrace::capture());
+        Failure { exception: Some(Exception { kind: ExceptionType::ConfigFile, message: text.clone(), stack }), text }
+    };
     let disk = world.disk();
     let old = disk.open(path, OpenMode::ReadOnly).await.map_err(at)?;
     let len = old.len().await.map_err(at)? as usize;
     let done = old.read_at(AlignedBuf::zeroed(len), 0).await;
     let read = done.result.map_err(at)?;
     let text = String::from_utf8_lossy(&done.buf[..read]).into_owned();
-    let new = render(&text, &config)?;
+    let new = render(&text, &config).map_err(expected)?;
     let temporary = path.with_extension("toml.new");
     let file = disk.open(&temporary, OpenMode::Sequential).await.map_err(at)?;
     file.set_len(0).await.map_err(at)?;

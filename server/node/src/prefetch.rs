@@ -41,7 +41,8 @@ pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, 
                 worker.stats().disk_reads.add(1);
             }
             Err(error) => {
-                connection.trace.disk_read_close(key.slot, 0, worker.now_ns(), None, 0);
+                let submission = error.submission().0;
+                connection.trace.disk_read_close(key.slot, 0, worker.now_ns(), None, submission);
                 // Only the paused command answers for its own keys; a later one will meet the error itself.
                 if key.command == from {
                     failed = Some(error);
@@ -121,7 +122,11 @@ pub(crate) async fn records<W: World>(connection: &mut Connection<W>, addresses:
                 connection.held.insert(address, read.record);
                 worker.stats().disk_reads.add(1);
             }
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                last = worker.now_ns();
+                id = id.max(error.submission().0);
+                failed = Some(error);
+            }
         }
     }
     connection.trace.disk_read_close(slot, first.min(last), last, Some(bytes), id);

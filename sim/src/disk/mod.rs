@@ -170,7 +170,7 @@ impl Disk for SimDisk {
         let wanted = path.to_path_buf();
         let request = Request::of_path(IoKind::SyncDir, path);
         let work = move |disk: &mut DiskState, faults: &FaultPlan, _| {
-            if faults.disk_sync_error && disk.rng.one_in(50) {
+            if disk.syncs_fail || faults.disk_sync_error && disk.rng.one_in(50) {
                 return outcome(Err(io::Error::from_raw_os_error(EIO)));
             }
             outcome(disk.sync_dir(&wanted))
@@ -333,7 +333,7 @@ impl File for SimFile {
         }
         let point = lock(&self.disk.host.disk).inode(self.ino).sync_point();
         let work = move |disk: &mut DiskState, faults: &FaultPlan, ino: u64| {
-            if faults.disk_sync_error && disk.rng.one_in(50) {
+            if disk.syncs_fail || faults.disk_sync_error && disk.rng.one_in(50) {
                 let mut rng = disk.rng.clone();
                 disk.inode(ino).fail_sync(&mut rng);
                 disk.rng = rng;

@@ -63,6 +63,8 @@ pub(crate) struct DiskState {
     capacity: Option<u64>,
     /// Every read fails with EIO.
     pub(super) reads_fail: bool,
+    /// Every sync fails with EIO.
+    pub(super) syncs_fail: bool,
     /// Writes that were submitted and have not happened: file, offset, bytes.
     pub(super) on_the_way: BTreeMap<u64, (u64, u64, Vec<u8>)>,
     /// Disk events until the power goes.
@@ -85,6 +87,7 @@ impl DiskState {
             next_lock: 1,
             capacity: None,
             reads_fail: false,
+            syncs_fail: false,
             on_the_way: BTreeMap::new(),
             power_loss_in: None,
             session: 0,
@@ -112,6 +115,10 @@ impl DiskState {
 
     pub(crate) fn set_reads_fail(&mut self, fail: bool) {
         self.reads_fail = fail;
+    }
+
+    pub(crate) fn set_syncs_fail(&mut self, fail: bool) {
+        self.syncs_fail = fail;
     }
 
     /// Bytes that files with a name take.

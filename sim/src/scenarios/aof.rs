@@ -59,7 +59,7 @@ async fn failure(sim: Sim) {
     let ended = Ended::default();
     let hears = ended.clone();
     server.spawn(move |world| async move {
-        let starting = launch(&world, small(address), move |_, result| {
+        let starting = launch(&world, small(address), None, move |_, result| {
             lock(&hears).push(result.map_err(|error| error.to_string()));
         });
         watch(world, starting).await;

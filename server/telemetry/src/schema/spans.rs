@@ -156,6 +156,8 @@ names! {
         AofFull = "ferrite::hybridlog::NoSpace::Refused",
         /// The append-only file could not be written or synced.
         AofFailed = "ferrite::hybridlog::AofFailed",
+        /// The configuration file could not be read or replaced.
+        ConfigFile = "ferrite::node::ConfigFile",
     }
 }
 
