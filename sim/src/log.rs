@@ -142,6 +142,12 @@ impl EventLog {
     }
 }
 
+/// What the log keeps of the bytes of a message or an I/O: their length above their CRC-32C. With [`StableHasher::of`] half of a
+/// run would be hashing: it is compiled without optimisation, as all of this crate, and the CRC is not.
+pub(crate) fn fingerprint(bytes: &[u8]) -> u64 {
+    (bytes.len() as u64) << 32 | u64::from(crc32c::crc32c(bytes))
+}
+
 /// A hash that is the same in every process (std's `RandomState` is not) and over every release of a hash crate.
 ///
 /// Folded multiplication, one round a word; the state depends on the order of the words.

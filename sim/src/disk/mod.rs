@@ -13,7 +13,7 @@ use std::time::Duration;
 use ferrite_io::{AlignedBuf, BLOCK, Disk, Done, File, Mapping, OpenMode, SubmissionId};
 use tokio::sync::oneshot;
 
-use crate::log::{Event, IoKind, StableHasher};
+use crate::log::{Event, IoKind, StableHasher, fingerprint};
 use crate::plan::FaultPlan;
 use crate::sim::{Core, HostState, lock};
 use crate::world::Latency;
@@ -299,7 +299,7 @@ impl File for SimFile {
         let ino = self.ino;
         let work = move |disk: &mut DiskState, faults: &FaultPlan, _| {
             let result = read(disk, faults, ino, offset, &mut buf);
-            let hash = StableHasher::of(&buf[..*result.as_ref().unwrap_or(&0)]);
+            let hash = fingerprint(&buf[..*result.as_ref().unwrap_or(&0)]);
             let code = result.as_ref().copied().map_err(io::Error::kind);
             Outcome { value: (result, buf), result: code, hash }
         };
@@ -311,7 +311,7 @@ impl File for SimFile {
         if self.mode == OpenMode::ReadOnly {
             return Self::refused(buf, ErrorKind::PermissionDenied);
         }
-        let request = self.request(IoKind::Write, offset, buf.len() as u64, StableHasher::of(&buf));
+        let request = self.request(IoKind::Write, offset, buf.len() as u64, fingerprint(&buf));
         let ino = self.ino;
         let on_the_way = (ino, offset, buf.to_vec());
         let on_submit = move |disk: &mut DiskState, id: u64| {

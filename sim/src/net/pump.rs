@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::conn::Conn;
-use crate::log::{Event, StableHasher};
+use crate::log::{Event, fingerprint};
 use crate::rng::SimRng;
 use crate::sim::lock;
 use crate::world::Latency;
@@ -98,7 +98,7 @@ fn deliver(conn: &Conn, from: usize, rng: &mut SimRng) {
     };
     let bytes: Vec<u8> = pipe.sending.drain(..len).collect();
     let to = conn.addresses[1 - from];
-    conn.core.record(Event::Deliver { conn: conn.id, to, len, hash: StableHasher::of(&bytes) });
+    conn.core.record(Event::Deliver { conn: conn.id, to, len, hash: fingerprint(&bytes) });
     pipe.received.extend(bytes);
     pipe.wake_reader();
     pipe.wake_writer();
