@@ -325,6 +325,10 @@ impl<W: World> Connection<W> {
         let start = self.output.len();
         Reply::new(&mut self.output, self.session.protocol).error(format!("ERR {}", failure.text));
         let spec = progress.paused.as_ref().map(|paused| paused.spec);
+        if self.session.multi.is_some() {
+            // Of what may come between MULTI and EXEC only EXEC pauses: it ends the transaction whatever it is answered.
+            self.session.discard_transaction();
+        }
         self.trace.select(self.commands[progress.at].trace);
         self.trace.resume();
         if let Some(exception) = failure.exception {

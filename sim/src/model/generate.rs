@@ -1,4 +1,4 @@
-//! Random string and hash commands over few keys, so that they meet each other.
+//! Random string and hash commands and transactions over few keys, so that they meet each other.
 
 use super::Command;
 use crate::rng::SimRng;
@@ -14,11 +14,13 @@ pub struct Profile {
     pub payload_max: u64,
     /// With FLUSHDB and DBSIZE: only for a client that has the database to itself.
     pub whole_database: bool,
+    /// Some batches hold a transaction.
+    pub transactions: bool,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { prefix: String::new(), keys: 16, payload_max: 6000, whole_database: true }
+        Self { prefix: String::new(), keys: 16, payload_max: 6000, whole_database: true, transactions: false }
     }
 }
 
@@ -50,6 +52,9 @@ const WEIGHTS: &[(&str, u64)] = &[
     ("HLEN", 2),
     ("HEXISTS", 2),
     ("HSTRLEN", 2),
+    ("PEXPIREAT", 8),
+    ("PERSIST", 2),
+    ("PEXPIRETIME", 2),
     ("DBSIZE", 2),
     ("FLUSHDB", 1),
 ];
@@ -75,7 +80,40 @@ impl Generator {
     /// Commands to be sent together: mostly one, at times up to `most`.
     pub fn batch(&mut self, most: u64) -> Vec<Command> {
         let count = if self.rng.one_in(2) { 1 } else { self.rng.between(1, most.max(1)) };
-        (0..count).map(|_| self.command()).collect()
+        let mut batch: Vec<Command> = (0..count).map(|_| self.command()).collect();
+        if self.profile.transactions && self.rng.one_in(5) {
+            batch.extend(self.transaction());
+            if self.rng.one_in(2) {
+                batch.push(self.command());
+            }
+        }
+        batch
+    }
+
+    /// From WATCH or MULTI to EXEC or DISCARD.
+    fn transaction(&mut self) -> Vec<Command> {
+        let alone = |name: &str| vec![name.as_bytes().to_vec()];
+        let mut commands = Vec::new();
+        if self.rng.one_in(3) {
+            let keys = self.rng.between(1, 3);
+            commands.push([alone("WATCH"), (0..keys).map(|_| self.key()).collect()].concat());
+            if self.rng.one_in(2) {
+                commands.push(self.command());
+            }
+            if self.rng.one_in(6) {
+                commands.push(alone("UNWATCH"));
+            }
+        }
+        commands.push(alone("MULTI"));
+        for _ in 0..self.rng.below(4) {
+            commands.push(self.command());
+        }
+        if self.rng.one_in(12) {
+            // It cannot be queued.
+            commands.push(alone("GET"));
+        }
+        commands.push(alone(if self.rng.one_in(8) { "DISCARD" } else { "EXEC" }));
+        commands
     }
 
     /// The next command.
@@ -91,8 +129,10 @@ impl Generator {
                 if self.rng.one_in(6) {
                     command.push(b"GET".to_vec());
                 }
-                if self.rng.one_in(10) {
-                    command.push(b"KEEPTTL".to_vec());
+                match self.rng.below(20) {
+                    0..=1 => command.push(b"KEEPTTL".to_vec()),
+                    2 => command.extend([b"PXAT".to_vec(), self.far_time()]),
+                    _ => {}
                 }
             }
             "APPEND" => command.extend([self.key(), self.payload()]),
@@ -141,6 +181,15 @@ impl Generator {
             "HINCRBY" => {
                 let by = if self.rng.one_in(10) { i64::MAX } else { self.rng.below(2000) as i64 - 1000 };
                 command.extend([self.hash_key(), self.field(), by.to_string().into_bytes()]);
+            }
+            "PEXPIREAT" => {
+                // A hash as often as a string.
+                let key = if self.rng.one_in(2) { self.key() } else { self.hash_key() };
+                let at = if self.rng.one_in(6) { b"1".to_vec() } else { self.far_time() };
+                command.extend([key, at]);
+                if self.rng.one_in(3) {
+                    command.push(self.rng.pick(&[b"NX", b"XX", b"GT", b"LT"]).to_vec());
+                }
             }
             "DBSIZE" | "FLUSHDB" => {}
             _ => command.push(self.key()),
@@ -201,6 +250,11 @@ impl Generator {
         }
     }
 
+    /// A time beyond any run, in milliseconds: one of few, so that GT and LT meet equal ones.
+    fn far_time(&mut self) -> Vec<u8> {
+        (9_000_000_000_000 + self.rng.below(6)).to_string().into_bytes()
+    }
+
     fn payload(&mut self) -> Vec<u8> {
         let most = self.profile.payload_max;
         let len = match self.rng.below(16) {
@@ -229,17 +283,19 @@ mod tests {
         let mut generator = Generator::new(Profile::default(), SimRng::derive(1, "test"));
         let keys: BTreeSet<_> = generator.keys().into_iter().collect();
         let mut model = Model::new();
-        let (mut names, mut hits, mut hash_hits) = (BTreeSet::new(), 0, 0);
+        let (mut names, mut hits, mut hash_hits, mut expiries) = (BTreeSet::new(), 0, 0, 0);
         for _ in 0..4000 {
             let command = generator.command();
             let reply = model.apply(&command);
             hits += u32::from(command[0] == b"GET" && matches!(reply, Reply::Bulk(_)));
             hash_hits += u32::from(command[0] == b"HGET" && matches!(reply, Reply::Bulk(_)));
+            expiries += model.dump().expiries.len();
             names.insert(command[0].clone());
         }
         assert_eq!(names.len(), WEIGHTS.len());
         assert!(hits > 150 && hash_hits > 20, "keys collide: {hits}, {hash_hits}");
-        assert!(model.dump().keys().all(|key| keys.contains(key)));
+        assert!(expiries > 4000, "one key in three has a time of expiry: {expiries}");
+        assert!(model.dump().values.keys().all(|key| keys.contains(key)));
     }
 
     #[test]
@@ -252,6 +308,6 @@ mod tests {
             assert!(!matches!(command[0].as_slice(), b"FLUSHDB" | b"DBSIZE"));
             model.apply(&command);
         }
-        assert!(model.dump().keys().all(|key| key.starts_with(b"a:")));
+        assert!(model.dump().values.keys().all(|key| key.starts_with(b"a:")));
     }
 }

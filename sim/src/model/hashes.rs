@@ -7,7 +7,7 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Model {
     pub(super) fn execute_on_hash(&mut self, name: &[u8], key: &[u8], rest: &[&[u8]]) -> Result<Reply, Reply> {
-        let read = match self.data.get(key) {
+        let read = match self.data.values.get(key) {
             None => &Pairs::new(),
             Some(Value::Hash(pairs)) => pairs,
             Some(Value::String(_)) => return Err(self.refused_before_the_type(name, rest).unwrap_or_else(wrong_type)),
@@ -47,7 +47,8 @@ impl Model {
 
     /// How many of the fields are new.
     fn set_fields(&mut self, key: &[u8], pairs: &[&[u8]]) -> i64 {
-        let entry = self.data.entry(key.to_vec()).or_insert_with(|| Value::Hash(Pairs::new()));
+        self.touched.insert(key.to_vec());
+        let entry = self.data.values.entry(key.to_vec()).or_insert_with(|| Value::Hash(Pairs::new()));
         let Value::Hash(held) = entry else { unreachable!("the type was looked at") };
         let before = held.len();
         for pair in pairs.chunks_exact(2) {
@@ -61,12 +62,15 @@ impl Model {
 
     /// How many of the fields were there.
     fn delete_fields(&mut self, key: &[u8], fields: &[&[u8]]) -> i64 {
-        let Some(Value::Hash(held)) = self.data.get_mut(key) else { return 0 };
+        let Some(Value::Hash(held)) = self.data.values.get_mut(key) else { return 0 };
         let before = held.len();
         held.retain(|(field, _)| !fields.contains(&field.as_slice()));
-        let deleted = before - held.len();
-        if held.is_empty() {
-            self.data.remove(key);
+        let (deleted, empty) = (before - held.len(), held.is_empty());
+        if deleted > 0 {
+            self.touched.insert(key.to_vec());
+        }
+        if empty {
+            self.remove(key);
         }
         deleted as i64
     }

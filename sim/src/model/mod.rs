@@ -1,13 +1,16 @@
 //! A plain Redis in memory for string and hash commands: what the server's replies and data are compared with, byte for byte.
 
+mod expiry;
 mod generate;
 mod hashes;
+mod session;
 mod value;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use generate::{Generator, Profile};
+pub use session::Session;
 pub use value::Value;
 pub use view::ClientView;
 
@@ -15,18 +18,27 @@ use crate::resp::Reply;
 
 /// A command and its arguments.
 pub type Command = Vec<Vec<u8>>;
-/// A database's keys and values.
-pub type Dump = BTreeMap<Vec<u8>, Value>;
+
+/// A database's content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dump {
+    pub values: BTreeMap<Vec<u8>, Value>,
+    /// When keys expire, in milliseconds since the Unix epoch. All of these are values' keys, and no time is ever reached: what
+    /// expires while a simulation runs is a scenario of its own.
+    pub expiries: BTreeMap<Vec<u8>, i64>,
+}
 
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const OVERFLOW: &str = "ERR increment or decrement would overflow";
 /// `proto-max-bulk-len`'s default.
 const STRING_BYTES_MAX: i64 = 512 << 20;
 
-/// One database of strings and hashes without expiry, as Redis 7.0 treats them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// One database of strings and hashes, as Redis 7.0 treats them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Model {
     data: Dump,
+    /// Keys that the last command has changed in the sense of WATCH: written, be it with what they held.
+    touched: BTreeSet<Vec<u8>>,
     /// A page of the server's log: what key and value must fit into, with this many bytes beside them.
     record_max: Option<usize>,
 }
@@ -42,7 +54,7 @@ impl Model {
 
     /// A database with that content.
     pub fn from_dump(data: Dump) -> Self {
-        Self { data, record_max: None }
+        Self { data, ..Self::default() }
     }
 
     /// The same database on a server that refuses a value that does not fit into a page of that size.
@@ -55,12 +67,18 @@ impl Model {
         &self.data
     }
 
+    /// The keys that the last command has changed as WATCH sees it.
+    pub fn touched(&self) -> &BTreeSet<Vec<u8>> {
+        &self.touched
+    }
+
     /// Executes one command; one whose result would not fit into a page changes nothing.
     ///
     /// # Panics
     /// On a command that the model does not know, or a wrong number of arguments: the caller compares replies of
     /// commands that it generated.
     pub fn apply(&mut self, command: &[Vec<u8>]) -> Reply {
+        self.touched.clear();
         let Some(record_max) = self.record_max else {
             return self.execute(command);
         };
@@ -72,9 +90,10 @@ impl Model {
         // MSET looks at each of its values, whatever follows it.
         let in_command =
             command[1..].chunks_exact(2).filter(|_| command[0] == b"MSET").map(|pair| (&pair[0], pair[1].len()));
-        let held = self.data.iter().map(|(key, value)| (key, value.size()));
+        let held = self.touched.iter().filter_map(|key| Some((key, self.data.values.get(key)?.size())));
         if let Some(error) = in_command.chain(held).find_map(refused) {
             self.data = before;
+            self.touched.clear();
             return error;
         }
         reply
@@ -92,7 +111,7 @@ impl Model {
             (b"GET", [key]) => self.get(key)?,
             (b"GETDEL", [key]) => {
                 let reply = self.get(key)?;
-                self.data.remove(*key);
+                self.remove(key);
                 reply
             }
             (b"APPEND", [key, value]) => {
@@ -101,38 +120,63 @@ impl Model {
                 Reply::Int(whole.len() as i64)
             }
             (b"INCRBY", [key, by]) => self.increment(key, by)?,
-            (b"DEL", keys) => Reply::Int(keys.iter().filter(|key| self.data.remove(**key).is_some()).count() as i64),
-            (b"EXISTS", keys) => Reply::Int(keys.iter().filter(|key| self.data.contains_key(**key)).count() as i64),
+            (b"DEL", keys) => Reply::Int(keys.iter().filter(|key| self.remove(key)).count() as i64),
+            (b"EXISTS", keys) => {
+                Reply::Int(keys.iter().filter(|key| self.data.values.contains_key(**key)).count() as i64)
+            }
             (b"STRLEN", [key]) => Reply::Int(self.string(key)?.map_or(0, Vec::len) as i64),
             (b"SETRANGE", [key, offset, value]) => self.set_range(key, offset, value)?,
             (b"GETRANGE", [key, start, end]) => self.get_range(key, start, end)?,
             (b"MSET", pairs) if pairs.len() % 2 == 0 => {
                 for pair in pairs.chunks(2) {
-                    self.data.insert(pair[0].to_vec(), Value::String(pair[1].to_vec()));
+                    self.put(pair[0], Value::String(pair[1].to_vec()));
                 }
                 Reply::ok()
             }
             (b"MGET", keys) => Reply::Array(keys.iter().map(|key| self.get(key).unwrap_or(Reply::Null)).collect()),
-            (b"RENAME", [from, to]) => match self.data.remove(*from) {
-                Some(value) => {
-                    self.data.insert(to.to_vec(), value);
-                    Reply::ok()
+            (b"RENAME", [from, to]) => {
+                let value = self.data.values.get(*from).ok_or_else(|| error("ERR no such key"))?.clone();
+                let expiry = self.data.expiries.get(*from).copied();
+                if from != to {
+                    self.remove(from);
+                    self.put(to, value);
+                    self.data.expiries.extend(expiry.map(|at| (to.to_vec(), at)));
                 }
-                None => Reply::Error("ERR no such key".to_string()),
-            },
-            (b"FLUSHDB", []) => {
-                self.data.clear();
                 Reply::ok()
             }
-            (b"DBSIZE", []) => Reply::Int(self.data.len() as i64),
+            (b"FLUSHDB", []) => {
+                self.touched.extend(std::mem::take(&mut self.data).values.into_keys());
+                Reply::ok()
+            }
+            (b"PEXPIREAT", [key, at, conditions @ ..]) => self.expire(key, at, conditions)?,
+            (b"PERSIST", [key]) => self.persist(key),
+            (b"PEXPIRETIME", [key]) => self.expire_time(key),
+            (b"DBSIZE", []) => Reply::Int(self.data.values.len() as i64),
             (name, [key, rest @ ..]) if name.starts_with(b"H") => self.execute_on_hash(name, key, rest)?,
             _ => panic!("the model does not know {}", crate::resp::show_command(command)),
         })
     }
 
+    /// Sets a key to a new value, without an expiry.
+    fn put(&mut self, key: &[u8], value: Value) {
+        self.data.expiries.remove(key);
+        self.data.values.insert(key.to_vec(), value);
+        self.touched.insert(key.to_vec());
+    }
+
+    /// Whether there was something to delete.
+    fn remove(&mut self, key: &[u8]) -> bool {
+        self.data.expiries.remove(key);
+        let found = self.data.values.remove(key).is_some();
+        if found {
+            self.touched.insert(key.to_vec());
+        }
+        found
+    }
+
     /// The string under the key, or the error that it holds something else.
     fn string(&self, key: &[u8]) -> Result<Option<&Vec<u8>>, Reply> {
-        match self.data.get(key) {
+        match self.data.values.get(key) {
             None => Ok(None),
             Some(Value::String(bytes)) => Ok(Some(bytes)),
             Some(Value::Hash(_)) => Err(wrong_type()),
@@ -141,7 +185,9 @@ impl Model {
 
     /// The same to be changed; an empty one if there is none.
     fn string_mut(&mut self, key: &[u8]) -> Result<&mut Vec<u8>, Reply> {
-        match self.data.entry(key.to_vec()).or_insert_with(|| Value::String(Vec::new())) {
+        self.string(key)?;
+        self.touched.insert(key.to_vec());
+        match self.data.values.entry(key.to_vec()).or_insert_with(|| Value::String(Vec::new())) {
             Value::String(bytes) => Ok(bytes),
             Value::Hash(_) => Err(wrong_type()),
         }
@@ -152,25 +198,29 @@ impl Model {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], options: &[&[u8]]) -> Result<Reply, Reply> {
-        let (mut if_missing, mut if_present, mut get) = (false, false, false);
-        for option in options {
+        let (mut if_missing, mut if_present, mut get, mut keep) = (false, false, false, false);
+        let mut expiry = None;
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
             match option.to_ascii_uppercase().as_slice() {
                 b"NX" => if_missing = true,
                 b"XX" => if_present = true,
                 b"GET" => get = true,
-                // There is no expiry to keep.
-                b"KEEPTTL" => {}
+                b"KEEPTTL" => keep = true,
+                b"PXAT" => expiry = options.next().and_then(|at| integer(at)),
                 _ => return Err(error("ERR syntax error")),
             }
         }
-        if if_missing && if_present {
+        if if_missing && if_present || keep && expiry.is_some() {
             return Err(error("ERR syntax error"));
         }
         let old = if get { self.get(key)? } else { Reply::Null };
-        let present = self.data.contains_key(key);
+        let present = self.data.values.contains_key(key);
         let refused = (if_missing && present) || (if_present && !present);
         if !refused {
-            self.data.insert(key.to_vec(), Value::String(value.to_vec()));
+            let kept = self.data.expiries.get(key).copied().filter(|_| keep);
+            self.put(key, Value::String(value.to_vec()));
+            self.data.expiries.extend(expiry.or(kept).map(|at| (key.to_vec(), at)));
         }
         Ok(match (get, refused) {
             (true, _) => old,
@@ -183,7 +233,7 @@ impl Model {
         let by = integer(by).ok_or_else(|| error(NOT_AN_INTEGER))?;
         let old = self.string(key)?.map_or(Some(0), |value| integer(value)).ok_or_else(|| error(NOT_AN_INTEGER))?;
         let new = old.checked_add(by).ok_or_else(|| error(OVERFLOW))?;
-        self.data.insert(key.to_vec(), Value::String(new.to_string().into_bytes()));
+        *self.string_mut(key)? = new.to_string().into_bytes();
         Ok(Reply::Int(new))
     }
 
@@ -333,6 +383,25 @@ mod tests {
             ("HDEL g b c d t", ":4"),
             ("EXISTS g", ":0"),
             ("HGETALL g", "[]"),
+            ("SET e v PXAT 9000000000000", "+OK"),
+            ("PEXPIRETIME e", ":9000000000000"),
+            ("SET e w KEEPTTL", "+OK"),
+            ("APPEND e x", ":2"),
+            ("RENAME e f", "+OK"),
+            ("PEXPIRETIME f", ":9000000000000"),
+            ("PEXPIREAT f 9000000000001 LT", ":0"),
+            ("PEXPIREAT f 9000000000001 GT", ":1"),
+            ("PEXPIREAT f 9000000000002 NX", ":0"),
+            ("PERSIST f", ":1"),
+            ("PERSIST f", ":0"),
+            ("PEXPIREAT f 9000000000002 XX", ":0"),
+            ("PEXPIREAT f 9000000000002 GT", ":0"),
+            ("PEXPIREAT f 9000000000002 LT", ":1"),
+            ("SET f v", "+OK"),
+            ("PEXPIRETIME f", ":-1"),
+            ("PEXPIREAT f 1", ":1"),
+            ("PEXPIREAT f 1", ":0"),
+            ("PEXPIRETIME f", ":-2"),
             ("FLUSHDB", "+OK"),
             ("DBSIZE", ":0"),
         ] {

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::resp::Shown;
 
 /// A value; a hash's fields in the order in which they were added.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     String(Vec<u8>),
     Hash(Vec<(Vec<u8>, Vec<u8>)>),

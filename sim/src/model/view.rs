@@ -1,13 +1,16 @@
 //! What one client may expect of its keys: exact while replies come, a choice of prefixes after a lost connection.
 
-use super::{Command, Dump, Model};
+use std::collections::BTreeSet;
+
+use super::{Command, Dump, Model, Session};
 use crate::resp::{Reply, Shown, show_command};
 
 /// The oracle of one client that alone writes its keys and sends its commands on one connection at a time.
 #[derive(Clone, Debug, Default)]
 pub struct ClientView {
-    /// The state after every answered command.
+    /// The state after every answered command, of the data and of the connection.
     model: Model,
+    session: Session,
     /// Sent and not answered, in order.
     unanswered: Vec<Command>,
 }
@@ -20,12 +23,12 @@ impl ClientView {
 
     /// No keys, nothing sent, on a server whose log has pages of that size.
     pub fn with_page_size(bytes: usize) -> Self {
-        Self { model: Model::new().with_page_size(bytes), unanswered: Vec::new() }
+        Self { model: Model::new().with_page_size(bytes), ..Self::default() }
     }
 
     /// That content, nothing sent.
     pub fn with_expected(expected: Dump) -> Self {
-        Self { model: Model::from_dump(expected), unanswered: Vec::new() }
+        Self { model: Model::from_dump(expected), ..Self::default() }
     }
 
     /// A command is on its way.
@@ -37,22 +40,23 @@ impl ClientView {
     pub fn answered(&mut self, reply: &Reply) -> Result<(), String> {
         assert!(!self.unanswered.is_empty(), "a reply answers a command");
         let command = self.unanswered.remove(0);
-        let expected = self.model.apply(&command);
-        // RESP3's maps are RESP2's flat arrays.
-        let flat = match reply {
-            Reply::Other('%', items) => &Reply::Array(items.clone()),
-            reply => reply,
-        };
-        if expected == *flat {
+        if is_exec(&command) && Session::is_refusal(reply) {
+            self.session.refused();
+            return Ok(());
+        }
+        let expected = apply(&mut self.model, &mut self.session, &command);
+        if expected == flat(reply) {
             return Ok(());
         }
         Err(format!("{} was answered with {reply:?}, expected {expected:?}", show_command(&command)))
     }
 
-    /// The oldest unanswered command was refused and has changed nothing.
+    /// The oldest unanswered command was refused and has changed nothing. A transaction whose EXEC is refused is over.
     pub fn refused(&mut self) {
         assert!(!self.unanswered.is_empty(), "a reply answers a command");
-        self.unanswered.remove(0);
+        if is_exec(&self.unanswered.remove(0)) {
+            self.session.refused();
+        }
     }
 
     /// True if the connection was lost before every reply had come.
@@ -66,45 +70,68 @@ impl ClientView {
     }
 
     /// Compares what the server holds with what it may hold: every answered command, then any number of the unanswered
-    /// ones in their order. Returns how many of these had happened; from there the view goes on.
+    /// ones in their order. Returns how many of these had happened; from there the view goes on, on a new connection.
     ///
     /// Right for `appendfsync always`, and for every policy while no power was lost.
     pub fn resolve(&mut self, found: &Dump) -> Result<usize, String> {
-        let mut state = self.model.clone();
         let unanswered = std::mem::take(&mut self.unanswered);
-        let mut fits = None;
-        for (count, command) in unanswered.iter().enumerate() {
-            if state.dump() == found {
-                fits = Some(count);
-                break;
+        let mut states = BTreeSet::from([(self.model.clone(), std::mem::take(&mut self.session))]);
+        for count in 0..=unanswered.len() {
+            if let Some((model, _)) = states.iter().find(|(model, _)| model.dump() == found) {
+                self.model = model.clone();
+                return Ok(count);
             }
-            state.apply(command);
+            let Some(command) = unanswered.get(count) else { break };
+            let mut next = BTreeSet::new();
+            for (mut model, mut session) in states {
+                if is_exec(command) && session.is_open() {
+                    // Perhaps there was not the room for it.
+                    next.insert((model.clone(), Session::default()));
+                }
+                apply(&mut model, &mut session, command);
+                next.insert((model, session));
+            }
+            states = next;
         }
-        if fits.is_none() && state.dump() == found {
-            fits = Some(unanswered.len());
-        }
-        let Some(count) = fits else {
-            return Err(self.explain(found, &unanswered));
-        };
-        self.model = state;
-        Ok(count)
+        Err(self.explain(found, &unanswered))
     }
 
     fn explain(&self, found: &Dump, unanswered: &[Command]) -> String {
         let expected = self.model.dump();
         let mut text = "no prefix of the unanswered commands explains the data:".to_string();
-        let keys: std::collections::BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+        let keys: BTreeSet<_> = expected.values.keys().chain(found.values.keys()).collect();
         for key in keys {
-            let (was, is) = (expected.get(key), found.get(key));
-            if was != is {
-                let show = |value: Option<&super::Value>| value.map_or("nothing".to_string(), ToString::to_string);
-                text += &format!("\n  {}: acknowledged {}, found {}", Shown(key), show(was), show(is));
+            let in_both = [expected, found].map(|dump| (dump.values.get(key), dump.expiries.get(key)));
+            if in_both[0] != in_both[1] {
+                let [was, is] = in_both.map(|(value, expiry)| {
+                    let value = value.map_or("nothing".to_string(), ToString::to_string);
+                    expiry.map_or(value.clone(), |at| format!("{value} until {at}"))
+                });
+                text += &format!("\n  {}: acknowledged {was}, found {is}", Shown(key));
             }
         }
         for command in unanswered {
             text += &format!("\n  unanswered: {}", show_command(command));
         }
         text
+    }
+}
+
+fn is_exec(command: &Command) -> bool {
+    command[0].eq_ignore_ascii_case(b"EXEC")
+}
+
+fn apply(model: &mut Model, session: &mut Session, command: &Command) -> Reply {
+    let reply = model.apply_in(session, command);
+    session.changed(model.touched());
+    reply
+}
+
+/// RESP3's maps are RESP2's flat arrays, within EXEC's reply too.
+fn flat(reply: &Reply) -> Reply {
+    match reply {
+        Reply::Array(items) | Reply::Other('%', items) => Reply::Array(items.iter().map(flat).collect()),
+        reply => reply.clone(),
     }
 }
 
@@ -119,7 +146,8 @@ mod tests {
 
     fn dump(pairs: &[(&str, &str)]) -> Dump {
         let string = |value: &str| Value::String(value.as_bytes().to_vec());
-        pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), string(value))).collect()
+        let values = pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), string(value))).collect();
+        Dump { values, ..Dump::default() }
     }
 
     fn in_doubt() -> ClientView {
@@ -148,6 +176,27 @@ mod tests {
         for found in [dump(&[]), dump(&[("a", "3")]), dump(&[("a", "1"), ("b", "")])] {
             let why = in_doubt().resolve(&found).expect_err("impossible state");
             assert!(why.contains("unanswered: \"SET\" \"b\" \"2\""), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_transaction_happened_as_a_whole_or_not_at_all() {
+        for (found, fits) in [
+            (dump(&[]), true),
+            (dump(&[("a", "1"), ("b", "2")]), true),
+            (dump(&[("a", "1"), ("b", "2"), ("c", "3")]), true),
+            (dump(&[("a", "1")]), false),
+            (dump(&[("b", "2")]), false),
+            // Refused for want of room: what was sent behind it happened.
+            (dump(&[("c", "3")]), true),
+        ] {
+            let mut view = ClientView::new();
+            view.sent(command("MULTI"));
+            view.answered(&Reply::ok()).expect("as expected");
+            for line in ["SET a 1", "SET b 2", "EXEC", "SET c 3"] {
+                view.sent(command(line));
+            }
+            assert_eq!(view.resolve(&found).is_ok(), fits, "{found:?}");
         }
     }
 

@@ -65,7 +65,8 @@ async fn failure(sim: Sim) {
         watch(world, starting).await;
     });
     let mut view = ClientView::with_page_size(PAGE_BYTES);
-    let profile = Profile { keys: 60, payload_max: 600, whole_database: false, ..Profile::default() };
+    let profile =
+        Profile { keys: 60, payload_max: 600, whole_database: false, transactions: true, ..Profile::default() };
     let mut generator = Generator::new(profile, sim.rng("commands"));
     let client = sim.add_host("client");
     let operator = operator(&sim, address, 6);

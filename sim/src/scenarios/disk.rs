@@ -157,6 +157,7 @@ where
             payload_max: 900,
             // A FLUSHDB would leave nothing on disk.
             whole_database: false,
+            transactions: true,
             ..Profile::default()
         },
     );
@@ -221,18 +222,12 @@ impl LoadClient {
     /// Sends one batch and compares what is not refused with one of `errors`. How many were.
     async fn batch(&mut self, errors: &[&str]) -> usize {
         let batch = self.generator.batch(PIPELINE_MAX);
-        let read = |command: &&Command| {
-            matches!(
-                command[0].as_slice(),
-                b"GET" | b"MGET" | b"EXISTS" | b"STRLEN" | b"GETRANGE" | b"DBSIZE" | b"HGET" | b"HMGET" | b"HGETALL"
-            ) || matches!(command[0].as_slice(), b"HLEN" | b"HEXISTS" | b"HSTRLEN")
-        };
-        self.last_writes = batch.iter().filter(|command| !read(command)).count();
-        let reads: Vec<bool> = batch.iter().map(|command| read(&command)).collect();
+        let writes = writes(&batch);
+        self.last_writes = writes.iter().filter(|writes| **writes).count();
         batch.iter().for_each(|command| self.view.sent(command.clone()));
         let (view, mut refused, mut at) = (&mut self.view, 0, 0);
         let sent = self.client.pipeline(&batch, |reply| {
-            let may_fail = errors == READ_ERRORS || !reads[at];
+            let may_fail = errors == READ_ERRORS || writes[at];
             at += 1;
             match &reply {
                 Reply::Error(text) if may_fail && errors.iter().any(|error| text.starts_with(error)) => {
@@ -253,4 +248,27 @@ impl LoadClient {
         let same = self.view.clone().resolve(&found);
         same.unwrap_or_else(|why| panic!("{why}"));
     }
+}
+
+/// Which commands of a batch may need space. A queued one does not: EXEC needs it.
+fn writes(batch: &[Command]) -> Vec<bool> {
+    let mut open = false;
+    let needs_space = |command: &Command| match command[0].as_slice() {
+        b"EXEC" => {
+            open = false;
+            true
+        }
+        b"MULTI" => {
+            open = true;
+            false
+        }
+        b"DISCARD" => {
+            open = false;
+            false
+        }
+        b"GET" | b"MGET" | b"EXISTS" | b"STRLEN" | b"GETRANGE" | b"DBSIZE" | b"HGET" | b"HMGET" | b"HGETALL" => false,
+        b"HLEN" | b"HEXISTS" | b"HSTRLEN" | b"PEXPIRETIME" | b"WATCH" | b"UNWATCH" => false,
+        _ => !open,
+    };
+    batch.iter().map(needs_space).collect()
 }

@@ -20,6 +20,7 @@ const LOAD: Load = Load {
     keys: 80,
     rewrites: false,
     page_size: Some(PAGE_BYTES),
+    sessions: true,
 };
 
 /// Every reply and every value, in RESP2.
@@ -27,7 +28,13 @@ pub(super) const RANDOM_COMMANDS: Scenario = Scenario {
     name: "random-commands",
     about: "random commands of several clients against the model, RESP2, tiny regions",
     faults: FaultPlan::without_disk_errors,
-    marks: &["a page became read-only", "a record was read from disk", "unanswered lost", "unanswered happened"],
+    marks: &[
+        "a page became read-only",
+        "a record was read from disk",
+        "a whole scan",
+        "unanswered lost",
+        "unanswered happened",
+    ],
     run: |sim| -> ScenarioFuture {
         Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, config(at, AppendFsync::Everysec))), LOAD))
     },

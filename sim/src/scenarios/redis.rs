@@ -2,6 +2,7 @@
 //!
 //! They need one thing of a server: [`StartServer`].
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -44,6 +45,8 @@ pub struct Load {
     pub rewrites: bool,
     /// The size of the server's pages, if what does not fit into one is refused.
     pub page_size: Option<usize>,
+    /// Transactions and scans, too: connections have a state, and commands take several calls.
+    pub sessions: bool,
 }
 
 /// Random commands of one to four clients; every reply and in the end every value is compared with the model's. With
@@ -170,6 +173,8 @@ struct LoadClient {
     server: Host,
     address: SocketAddr,
     load: Load,
+    /// All its keys begin with this.
+    prefix: String,
     generator: Generator,
     rng: SimRng,
     view: ClientView,
@@ -180,13 +185,16 @@ struct LoadClient {
 
 impl LoadClient {
     fn new(sim: &Sim, server: &Host, address: SocketAddr, load: Load, number: u64, alone: bool) -> Self {
-        let prefix = if alone { String::new() } else { format!("client{number}:") };
-        let profile = Profile { prefix, whole_database: alone, keys: load.keys, payload_max: load.payload_max };
+        let own = if alone { String::new() } else { format!("client{number}:") };
+        let prefix = own.clone();
+        let Load { keys, payload_max, sessions: transactions, .. } = load;
+        let profile = Profile { prefix, whole_database: alone, keys, payload_max, transactions };
         Self {
             sim: sim.clone(),
             server: server.clone(),
             address,
             load,
+            prefix: own,
             generator: Generator::new(profile, sim.rng(&format!("commands {number}"))),
             rng: sim.rng(&format!("client {number}")),
             view: load.page_size.map_or_else(ClientView::new, ClientView::with_page_size),
@@ -220,7 +228,41 @@ impl LoadClient {
         }
         let connection = self.connection.as_mut().expect("it was just made");
         let view = &mut self.view;
-        connection.pipeline(&batch, |reply| view.answered(&reply).unwrap_or_else(|why| panic!("{why}"))).await
+        connection.pipeline(&batch, |reply| view.answered(&reply).unwrap_or_else(|why| panic!("{why}"))).await?;
+        if self.load.sessions && self.rng.one_in(10) {
+            self.scan().await?;
+        }
+        Ok(())
+    }
+
+    /// A scan from beginning to end gives this client's keys, all of them and no other: nobody else writes them, whatever
+    /// the others do beside it.
+    async fn scan(&mut self) -> std::io::Result<()> {
+        let connection = self.connection.as_mut().expect("it was made for the batch before");
+        let (pattern, count) = (format!("{}*", self.prefix), self.rng.between(1, 40).to_string());
+        let (mut cursor, mut found) = (b"0".to_vec(), BTreeSet::new());
+        loop {
+            let words = [b"SCAN", &cursor[..], b"MATCH", pattern.as_bytes(), b"COUNT", count.as_bytes()];
+            let mut reply = None;
+            connection.pipeline(&[words.map(<[u8]>::to_vec).to_vec()], |page| reply = Some(page)).await?;
+            let Some(Reply::Array(page)) = reply else { panic!("SCAN was answered with {reply:?}") };
+            let [Reply::Bulk(next), Reply::Array(keys)] = &page[..] else { panic!("SCAN was answered with {page:?}") };
+            found.extend(keys.iter().map(|key| match key {
+                Reply::Bulk(key) => key.clone(),
+                other => panic!("SCAN gave {other:?} for a key"),
+            }));
+            cursor.clone_from(next);
+            if cursor == b"0" {
+                break;
+            }
+        }
+        let expected: BTreeSet<Vec<u8>> = self.view.expected().values.keys().cloned().collect();
+        assert!(found == expected, "SCAN gave {} keys, expected {}: {}", found.len(), expected.len(), {
+            let differ = found.symmetric_difference(&expected);
+            differ.map(|key| key.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
+        });
+        self.sim.sometimes("a whole scan");
+        Ok(())
     }
 
     async fn connect(&mut self, world: &SimWorld) -> std::io::Result<()> {
@@ -245,19 +287,28 @@ impl LoadClient {
     }
 }
 
-/// The values of all keys, each read as both types: one of them is answered with an error.
+/// All keys, each read as both types (one of them is answered with an error), with their times of expiry.
 pub(super) async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Result<Dump> {
-    let both = |key: &Vec<u8>| [b"GET".to_vec(), b"HGETALL".to_vec()].map(|name| vec![name, key.clone()]);
-    let commands: Vec<Command> = keys.iter().flat_map(both).collect();
+    let all = |key: &Vec<u8>| ["GET", "HGETALL", "PEXPIRETIME"].map(|name| vec![name.as_bytes().to_vec(), key.clone()]);
+    let commands: Vec<Command> = keys.iter().flat_map(all).collect();
     let mut replies = Vec::new();
     client.pipeline(&commands, |reply| replies.push(reply)).await?;
-    let values = keys.into_iter().zip(replies.chunks(2)).filter_map(|(key, replies)| match replies {
-        [Reply::Bulk(value), Reply::Error(_)] => Some((key, Value::String(value.clone()))),
-        [Reply::Error(_), Reply::Array(items) | Reply::Other('%', items)] => Some((key, hash_of(items))),
-        [Reply::Null, Reply::Array(items) | Reply::Other('%', items)] if items.is_empty() => None,
-        other => panic!("GET and HGETALL of {} were answered with {other:?}", key.escape_ascii()),
-    });
-    Ok(values.collect())
+    let mut dump = Dump::default();
+    for (key, replies) in keys.into_iter().zip(replies.chunks(3)) {
+        let value = match &replies[..2] {
+            [Reply::Bulk(value), Reply::Error(_)] => Value::String(value.clone()),
+            [Reply::Error(_), Reply::Array(items) | Reply::Other('%', items)] => hash_of(items),
+            [Reply::Null, Reply::Array(items) | Reply::Other('%', items)] if items.is_empty() => continue,
+            other => panic!("GET and HGETALL of {} were answered with {other:?}", key.escape_ascii()),
+        };
+        match replies[2] {
+            Reply::Int(-1) => {}
+            Reply::Int(at) if at > 0 => _ = dump.expiries.insert(key.clone(), at),
+            ref other => panic!("PEXPIRETIME of {} was answered with {other:?}", key.escape_ascii()),
+        }
+        dump.values.insert(key, value);
+    }
+    Ok(dump)
 }
 
 fn hash_of(items: &[Reply]) -> Value {
@@ -292,7 +343,7 @@ async fn check_everything(sim: &Sim, address: SocketAddr, clients: &mut [LoadCli
             let found = dump(&mut client, keys).await.expect("no faults are left");
             let same = ClientView::with_expected(expected).resolve(&found);
             same.unwrap_or_else(|why| panic!("at the end, {why}"));
-            keys_expected += found.len() as i64;
+            keys_expected += found.values.len() as i64;
         }
         let dbsize = |reply| assert_eq!(reply, Reply::Int(keys_expected), "DBSIZE");
         client.pipeline(&[vec![b"DBSIZE".to_vec()]], dbsize).await.expect("no faults are left");

@@ -29,6 +29,7 @@ const MODEL_LOAD: Load = Load {
     keys: 16,
     rewrites: false,
     page_size: None,
+    sessions: false,
 };
 const CRASH_LOAD: Load = Load {
     batches: 30,
@@ -38,6 +39,7 @@ const CRASH_LOAD: Load = Load {
     keys: 16,
     rewrites: false,
     page_size: None,
+    sessions: false,
 };
 
 /// The model scenario on the toy.
