@@ -9,6 +9,7 @@ compile_error!("the simulator needs `--cfg madsim`: .cargo/config.toml sets it, 
 
 pub mod client;
 pub mod disk;
+pub mod linear;
 mod log;
 pub mod model;
 pub mod net;

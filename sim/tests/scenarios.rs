@@ -39,6 +39,17 @@ fn planted_bugs_are_caught() {
 }
 
 #[test]
+fn planted_races_are_caught_by_the_order_that_they_break() {
+    for bug in [toy::Bug::LostUpdate, toy::Bug::OldRead] {
+        let scenario = toy::shared_keys_with(bug);
+        let caught = (0..40).map(|seed| run(seed, &scenario)).find(|report| report.failure.is_some());
+        let report = caught.unwrap_or_else(|| panic!("{bug:?} was never caught"));
+        let text = report.to_string();
+        assert!(text.contains("no order of the commands explains connection"), "{bug:?}: {text}");
+    }
+}
+
+#[test]
 fn the_real_server_without_syncs_is_caught() {
     let caught = (0..30).any(|seed| run(seed, &scenarios::node::POWER_LOSS_WITHOUT_SYNC).failure.is_some());
     assert!(caught, "acknowledged writes were lost and nobody noticed");

@@ -13,6 +13,7 @@ pub use generate::{Generator, Profile};
 pub use session::Session;
 pub use value::Value;
 pub use view::ClientView;
+pub(crate) use view::{flat, is_exec};
 
 use crate::resp::Reply;
 
@@ -70,6 +71,11 @@ impl Model {
     /// The keys that the last command has changed as WATCH sees it.
     pub fn touched(&self) -> &BTreeSet<Vec<u8>> {
         &self.touched
+    }
+
+    /// The same, for a model that is compared with others by what it holds.
+    pub fn take_touched(&mut self) -> BTreeSet<Vec<u8>> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Executes one command; one whose result would not fit into a page changes nothing.

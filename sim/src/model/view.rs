@@ -117,7 +117,8 @@ impl ClientView {
     }
 }
 
-fn is_exec(command: &Command) -> bool {
+/// Whether the command ends a transaction by running it.
+pub(crate) fn is_exec(command: &Command) -> bool {
     command[0].eq_ignore_ascii_case(b"EXEC")
 }
 
@@ -127,8 +128,8 @@ fn apply(model: &mut Model, session: &mut Session, command: &Command) -> Reply {
     reply
 }
 
-/// RESP3's maps are RESP2's flat arrays, within EXEC's reply too.
-fn flat(reply: &Reply) -> Reply {
+/// RESP3's maps as RESP2's flat arrays, within EXEC's reply too.
+pub(crate) fn flat(reply: &Reply) -> Reply {
     match reply {
         Reply::Array(items) | Reply::Other('%', items) => Reply::Array(items.iter().map(flat).collect()),
         reply => reply.clone(),

@@ -6,6 +6,7 @@ mod expiry;
 pub mod node;
 pub mod redis;
 mod scan;
+mod shared;
 pub mod toy;
 mod world;
 
@@ -18,9 +19,11 @@ pub const ALL: &[Scenario] = &[
     world::FULL_DISK,
     toy::RANDOM_COMMANDS,
     toy::POWER_LOSS,
+    toy::SHARED_KEYS,
     node::RANDOM_COMMANDS,
     node::TWO_WORKERS,
     node::POWER_LOSS,
+    shared::SHARED_KEYS,
     expiry::EXPIRY,
     scan::BESIDE_GROWTH,
     disk::BAD_READS,

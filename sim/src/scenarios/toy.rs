@@ -7,11 +7,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
-use ferrite_io::{AlignedBuf, Disk, File, Listener, Network, OpenMode, World};
+use ferrite_io::{AlignedBuf, Clock, Disk, File, Listener, Network, OpenMode, World};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::redis::{Load, StartServer, random_commands};
+use super::shared::shared_keys;
 use crate::disk::SimFile;
 use crate::log::StableHasher;
 use crate::model::{Command, Model};
@@ -75,9 +77,29 @@ pub fn power_loss_with(bug: Bug) -> Scenario {
         Bug::OneReplyForgotten => {
             |sim| Box::pin(random_commands(sim, |world, at| serve(world, at, Some(Bug::OneReplyForgotten)), CRASH_LOAD))
         }
+        other => panic!("{other:?} is for shared keys"),
     };
     Scenario { name: "toy-with-a-bug", run, ..POWER_LOSS }
 }
+
+/// Shared keys on a toy with a planted bug: no client by itself can notice it.
+pub fn shared_keys_with(bug: Bug) -> Scenario {
+    let run: fn(crate::Sim) -> ScenarioFuture = match bug {
+        Bug::LostUpdate => |sim| Box::pin(shared_keys(sim, |world, at| serve(world, at, Some(Bug::LostUpdate)), false)),
+        Bug::OldRead => |sim| Box::pin(shared_keys(sim, |world, at| serve(world, at, Some(Bug::OldRead)), false)),
+        other => panic!("{other:?} is for the crash scenario"),
+    };
+    Scenario { name: "toy-shared-with-a-bug", about: "shared keys on a toy that is wrong", run, ..POWER_LOSS }
+}
+
+/// The same on the toy as it is.
+pub const SHARED_KEYS: Scenario = Scenario {
+    name: "toy-shared-keys",
+    about: "what clients see of the same keys fits into one order, on a toy server",
+    marks: &["a command was lost", "server crashed", "several orders were possible"],
+    run: |sim| -> ScenarioFuture { Box::pin(shared_keys(sim, START, false)) },
+    ..POWER_LOSS
+};
 
 /// Mistakes that a real server could make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +109,14 @@ pub enum Bug {
     NoSyncDir,
     /// An INCRBY is not written to the log.
     OneReplyForgotten,
+    /// An INCRBY reads, waits, and writes what it has made of what was there.
+    LostUpdate,
+    /// For a millisecond after a write a GET is answered from before it.
+    OldRead,
 }
+
+/// How long [`Bug::LostUpdate`] waits and [`Bug::OldRead`] stays behind.
+const BUG_TIME: Duration = Duration::from_millis(1);
 
 /// Starts the toy.
 pub const START: StartServer = |world, address| serve(world, address, None);
@@ -156,10 +185,22 @@ impl Toy {
             b"CLIENT" => return Reply::ok(),
             _ => {}
         }
+        if self.bug == Some(Bug::LostUpdate) && command[0] == b"INCRBY" {
+            return self.increment_of_what_was(command).await;
+        }
         let mut log = self.log.lock().await;
+        if self.bug == Some(Bug::OldRead)
+            && command[0] == b"GET"
+            && now_ns() < log.changed_ns + BUG_TIME.as_nanos() as u64
+        {
+            return log.before.apply(&command);
+        }
         let before = log.model.borrow().clone();
         let reply = log.model.borrow_mut().apply(&command);
-        let changed = *log.model.borrow() != before;
+        let changed = log.model.borrow().dump() != before.dump();
+        if changed && self.bug == Some(Bug::OldRead) {
+            (log.before, log.changed_ns) = (before, now_ns());
+        }
         let forgotten = self.bug == Some(Bug::OneReplyForgotten) && command[0] == b"INCRBY";
         if changed && !forgotten {
             log.append(&command, self.bug != Some(Bug::ReplyBeforeSync)).await;
@@ -168,8 +209,31 @@ impl Toy {
     }
 }
 
+fn now_ns() -> u64 {
+    <<SimWorld as World>::Clock as Clock>::monotonic_source()()
+}
+
+impl Toy {
+    /// [`Bug::LostUpdate`]: what others add meanwhile is gone.
+    async fn increment_of_what_was(&self, command: Command) -> Reply {
+        let mut model = self.log.lock().await.model.borrow().clone();
+        madsim::time::sleep(BUG_TIME).await;
+        let reply = model.apply(&command);
+        if let Reply::Int(number) = reply {
+            let set = vec![b"SET".to_vec(), command[1].clone(), number.to_string().into_bytes()];
+            let mut log = self.log.lock().await;
+            log.model.borrow_mut().apply(&set);
+            log.append(&set, true).await;
+        }
+        reply
+    }
+}
+
 /// Frames of length, hash and a command.
 struct Log {
+    /// For [`Bug::OldRead`]: what was there before the last change, and when that was.
+    before: Model,
+    changed_ns: u64,
     model: Rc<RefCell<Model>>,
     file: SimFile,
     end: u64,
@@ -196,7 +260,7 @@ impl Log {
         }
         file.set_len(end as u64).await.expect("the torn tail is cut");
         file.sync().await.expect("no sync faults are planned");
-        Self { model: Rc::new(RefCell::new(model)), file, end: end as u64 }
+        Self { before: model.clone(), changed_ns: 0, model: Rc::new(RefCell::new(model)), file, end: end as u64 }
     }
 
     async fn append(&mut self, command: &Command, sync: bool) {
