@@ -34,6 +34,18 @@ const OVERFLOW: &str = "ERR increment or decrement would overflow";
 /// `proto-max-bulk-len`'s default.
 const STRING_BYTES_MAX: i64 = 512 << 20;
 
+impl Dump {
+    /// For a comparison by content: the fields of hashes in the order of their names.
+    pub fn without_order(mut self) -> Self {
+        for value in self.values.values_mut() {
+            if let Value::Hash(pairs) = value {
+                pairs.sort();
+            }
+        }
+        self
+    }
+}
+
 /// One database of strings and hashes, as Redis 7.0 treats them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Model {
@@ -61,6 +73,11 @@ impl Model {
     /// The same database on a server that refuses a value that does not fit into a page of that size.
     pub fn with_page_size(self, bytes: usize) -> Self {
         Self { record_max: Some(bytes - RECORD_HEADER), ..self }
+    }
+
+    /// From now on it holds this.
+    pub(crate) fn go_on_with(&mut self, data: Dump) {
+        self.data = data;
     }
 
     /// Everything in it.
