@@ -98,11 +98,14 @@ pub enum Client {
 }
 
 impl Client {
-    /// Sends commands as one pipeline and gives every reply that arrives, in order. After an error the later commands
+    /// Sends commands as one pipeline and gives every reply that arrives, in order; without commands it does nothing. After an error the later commands
     /// are in doubt: the library loses all replies of a pipeline that it could not finish.
     ///
     /// The raw client writes everything before it reads, as redis-py does, whatever the buffers hold.
     pub async fn pipeline(&mut self, commands: &[Command], mut on_reply: impl FnMut(Reply)) -> io::Result<()> {
+        if commands.is_empty() {
+            return Ok(());
+        }
         match self {
             Self::Library(connection) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());

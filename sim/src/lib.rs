@@ -8,6 +8,7 @@
 compile_error!("the simulator needs `--cfg madsim`: .cargo/config.toml sets it, and RUSTFLAGS replaces it");
 
 pub mod client;
+mod cuts;
 pub mod disk;
 pub mod linear;
 mod log;
@@ -19,12 +20,15 @@ mod rng;
 mod runner;
 pub mod scenarios;
 pub mod server;
+mod shrink;
 mod sim;
 mod world;
 
+pub use cuts::{Cuts, Script};
 pub use log::{Event, EventLog, IoKind, StableHasher};
 pub use plan::FaultPlan;
 pub use rng::SimRng;
-pub use runner::{Failure, Report, Scenario, ScenarioFuture, run, run_with_plan};
+pub use runner::{Failure, Report, Scenario, ScenarioFuture, run, run_with};
+pub use shrink::{Smaller, shrink};
 pub use sim::{Host, Sim};
 pub use world::{SimClock, SimEntropy, SimWorld};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use ferrite_sim::{FaultPlan, Report, Scenario, run, run_with_plan, scenarios};
+use ferrite_sim::{Cuts, FaultPlan, Report, Scenario, Smaller, run, run_with, scenarios, shrink};
 
 /// Deterministic simulation of Ferrite: one seed, one history.
 #[derive(Parser)]
@@ -26,8 +26,18 @@ enum Action {
     List,
     /// Runs one seed and prints its verdict.
     Run(One),
-    /// Runs one seed twice, compares both histories and prints the last events; shrinks the faults of a failure.
-    Replay(One),
+    /// Runs one seed twice, compares both histories and prints the last events; of a failure also what is left when faults
+    /// and commands are taken away without which it fails all the same.
+    Replay {
+        #[command(flatten)]
+        one: One,
+        /// These faults instead of the drawn ones, separated by blanks.
+        #[arg(long)]
+        faults: Option<String>,
+        /// Commands to leave out, as a shrunk failure names them.
+        #[arg(long, default_value = "")]
+        without: String,
+    },
     /// Prints the hash of one seed's history: what another process compares itself with.
     Hash(One),
     /// Runs new seeds of every scenario for a time and prints a scoreboard.
@@ -85,7 +95,9 @@ fn act(action: Action) -> Result<(), String> {
             Ok(())
         }
         Action::Run(one) => verdict(&run(one.seed, one.scenario()?)),
-        Action::Replay(one) => replay(one.seed, one.scenario()?),
+        Action::Replay { one, faults, without } => {
+            replay(one.seed, one.scenario()?, faults.as_deref(), without.parse()?)
+        }
         Action::Hash(one) => {
             let report = run(one.seed, one.scenario()?);
             println!("{:016x}", report.hash);
@@ -107,8 +119,10 @@ fn verdict(report: &Report) -> Result<(), String> {
     Ok(())
 }
 
-fn replay(seed: u64, scenario: &Scenario) -> Result<(), String> {
-    let (first, second) = (run(seed, scenario), run(seed, scenario));
+fn replay(seed: u64, scenario: &Scenario, faults: Option<&str>, cuts: Cuts) -> Result<(), String> {
+    let plan = faults.map_or_else(|| Ok(run(seed, scenario).plan), plan_of)?;
+    let run_again = || run_with(seed, scenario, plan, cuts.clone());
+    let (first, second) = (run_again(), run_again());
     println!("faults: {}", first.plan);
     for event in &first.last_events {
         println!("{event}");
@@ -116,23 +130,27 @@ fn replay(seed: u64, scenario: &Scenario) -> Result<(), String> {
     if first.hash != second.hash {
         return Err(format!("not deterministic: {:016x} and {:016x}", first.hash, second.hash));
     }
-    if first.failure.is_some() {
-        let plan = shrink(seed, scenario, first.plan);
-        println!("still fails with: {plan}");
+    if let Some(Smaller { plan, cuts, report }) = shrink(scenario, &first) {
+        let drawn: u64 = report.drawn.values().sum();
+        println!("still fails with {plan}, and with {} of {drawn} commands:", drawn.saturating_sub(cuts.len() as u64));
+        println!("{}", report.failure.map_or_else(String::new, |failure| failure.message));
+        let (scenario, faults) = (scenario.name, plan.names().join(" "));
+        println!(
+            "the smaller one: cargo sim replay --seed {seed} --scenario {scenario} --faults \"{faults}\" --without \"{cuts}\""
+        );
     }
     verdict(&first)
 }
 
-/// Switches off every class of faults without which the seed still fails.
-fn shrink(seed: u64, scenario: &Scenario, mut plan: FaultPlan) -> FaultPlan {
-    for class in plan.names() {
-        let mut smaller = plan;
-        smaller.set(class, false);
-        if run_with_plan(seed, scenario, smaller).failure.is_some() {
-            plan = smaller;
+/// The plan of these classes, separated by blanks.
+fn plan_of(names: &str) -> Result<FaultPlan, String> {
+    let mut plan = FaultPlan::none();
+    for name in names.split_whitespace() {
+        if !plan.set(name, true) {
+            return Err(format!("no class of faults is named {name}: there are {}", FaultPlan::all()));
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// What a number of seeds of one scenario came to.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use madsim::runtime::Runtime;
 
+use crate::cuts::Cuts;
 use crate::log::{Event, StableHasher};
 use crate::plan::FaultPlan;
 use crate::sim::Sim;
@@ -55,6 +56,9 @@ pub struct Report {
     pub events: u64,
     pub virtual_time: Duration,
     pub marks: BTreeMap<&'static str, u64>,
+    /// Commands that were left out, and how many each client's generator has drawn.
+    pub cuts: Cuts,
+    pub drawn: BTreeMap<String, u64>,
     pub last_events: Vec<String>,
     /// What [`Sim::span`] was given, in order.
     pub spans: Vec<String>,
@@ -115,27 +119,27 @@ fn install_panic_hook() {
 /// Runs `scenario` with `seed`; the plan is drawn from the seed and passed through the scenario's filter.
 pub fn run(seed: u64, scenario: &Scenario) -> Report {
     let plan = (scenario.faults)(FaultPlan::draw(seed ^ StableHasher::of(scenario.name.as_bytes())));
-    run_with_plan(seed, scenario, plan)
+    run_with(seed, scenario, plan, Cuts::default())
 }
 
-/// Runs `scenario` with `seed` and a given plan: shrinking switches classes off one by one.
-pub fn run_with_plan(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report {
+/// Runs `scenario` with `seed` and a given plan, without some of its commands: what shrinking tries.
+pub fn run_with(seed: u64, scenario: &Scenario, plan: FaultPlan, cuts: Cuts) -> Report {
     install_panic_hook();
     let scenario = *scenario;
-    let body = move || run_here(seed, &scenario, plan);
+    let body = move || run_here(seed, &scenario, plan, cuts);
     let builder = std::thread::Builder::new().name(format!("{}-{seed}", scenario.name)).stack_size(STACK_BYTES);
     // A fresh thread: std's hash keys and every other thread-local start as the seed says.
     let thread = builder.spawn(body).expect("the system gives a thread");
     thread.join().expect("panics of a simulation are caught inside its thread")
 }
 
-fn run_here(seed: u64, scenario: &Scenario, plan: FaultPlan) -> Report {
+fn run_here(seed: u64, scenario: &Scenario, plan: FaultPlan, cuts: Cuts) -> Report {
     PANIC.set(Some(String::new()));
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_time_limit(VIRTUAL_TIME_MAX);
     let made: RefCell<Option<Sim>> = RefCell::new(None);
     let history = async {
-        let sim = Sim::new(seed, plan);
+        let sim = Sim::new(seed, plan, cuts);
         *made.borrow_mut() = Some(sim.clone());
         (scenario.run)(sim.clone()).await;
         let scheduler = madsim::rand::RngCore::next_u64(&mut madsim::rand::thread_rng());
@@ -167,6 +171,8 @@ fn report(sim: &Sim, scenario: &'static str) -> Report {
         events,
         virtual_time: sim.elapsed(),
         marks: sim.marks(),
+        cuts: sim.core.cuts.clone(),
+        drawn: sim.drawn(),
         last_events,
         spans,
         failure: None,

@@ -12,6 +12,7 @@ use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::{self, JoinHandle, NodeId};
 use madsim::time::TimeHandle;
 
+use crate::cuts::{Cuts, Script};
 use crate::disk::DiskState;
 use crate::log::{Event, EventLog};
 use crate::net::NetState;
@@ -43,6 +44,9 @@ pub(crate) struct Core {
     pub(crate) hardware: NodeHandle,
     /// Submissions of the whole simulation.
     pub(crate) submissions: AtomicU64,
+    /// Commands that clients leave out, and how many each generator has drawn.
+    pub(crate) cuts: Cuts,
+    pub(crate) drawn: Mutex<BTreeMap<String, u64>>,
 }
 
 /// What remains of a computer when its power goes, and its switches.
@@ -105,7 +109,7 @@ impl Core {
 
 impl Sim {
     /// Must be called on a madsim runtime.
-    pub(crate) fn new(seed: u64, plan: FaultPlan) -> Self {
+    pub(crate) fn new(seed: u64, plan: FaultPlan, cuts: Cuts) -> Self {
         let hardware = Handle::current().create_node().name("hardware").build();
         Self {
             core: Arc::new(Core {
@@ -119,6 +123,8 @@ impl Sim {
                 net: Mutex::new(NetState::new(seed)),
                 hardware,
                 submissions: AtomicU64::new(0),
+                cuts,
+                drawn: Mutex::default(),
             }),
         }
     }
@@ -136,6 +142,16 @@ impl Sim {
     /// A generator of the scenario's own, independent of every other label's.
     pub fn rng(&self, label: &str) -> SimRng {
         SimRng::derive(self.core.seed, label)
+    }
+
+    /// What numbers the commands of one generator, so that some can be left out.
+    pub fn script(&self, name: &str) -> Script {
+        Script::new(self.core.clone(), name)
+    }
+
+    /// How many commands each generator has drawn.
+    pub(crate) fn drawn(&self) -> BTreeMap<String, u64> {
+        lock(&self.core.drawn).clone()
     }
 
     /// The liveness phase: from now on nothing fails any more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ferrite_sim::client::{RawClient, connect_redis};
 use ferrite_sim::resp::Reply;
 use ferrite_sim::scenarios::{self, toy};
-use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, run};
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, run, run_with, shrink};
 
 /// Enough for every mark; `cargo sim ci` runs more.
 const SEEDS: u64 = 16;
@@ -47,6 +47,23 @@ fn planted_races_are_caught_by_the_order_that_they_break() {
         let text = report.to_string();
         assert!(text.contains("no order of the commands explains connection"), "{bug:?}: {text}");
     }
+}
+
+#[test]
+fn a_failure_is_shrunk_to_the_commands_that_it_needs() {
+    let scenario = toy::shared_keys_with(toy::Bug::LostUpdate);
+    let reports = (0..40).map(|seed| run(seed, &scenario));
+    let report = reports.into_iter().find(|report| report.failure.is_some()).expect("it is caught");
+    let smaller = shrink(&scenario, &report).expect("it has failed");
+    let drawn: u64 = smaller.report.drawn.values().sum();
+    let left = drawn - smaller.cuts.len() as u64;
+    assert!(drawn >= 80 && left <= 6, "{left} of {drawn} commands are left");
+    assert!(left >= 2, "one command alone loses no update");
+    let again =
+        run_with(report.seed, &scenario, smaller.plan, smaller.cuts.to_string().parse().expect("as it was shown"));
+    assert_eq!(again.hash, smaller.report.hash);
+    assert!(again.failure.is_some());
+    assert!(shrink(&scenarios::ALL[0], &run(1, &scenarios::ALL[0])).is_none(), "nothing has failed");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Random string and hash commands and transactions over few keys, so that they meet each other.
 
 use super::Command;
+use crate::cuts::Script;
 use crate::rng::SimRng;
 
 /// What to generate.
@@ -64,12 +65,23 @@ const WEIGHTS: &[(&str, u64)] = &[
 pub struct Generator {
     profile: Profile,
     rng: SimRng,
+    /// What may leave some of the commands out.
+    script: Option<Script>,
 }
 
 impl Generator {
     /// The commands that follow from `rng`.
     pub fn new(profile: Profile, rng: SimRng) -> Self {
-        Self { profile, rng }
+        Self { profile, rng, script: None }
+    }
+
+    /// The same, of which `script` may leave some out.
+    pub fn cut_by(self, script: Script) -> Self {
+        Self { script: Some(script), ..self }
+    }
+
+    fn keeps_next(&self) -> bool {
+        self.script.as_ref().is_none_or(Script::keeps_next)
     }
 
     /// Every key that a command may name.
@@ -77,14 +89,18 @@ impl Generator {
         (0..self.profile.keys).map(|number| self.key_of(number)).collect()
     }
 
-    /// Commands to be sent together: mostly one, at times up to `most`.
+    /// Commands to be sent together: mostly one, at times up to `most`; none if all of them are left out.
     pub fn batch(&mut self, most: u64) -> Vec<Command> {
         let count = if self.rng.one_in(2) { 1 } else { self.rng.between(1, most.max(1)) };
-        let mut batch: Vec<Command> = (0..count).map(|_| self.command()).collect();
+        let mut batch = Vec::new();
+        let mut add = |commands: Vec<Command>, kept: bool| batch.extend(commands.into_iter().filter(|_| kept));
+        for _ in 0..count {
+            add(vec![self.command()], self.keeps_next());
+        }
         if self.profile.transactions && self.rng.one_in(5) {
-            batch.extend(self.transaction());
+            add(self.transaction(), self.keeps_next());
             if self.rng.one_in(2) {
-                batch.push(self.command());
+                add(vec![self.command()], self.keeps_next());
             }
         }
         batch

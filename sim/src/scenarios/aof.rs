@@ -67,7 +67,7 @@ async fn failure(sim: Sim) {
     let mut view = ClientView::with_page_size(PAGE_BYTES);
     let profile =
         Profile { keys: 60, payload_max: 600, whole_database: false, transactions: true, ..Profile::default() };
-    let mut generator = Generator::new(profile, sim.rng("commands"));
+    let mut generator = Generator::new(profile, sim.rng("commands")).cut_by(sim.script("client"));
     let client = sim.add_host("client");
     let operator = operator(&sim, address, 6);
     let checks = sim.clone();

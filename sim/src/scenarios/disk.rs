@@ -161,7 +161,7 @@ where
             ..Profile::default()
         },
     );
-    let generator = Generator::new(profile, sim.rng("commands"));
+    let generator = Generator::new(profile, sim.rng("commands")).cut_by(sim.script("client"));
     let mut fill = sim.rng("fill");
     let task = host.spawn(move |world| async move {
         let mut client = connect(&world, address).await;

@@ -198,7 +198,8 @@ impl LoadClient {
             address,
             load,
             prefix: own,
-            generator: Generator::new(profile, sim.rng(&format!("commands {number}"))),
+            generator: Generator::new(profile, sim.rng(&format!("commands {number}")))
+                .cut_by(sim.script(&format!("client {number}"))),
             rng: sim.rng(&format!("client {number}")),
             view: load.page_size.map_or_else(ClientView::new, ClientView::with_page_size),
             connection: None,

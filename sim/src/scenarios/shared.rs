@@ -11,6 +11,7 @@ use redis::ProtocolVersion;
 use super::node::workers;
 use super::redis::StartServer;
 use crate::client::{Client, RawClient, connect_redis};
+use crate::cuts::Script;
 use crate::linear::History;
 use crate::model::Command;
 use crate::plan::FaultPlan;
@@ -71,6 +72,7 @@ pub async fn shared_keys(sim: Sim, start: StartServer, transactions: bool) {
     for number in 0..rng.between(2, 4) {
         let host = sim.add_host(&format!("client {number}"));
         let rng = sim.rng(&format!("client {number}"));
+        let script = sim.script(&format!("client {number}"));
         let (sim, server, record) = (sim.clone(), server.clone(), record.clone());
         let mut client = SharingClient {
             sim,
@@ -79,6 +81,7 @@ pub async fn shared_keys(sim: Sim, start: StartServer, transactions: bool) {
             transactions,
             number,
             rng,
+            script,
             values: 0,
             record,
             connection: None,
@@ -147,6 +150,7 @@ struct SharingClient {
     transactions: bool,
     number: u64,
     rng: SimRng,
+    script: Script,
     /// Values written: each is another one.
     values: u64,
     record: Arc<Mutex<Record>>,
@@ -159,11 +163,14 @@ struct SharingClient {
 impl SharingClient {
     async fn run(&mut self, world: &SimWorld) {
         for _ in 0..BATCHES {
-            let batches = if self.transactions && self.rng.one_in(4) {
+            let mut batches = if self.transactions && self.rng.one_in(4) {
                 self.transaction()
             } else {
                 vec![self.batch(PIPELINE_MAX)]
             };
+            if !self.script.keeps_next() {
+                batches.clear();
+            }
             for batch in batches {
                 if self.connection.is_none() {
                     self.connect(world).await;
