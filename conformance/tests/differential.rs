@@ -163,6 +163,9 @@ fn find_expired() -> [Command; 2] {
     [words(&["KEYS", "*"]), words(&["SCAN", "0", "COUNT", "100000"])]
 }
 
+/// What Ferrite says when something does not fit into its memory, here the tiny regions. Redis has no such limits.
+const LIMITS: &[&[u8]] = &[b"exceeds storage.page_size: at most", b"at once and at most"];
+
 fn agree(pair: &Pair, protocol: &str, steps: &[Step], pipelined: bool) -> Result<(), TestCaseError> {
     let (mut ferrite, mut redis) = pair.connect(protocol);
     let mut commands: Vec<Command> = Vec::new();
@@ -205,6 +208,10 @@ fn agree(pair: &Pair, protocol: &str, steps: &[Step], pipelined: bool) -> Result
         replies
     };
     for ((command, ours), theirs) in commands.iter().zip(ours).zip(theirs) {
+        if LIMITS.iter().any(|limit| ours.windows(limit.len()).any(|part| part == *limit)) {
+            // From here on the two servers hold different data, as they must.
+            return Ok(());
+        }
         let (ours, theirs) = (comparable(command, ours, ordered), comparable(command, theirs, ordered));
         if !same(command, &ours, &theirs) {
             let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
