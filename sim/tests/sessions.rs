@@ -79,6 +79,37 @@ fn a_refused_exec_ends_its_transaction() {
     }
 }
 
+const REFUSED_WATCH: Scenario = Scenario {
+    name: "refused-watch",
+    about: "a WATCH of which one key cannot be read watches none",
+    run: |sim| -> ScenarioFuture { Box::pin(refused_watch(sim)) },
+    ..REFUSED_EXEC
+};
+
+async fn refused_watch(sim: Sim) {
+    let (server, address) = start(&sim);
+    let task = sim.add_host("client").spawn(move |world| async move {
+        let mut client = connect(&world, address).await;
+        write_cold_keys(&mut client).await;
+        server.set_disk_reads_fail(true);
+        let Reply::Error(error) = ask(&mut client, "WATCH other cold:0").await else { panic!("it cannot be read") };
+        assert!(error.starts_with("ERR reading the log file at address"), "{error}");
+        server.set_disk_reads_fail(false);
+        for line in ["SET other 1", "MULTI"] {
+            assert_eq!(ask(&mut client, line).await, Reply::ok());
+        }
+        assert_eq!(ask(&mut client, "EXEC").await, Reply::Array(Vec::new()));
+    });
+    task.await.expect("the client's host stays up");
+}
+
+#[test]
+fn a_refused_watch_watches_nothing() {
+    for seed in 0..4 {
+        run(seed, &REFUSED_WATCH).expect_success();
+    }
+}
+
 /// What a second client saw that began when the first one had gone.
 const LATE_WRITE_SEEN: &str = "the second client saw the first one's late write";
 

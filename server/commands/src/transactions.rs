@@ -78,6 +78,10 @@ fn watch(call: &mut Call<'_>) -> Result<(), Pause> {
     }
     // EXEC will fail already: nothing more to learn.
     if !call.session.watched.is_marked() {
+        // All are found before the first is watched: a WATCH that is refused, since one cannot be read, leaves nothing behind.
+        if call.args.iter().skip(1).any(|key| call.keys.value_len(key).is_err()) {
+            return Err(Pause::Keys);
+        }
         for key in call.args.iter().skip(1) {
             call.keys.watch(key, &mut call.session.watched)?;
         }
