@@ -115,6 +115,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
     let first_buckets = starting.node.store.stats().index_buckets;
     let (mut looked, mut seen) = (0, false);
+    let (mut evictions, mut eviction_seen) = (0, false);
     loop {
         world.clock().sleep(LOOK).await;
         let stats = starting.node.store.stats();
@@ -137,6 +138,15 @@ pub async fn watch(world: SimWorld, starting: Starting) {
             seen = traces.iter().any(|trace| trace.name() == SpanName::AofRewrite);
             if seen {
                 sim.sometimes("a rewrite was recorded");
+            }
+        }
+        let evicted = starting.node.databases.figures().evicted_keys;
+        if !eviction_seen && evicted > evictions {
+            evictions = evicted;
+            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK));
+            eviction_seen = traces.iter().any(|trace| trace.name() == SpanName::Eviction);
+            if eviction_seen {
+                sim.sometimes("an eviction was recorded");
             }
         }
         if rewrite.last_took_s.is_some() {

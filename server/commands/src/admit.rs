@@ -46,18 +46,21 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
     if !session.authenticated && !spec.has(flag::NO_AUTH) {
         return refuse(Some(spec), Echo::new("NOAUTH Authentication required."), session, reply);
     }
-    if let Some(queue) = &mut session.multi {
-        if spec.has(flag::NO_MULTI | flag::DEFERS) {
-            return refuse(Some(spec), Echo::new("ERR Command not allowed inside a transaction"), session, reply);
+    if session.multi.is_some() && spec.has(flag::NO_MULTI | flag::DEFERS) {
+        return refuse(Some(spec), Echo::new("ERR Command not allowed inside a transaction"), session, reply);
+    }
+    if session.out_of_memory && takes_memory(spec, session) {
+        return refuse(Some(spec), Echo::new(OUT_OF_MEMORY), session, reply);
+    }
+    if let Some(queue) = &mut session.multi
+        && !spec.has(flag::NOT_QUEUED)
+    {
+        // A transaction that EXEC will refuse anyway need not keep its commands.
+        if !queue.dirty {
+            queue.commands.push(QueuedCommand::new(spec, args, session.command_context.take()));
         }
-        if !spec.has(flag::NOT_QUEUED) {
-            // A transaction that EXEC will refuse anyway need not keep its commands.
-            if !queue.dirty {
-                queue.commands.push(QueuedCommand::new(spec, args, session.command_context.take()));
-            }
-            reply.simple("QUEUED");
-            return Admission::Answered;
-        }
+        reply.simple("QUEUED");
+        return Admission::Answered;
     }
     Admission::Run(spec)
 }
@@ -66,6 +69,19 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
 /// without an answer before it gets to them.
 fn speaks_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+const OUT_OF_MEMORY: &[u8] = b"OOM command not allowed when used memory > 'maxmemory'.";
+
+/// What an open transaction keeps is memory too, whatever the command; only what ends it is let through, unless it is an
+/// EXEC of a command that takes memory itself.
+#[cold]
+fn takes_memory(spec: &CommandSpec, session: &Session) -> bool {
+    match (&session.multi, spec.name) {
+        (Some(queue), "exec") => queue.commands.iter().any(|command| command.spec.has(flag::DENYOOM)),
+        (Some(_), name) => !matches!(name, "discard" | "quit" | "reset"),
+        (None, _) => spec.has(flag::DENYOOM),
+    }
 }
 
 const DEBUG_DISABLED: &[u8] =
@@ -197,6 +213,42 @@ mod tests {
         let queue = client.session.multi.as_ref().expect("open");
         assert!(queue.commands[0].context.is_some());
         assert!(queue.commands[1].context.is_none());
+    }
+
+    #[test]
+    fn without_memory_what_takes_memory_is_refused() {
+        const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+        let mut client = Client::new();
+        client.run("SET k v");
+        client.session.out_of_memory = true;
+        for command in ["SET k w", "APPEND k w", "INCR n", "HSET h f v", "MSET a 1 b 2", "RENAMENX"] {
+            let reply = client.run(command);
+            let arity = reply.starts_with("-ERR wrong number");
+            assert!(if command == "RENAMENX" { arity } else { reply == OOM }, "{command}: {reply}");
+        }
+        for (command, reply) in [("GET k", "$1\r\nv\r\n"), ("EXPIRE k 100", ":1\r\n"), ("MULTI", "+OK\r\n")] {
+            assert_eq!(client.run(command), reply, "{command}");
+        }
+        assert_eq!(client.run("GET k"), OOM, "a queue takes memory");
+        assert_eq!(client.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors.\r\n");
+        client.session.out_of_memory = false;
+        client.run("MULTI");
+        client.run("DEL k");
+        client.session.out_of_memory = true;
+        assert_eq!(client.run("EXEC"), "*1\r\n:1\r\n", "a transaction that takes none");
+        client.session.out_of_memory = false;
+        client.run("MULTI");
+        client.run("SET k v");
+        client.session.out_of_memory = true;
+        assert_eq!(
+            client.run("EXEC"),
+            "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.\r\n"
+        );
+        assert_eq!(client.run("EXEC"), "-ERR EXEC without MULTI\r\n");
+        client.session.out_of_memory = false;
+        client.run("MULTI");
+        client.session.out_of_memory = true;
+        assert_eq!(client.run("DISCARD"), "+OK\r\n");
     }
 
     #[test]

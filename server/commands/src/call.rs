@@ -91,6 +91,9 @@ pub fn execute(
         // What cannot be deleted now waits for the next command.
         _ = drain_expired(env);
     }
+    if env.scratch.has_promotions() {
+        promote(env);
+    }
     result
 }
 
@@ -188,6 +191,18 @@ pub fn drain_expired(env: &mut Env<'_, '_>) -> Result<(), Pause> {
         keys.delete_expired(&key)?;
     }
     Ok(())
+}
+
+/// Copies what reads found out of reach of its access clock.
+#[cold]
+fn promote(env: &mut Env<'_, '_>) {
+    while let Some((db, key)) = env.scratch.next_promotion() {
+        let parts = lend(env);
+        let pinned = parts.lent.pinned;
+        let mut keys = Keyspace::silent(parts.lent, db);
+        let _latch = pinned.latch(keys.hash(&key), true);
+        keys.promote(&key);
+    }
 }
 
 /// The positions in `args` of the command's keys, as its key specifications say.

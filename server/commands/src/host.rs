@@ -65,6 +65,9 @@ pub trait Host {
     /// `slowlog-trace-id always`: SLOWLOG entries carry the trace id as a seventh field.
     fn slowlog_trace_id_always(&self) -> bool;
 
+    /// MEMORY PURGE: gives back memory that is kept for later.
+    fn purge_memory(&self);
+
     // Clients, on every worker, in the order of connection.
 
     fn clients(&self) -> Vec<ClientInfo>;

@@ -34,6 +34,9 @@ pub struct Session {
     /// The context that came with the command at hand (wrapper or attribute, else the connection's); the driver sets it
     /// before admission, a queued command takes it along.
     pub command_context: Option<RemoteContext<'static>>,
+    /// There is more data than `maxmemory` and none may go: commands that take memory are refused. Set by the driver before
+    /// admission.
+    pub out_of_memory: bool,
     /// What the command that just ran leaves to the node; the node takes it and writes its reply.
     pub deferred: Option<Deferred>,
     /// The connection ends once its replies are written (QUIT, CLIENT KILL of itself).
@@ -135,6 +138,7 @@ impl Session {
             no_touch: false,
             context: ConnectionContext::None,
             command_context: None,
+            out_of_memory: false,
             deferred: None,
             close_after_reply: false,
             last_command: "NULL",

@@ -23,6 +23,8 @@ pub struct TestHost {
     pub debug_allowed: Cell<bool>,
     pub parameters: RefCell<Vec<(&'static str, String)>>,
     pub resets: Cell<usize>,
+    pub info: RefCell<InfoSnapshot>,
+    pub purges: Cell<usize>,
     pub slowlog: Slowlog,
     pub slowlog_trace_id_always: Cell<bool>,
     pub clients: RefCell<Vec<ClientInfo>>,
@@ -68,7 +70,11 @@ impl Host for TestHost {
     }
 
     fn info(&self) -> InfoSnapshot {
-        InfoSnapshot::default()
+        self.info.borrow().clone()
+    }
+
+    fn purge_memory(&self) {
+        self.purges.set(self.purges.get() + 1);
     }
 
     fn last_save(&self) -> u64 {
@@ -107,7 +113,7 @@ pub struct Client {
     /// What may be recorded of the last reply, if it was an error.
     pub error: String,
     worker: WorkerHandle,
-    databases: Databases,
+    pub databases: Databases,
     scratch: Scratch,
 }
 
@@ -119,6 +125,8 @@ impl Client {
             debug_allowed: Cell::new(true),
             parameters: RefCell::new(vec![("appendfsync", "everysec".into()), ("appendonly", "yes".into())]),
             resets: Cell::new(0),
+            info: RefCell::default(),
+            purges: Cell::new(0),
             slowlog: Slowlog::default(),
             slowlog_trace_id_always: Cell::new(false),
             clients: RefCell::default(),
@@ -173,7 +181,8 @@ impl Client {
         let mut reply = Reply::new(&mut out, self.session.protocol);
         if let Admission::Run(spec) = admit(args, &mut self.session, &mut reply, &self.host) {
             self.session.last_command = spec.name;
-            self.worker.set_access_clock((self.host.unix_ns.get() / 1_000_000_000) as u32);
+            let now_s = (self.host.unix_ns.get() / 1_000_000_000) as u32;
+            self.worker.set_access_clock(now_s, self.databases.limits.access_mode());
             let mut trace = TraceBuffer::new(|| 0);
             trace.begin_command();
             let mut env = Env {

@@ -14,7 +14,7 @@ use ferrite_hybridlog::{
 };
 use ferrite_io::{Disk, OpenMode, World};
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Scratch, Spaces, images};
+use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Policy, Scratch, Spaces, images};
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::TraceBuffer;
 
@@ -46,6 +46,7 @@ impl Host for NoHost {
     fn rewrite_aof(&self, _: bool) -> AofRewrite {
         AofRewrite::Impossible
     }
+    fn purge_memory(&self) {}
     fn slowlog(&self) -> &Slowlog {
         &self.0
     }
@@ -466,6 +467,48 @@ async fn replay_over_later_states(world: RealWorld, path: std::path::PathBuf, se
         }
         assert_eq!(content(&mut node).await, expected, "from effect {first} of {}", effects.len());
     }
+}
+
+/// A policy that goes by accesses needs to see them: a read brings the record back to where it can be changed.
+async fn read_under_lru(world: RealWorld, path: std::path::PathBuf) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let mut node = Node::new(&world, &path.join("lru.log"), 2).await;
+    let tier = |node: &Node| {
+        let pinned = node.worker.pin();
+        let key = pinned.key(0, b"hot");
+        let _latch = pinned.latch(key.hash, false);
+        match pinned.find(&key, &Held::default(), &mut TraceBuffer::new(|| 0)) {
+            Found::Record(record) => Some(record.tier),
+            Found::Missing | Found::Cold(_) => None,
+        }
+    };
+    for policy in [Policy::Spill, Policy::AllkeysLru, Policy::VolatileLfu] {
+        node.databases.limits.set_policy(policy);
+        node.databases.limits.maxmemory.store(1 << 30, Relaxed);
+        node.run(0, &words("SET hot 1")).await;
+        node.run(0, &words("APPEND hot 2345678")).await;
+        for filler in 0..40 {
+            node.run(0, &words(&format!("SET filler:{filler} {}", "x".repeat(900)))).await;
+        }
+        assert_eq!(tier(&node), None, "it lies on disk");
+        assert_eq!(node.run(0, &words("GET hot")).await, b"$8\r\n12345678\r\n");
+        let expected = if policy == Policy::Spill { None } else { Some(ferrite_telemetry::Tier::Mutable) };
+        assert_eq!(tier(&node), expected, "{policy:?}");
+        let mut sum = 0;
+        for key in (0..40).map(|filler| format!("filler:{filler}")).chain(["hot".to_owned()]) {
+            let reply = node.run(0, &words(&format!("MEMORY USAGE {key}"))).await;
+            sum += String::from_utf8_lossy(&reply[1..]).trim().parse::<u64>().expect("a number");
+        }
+        assert_eq!(node.databases.data_bytes(), sum, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_read_under_an_lru_policy_brings_the_record_back_into_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
+    let path = dir.path().to_owned();
+    runtime.block_on(|world| read_under_lru(world, path)).expect("no task failed");
 }
 
 #[test]

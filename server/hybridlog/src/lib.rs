@@ -15,6 +15,7 @@
 
 #![cfg_attr(loom, allow(dead_code))] // What only the parts below use.
 
+mod access;
 mod address;
 mod epoch;
 mod index;
@@ -63,6 +64,7 @@ mod strings;
 #[cfg(not(loom))]
 mod tend;
 
+pub use access::{AccessMode, frequency, idle_seconds};
 pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 
 #[cfg(not(loom))]

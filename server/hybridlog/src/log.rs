@@ -45,6 +45,8 @@ pub(crate) struct Log {
 }
 
 struct Opener {
+    /// The page that was opened last in memory that nobody had touched, if none was opened since.
+    untouched: Option<u64>,
     /// Pages promised by [`Log::promise`] and not opened yet.
     promised: usize,
     /// Memory of flushed pages, to be used again: saves the kernel clearing it.
@@ -65,7 +67,7 @@ impl Log {
             mutable_pages,
             read_only_pages,
             frames: Frames::new(frames),
-            opener: Mutex::new(Opener { promised: 0, spare: Vec::new() }),
+            opener: Mutex::new(Opener { untouched: Some(0), promised: 0, spare: Vec::new() }),
             anonymous: AtomicUsize::new(1),
             mapped: AtomicUsize::new(0),
             limit,
@@ -160,7 +162,9 @@ impl Log {
                 } else {
                     self.room(page, 1, opener.promised)?;
                 }
-                let memory = opener.spare.pop().unwrap_or_else(|| Memory::zeroed(self.paging.size()));
+                let spare = opener.spare.pop();
+                opener.untouched = spare.is_none().then_some(page);
+                let memory = spare.unwrap_or_else(|| Memory::zeroed(self.paging.size()));
                 self.anonymous.fetch_add(1, Ordering::Relaxed);
                 let before = self.frames.replace(page, Owner::Anonymous(memory));
                 debug_assert!(matches!(before, Owner::Nothing), "frame of page {page} is in use");
@@ -322,11 +326,25 @@ impl Log {
         self.released.load(Ordering::Acquire)
     }
 
-    /// Bytes of all pages in memory, mapped and spare ones included.
+    /// Bytes of all pages in memory, mapped and spare ones included; what nobody has touched yet of the last one is not
+    /// there.
     pub(crate) fn bytes(&self) -> usize {
-        let spare = self.opener.lock().spare.len();
-        let pages = self.anonymous.load(Ordering::Relaxed) + self.mapped.load(Ordering::Relaxed) + spare;
-        pages * self.paging.size()
+        let opener = self.opener.lock();
+        let pages = self.anonymous.load(Ordering::Relaxed) + self.mapped.load(Ordering::Relaxed) + opener.spare.len();
+        let tail = self.regions.tail.load(Ordering::Acquire);
+        // At offset 0 the tail is that of a page to come.
+        let untouched = match opener.untouched == Some(self.paging.page(tail)) {
+            true => self.paging.size() - self.paging.offset(tail),
+            false => 0,
+        };
+        pages * self.paging.size() - untouched
+    }
+
+    /// Frees spare pages.
+    pub(crate) fn purge(&self) {
+        // Out of the lock: whoever opens a page waits for it.
+        let spare = std::mem::take(&mut self.opener.lock().spare);
+        drop(spare);
     }
 
     /// Brings a record's first line closer, if it is in memory. A hint: unlatched.

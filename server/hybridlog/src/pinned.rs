@@ -2,6 +2,7 @@
 //!
 //! The caller holds the latch of the key's bucket (shared for `find`, exclusive for writes) or is in the exclusive mode.
 
+use crate::access::AccessClock;
 use crate::address::Address;
 use crate::held::Held;
 use crate::index::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL, Slot};
@@ -35,12 +36,17 @@ pub struct Pinned<'p> {
 }
 
 /// What a worker keeps from one batch to the next.
-#[derive(Default)]
 pub(crate) struct Own {
     pub(crate) pinned: Cell<bool>,
-    pub(crate) access_clock: Cell<u32>,
+    pub(crate) access: AccessClock,
     /// Index entries added since it last looked whether the index is to grow.
     inserted: Cell<u32>,
+}
+
+impl Own {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { pinned: Cell::new(false), access: AccessClock::new(seed), inserted: Cell::new(0) }
+    }
 }
 
 /// What a look-up finds.
@@ -62,6 +68,8 @@ pub struct Place<'s> {
     slot: Option<Slot<'s>>,
     /// The newest record, deleted or not, if it is in memory before anything cold.
     memory: Option<(Address, Raw)>,
+    /// The access clock of the key's record, wherever that is.
+    access: Option<u32>,
     before: Before,
 }
 
@@ -72,6 +80,8 @@ pub enum Before {
     Present {
         /// Milliseconds since the Unix epoch; 0: never.
         expire_at_ms: u64,
+        /// Bytes the record takes in the log.
+        size: usize,
     },
     /// The record at this address is on disk and not held: read it, hold it, look again.
     Cold(Address),
@@ -273,7 +283,7 @@ impl<'p> Pinned<'p> {
     pub fn seek<'s>(&'s self, key: &Key<'_>, held: &Held) -> Place<'s> {
         self.debug_assert_latched(key.hash, true);
         let slot = self.store.index.find(key.hash);
-        let mut place = Place { slot, memory: None, before: Before::Missing };
+        let mut place = Place { slot, memory: None, access: None, before: Before::Missing };
         let head = self.store.log.regions.head();
         let mut address = slot.map_or(0, Slot::address);
         while address != 0 {
@@ -289,7 +299,8 @@ impl<'p> Pinned<'p> {
             if is_of(raw, key) {
                 place.memory = (address >= head).then_some((address, raw));
                 if !raw.is_tombstone() {
-                    place.before = Before::Present { expire_at_ms: raw.expire_at_ms() };
+                    place.access = Some(raw.access());
+                    place.before = Before::Present { expire_at_ms: raw.expire_at_ms(), size: raw.size() };
                 }
                 break;
             }
@@ -300,7 +311,7 @@ impl<'p> Pinned<'p> {
 
     /// Stores a value: over the old one if that is mutable and has the room, else in a new record. Never
     /// needs the disk. `value` is the concatenation of its parts, which may point into the key's old value.
-    /// Views of the key are stale afterwards.
+    /// Views of the key are stale afterwards. Returns the bytes that the record takes in the log.
     ///
     /// # Errors
     /// Before anything changed; `NeedReason::ValueTooLarge` if it can never fit.
@@ -313,7 +324,7 @@ impl<'p> Pinned<'p> {
         value: &[&[u8]],
         held: &Held,
         trace: &mut TraceBuffer,
-    ) -> Result<(), NeedSpace> {
+    ) -> Result<usize, NeedSpace> {
         self.upsert_at(&self.seek(key, held), key, kind, expire_at_ms, value, held, trace)
     }
 
@@ -329,7 +340,7 @@ impl<'p> Pinned<'p> {
         value: &[&[u8]],
         held: &Held,
         trace: &mut TraceBuffer,
-    ) -> Result<(), NeedSpace> {
+    ) -> Result<usize, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let len = value.iter().map(|part| part.len()).sum();
         let mut capacity = len;
@@ -338,20 +349,21 @@ impl<'p> Pinned<'p> {
                 // SAFETY: mutable (seen while pinned, so it is not sealed before we leave), latched for writing, fits.
                 unsafe {
                     raw.overwrite(kind, expire_at_ms, value, len);
-                    raw.set_access(self.own.access_clock.get());
+                    raw.set_access(self.own.access.accessed(raw.access()));
                 }
                 trace.storage_write(Tier::Mutable, len);
-                return Ok(());
+                return Ok(raw.size());
             }
             if len > raw.value_len() && !raw.is_tombstone() {
                 capacity += (len / 2).min(SLACK_MAX);
             }
         }
-        let new =
-            Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access: self.own.access_clock.get() };
-        self.append(key, place.slot, held, &new)?;
+        let clock = &self.own.access;
+        let access = place.access.map_or_else(|| clock.fresh(), |before| clock.accessed(before));
+        let new = Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access };
+        let size = self.append(key, place.slot, held, &new)?;
         trace.storage_write(Tier::Mutable, len);
-        Ok(())
+        Ok(size)
     }
 
     /// The key's newest record, if it is in memory before anything cold.
@@ -381,7 +393,7 @@ impl<'p> Pinned<'p> {
                 // SAFETY: mutable and latched for writing; the slice is the value and does not outlive the call.
                 f(unsafe { std::slice::from_raw_parts_mut(raw.value_ptr(), raw.value_len()) });
                 // SAFETY: mutable.
-                unsafe { raw.set_access(self.own.access_clock.get()) };
+                unsafe { raw.set_access(self.own.access.accessed(raw.access())) };
                 trace.storage_write(Tier::Mutable, raw.value_len());
                 true
             }
@@ -389,19 +401,19 @@ impl<'p> Pinned<'p> {
         }
     }
 
-    /// Sets or removes (0) the expiry: in place if mutable, else in a copy of the record. `Ok(false)` if the
-    /// key is missing, or cold and not held: look it up first.
+    /// Sets or removes (0) the expiry: in place if mutable, else in a copy of the record. Returns the bytes that the
+    /// record takes in the log; `None` if the key is missing, or cold and not held: look it up first.
     pub fn set_expiry(
         &self,
         key: &Key<'_>,
         expire_at_ms: u64,
         held: &Held,
         trace: &mut TraceBuffer,
-    ) -> Result<bool, NeedSpace> {
+    ) -> Result<Option<usize>, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
-        let Some(slot) = self.store.index.find(key.hash) else { return Ok(false) };
-        let Walk::Found { raw, tier, .. } = self.walk(slot.address(), key, held, &mut false) else { return Ok(false) };
-        let mut bytes = 0;
+        let Some(slot) = self.store.index.find(key.hash) else { return Ok(None) };
+        let Walk::Found { raw, tier, .. } = self.walk(slot.address(), key, held, &mut false) else { return Ok(None) };
+        let (mut bytes, mut size) = (0, raw.size());
         if tier == Tier::Mutable {
             // SAFETY: mutable and latched for writing.
             unsafe { raw.set_expiry(expire_at_ms) };
@@ -418,10 +430,33 @@ impl<'p> Pinned<'p> {
                 capacity: bytes,
                 access: raw.access(),
             };
-            self.append(key, Some(slot), held, &new)?;
+            size = self.append(key, Some(slot), held, &new)?;
         }
         trace.storage_write(Tier::Mutable, bytes);
-        Ok(true)
+        Ok(Some(size))
+    }
+
+    /// Copies the key's record, as it is, to the tail if it is not mutable: there its access clock goes on. Records no
+    /// span. Returns the bytes that it took in the log and takes now; `None`: there was nothing to do.
+    pub fn promote(&self, key: &Key<'_>, held: &Held) -> Result<Option<(usize, usize)>, NeedSpace> {
+        self.debug_assert_latched(key.hash, true);
+        let Some(slot) = self.store.index.find(key.hash) else { return Ok(None) };
+        let (raw, before) = match self.walk(slot.address(), key, held, &mut false) {
+            Walk::Found { raw, tier: Tier::ReadOnly | Tier::Disk, .. } => (raw, raw.size()),
+            Walk::Found { .. } | Walk::Missing | Walk::Cold(_) => return Ok(None),
+        };
+        // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
+        let value: &[u8] = unsafe { raw.value() };
+        let new = Append {
+            kind: raw.kind(),
+            tombstone: false,
+            expire_at_ms: raw.expire_at_ms(),
+            value: &[value],
+            len: value.len(),
+            capacity: value.len(),
+            access: self.own.access.accessed(raw.access()),
+        };
+        Ok(Some((before, self.append(key, Some(slot), held, &new)?)))
     }
 
     /// Deletes a key. `Ok(false)`: there was none. A record that is cold and not held is taken to be the
@@ -457,12 +492,16 @@ impl<'p> Pinned<'p> {
     #[inline]
     pub fn touch(&self, address: Address) {
         if address >= self.store.log.regions.read_only() {
-            // SAFETY: in memory, for it is mutable; the field is atomic.
-            unsafe { self.store.log.at(address).set_access(self.own.access_clock.get()) };
+            // SAFETY: in memory, for it is mutable; the field is atomic. Of two readers at once one access may be lost.
+            unsafe {
+                let raw = self.store.log.at(address);
+                raw.set_access(self.own.access.accessed(raw.access()));
+            }
         }
     }
 
-    fn append(&self, key: &Key<'_>, slot: Option<Slot<'_>>, held: &Held, new: &Append<'_>) -> Result<(), NeedSpace> {
+    /// Returns the bytes of the new record.
+    fn append(&self, key: &Key<'_>, slot: Option<Slot<'_>>, held: &Held, new: &Append<'_>) -> Result<usize, NeedSpace> {
         let log = &self.store.log;
         log.check_value(key.bytes.len(), new.len)?;
         let capacity = new.capacity.min(log.max_value(key.bytes.len()));
@@ -492,7 +531,7 @@ impl<'p> Pinned<'p> {
                 self.own.inserted.set(self.own.inserted.get() + 1);
             }
         }
-        Ok(())
+        Ok(size)
     }
 
     /// What a new record of `key` points back to. Nobody asks for a superseded record, so one at the front

@@ -3,7 +3,7 @@
 //! ```text
 //!  0  u64  previous address (48) | format version (4) | kind (4) | encoding (4) | flags (4)
 //!  8  u32  crc32c, filled in when the page is sealed
-//! 12  u32  access clock: LRU seconds or LFU counter
+//! 12  u32  access clock: see `access.rs`
 //! 16  u64  expiry, milliseconds since the Unix epoch; 0: none
 //! 24  u32  space: the database generation the key belongs to
 //! 28  u32  key length
@@ -82,7 +82,7 @@ pub struct RecordView<'s> {
     pub expire_at_ms: u64,
     pub tier: Tier,
     pub address: Address,
-    /// LRU seconds or LFU bits, as the writer set them.
+    /// The access clock's bits: see [`crate::idle_seconds`] and [`crate::frequency`].
     pub access: u32,
     /// Bytes the record takes in the log.
     pub size: usize,

@@ -1,5 +1,6 @@
 //! The store that all workers share, and the handle each worker has on it.
 
+use crate::access::AccessMode;
 use crate::address::{Address, FIRST_ADDRESS};
 use crate::epoch::EpochTable;
 use crate::index::{Chunk, Index};
@@ -75,7 +76,7 @@ pub struct StoreStats {
     pub index_entries: usize,
     /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
     pub index_bytes: usize,
-    /// Anonymous and mapped pages.
+    /// Anonymous and mapped pages, as far as they have been touched.
     pub page_bytes: usize,
     /// `index_bytes + page_bytes`.
     pub memory_bytes: usize,
@@ -113,7 +114,8 @@ impl Store {
     /// If the worker has one already, or `id` is not below `StoreConfig::workers`.
     pub fn worker(self: &Arc<Self>, id: usize) -> WorkerHandle {
         assert!(!self.claimed[id].swap(true, Ordering::AcqRel), "worker {id} has a handle already");
-        WorkerHandle { store: self.clone(), id, own: Own::default(), participant: self.reclaim.register() }
+        let own = Own::new(Key::new(&self.seed, id as u32, b"access").hash);
+        WorkerHandle { store: self.clone(), id, own, participant: self.reclaim.register() }
     }
 
     /// Takes what an index consisted of, to be freed by [`crate::tend_index`] once no batch reads it.
@@ -205,6 +207,11 @@ impl Store {
         }
     }
 
+    /// Gives back the memory of flushed pages that is kept for new ones.
+    pub fn purge(&self) {
+        self.log.purge();
+    }
+
     pub fn stats(&self) -> StoreStats {
         let log = &self.log;
         let (head, read_only, tail) =
@@ -258,10 +265,10 @@ impl WorkerHandle {
         &self.store
     }
 
-    /// What the access clock of records written or touched from now on shows (LRU seconds or LFU bits).
+    /// What the access clock of records written or touched from now on tells: `now_s` is Unix time in seconds.
     #[inline]
-    pub fn set_access_clock(&self, clock: u32) {
-        self.own.access_clock.set(clock);
+    pub fn set_access_clock(&self, now_s: u32, mode: AccessMode) {
+        self.own.access.set(now_s, mode);
     }
 }
 

@@ -22,6 +22,10 @@ impl Due {
         self.reminders.is_empty()
     }
 
+    pub(crate) fn take(&mut self) -> Option<Reminder> {
+        self.reminders.pop()
+    }
+
     /// Gives up the key that [`expire_due`] would look at next: a read that meets it will find that it has expired.
     pub fn skip(&mut self) {
         self.reminders.pop();
@@ -44,10 +48,24 @@ impl Databases {
         }
     }
 
+    /// Takes one of all reminders, the one that `random` points to, if there is any.
+    pub(crate) fn take_any(&self, random: u64, due: &mut Due) {
+        due.reminders.extend(self.wheel.lock().take_any(random));
+    }
+
+    pub(crate) fn remind(&self, reminder: Reminder) {
+        self.wheel.lock().add(reminder);
+    }
+
     /// Puts back what was taken.
     pub fn put_back(&self, due: &mut Due) {
         let mut wheel = self.wheel.lock();
         due.reminders.drain(..).for_each(|reminder| wheel.add(reminder));
+    }
+
+    /// Bytes that watched keys take.
+    pub fn watch_bytes(&self) -> usize {
+        self.watchers.bytes()
     }
 
     /// Bytes that the times of expiry take beside the keys.

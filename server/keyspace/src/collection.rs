@@ -54,9 +54,9 @@ impl Keyspace<'_> {
         let target = self.key(key);
         let Lent { pinned, held, ref mut trace, .. } = self.lent;
         let written = pinned.upsert(&target, kind, expire_at_ms, &[packed], held, trace);
-        self.written(written)?;
+        let size = self.written(written)?;
         self.effect(effect);
-        self.changed(key, before, Some(expire_at_ms), Touch::Changed);
+        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::encodings::Encodings;
+use crate::limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits};
 use crate::scratch::{Counters, Scratch};
 use crate::watch::Registry;
 use crate::wheel::Wheel;
@@ -23,9 +24,11 @@ pub struct Databases {
     pub(crate) wheel: Mutex<Wheel>,
     active_expiry: AtomicBool,
     pub encodings: Encodings,
+    pub limits: MemoryLimits,
     hits: AtomicU64,
     misses: AtomicU64,
     expired: AtomicU64,
+    evicted: AtomicU64,
     changes: AtomicU64,
 }
 
@@ -35,7 +38,12 @@ struct Slot {
     since: AtomicU64,
     keys: AtomicU64,
     expires: AtomicU64,
+    /// Of the keys' records, wherever they lie.
+    record_bytes: AtomicU64,
 }
+
+/// What counts of a key that is there: its time of expiry, 0 for never, and the bytes of its record.
+pub(crate) type State = (u64, usize);
 
 /// Counts since the start (or [`Databases::reset_figures`]), over all databases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +51,7 @@ pub struct Figures {
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub expired_keys: u64,
+    pub evicted_keys: u64,
     /// Changes since the start; never reset.
     pub changes: u64,
 }
@@ -54,6 +63,7 @@ impl Databases {
             since: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             expires: AtomicU64::new(0),
+            record_bytes: AtomicU64::new(0),
         };
         Databases {
             slots: (0..count).map(slot).collect(),
@@ -62,15 +72,21 @@ impl Databases {
             wheel: Mutex::default(),
             active_expiry: AtomicBool::new(true),
             encodings: Encodings::default(),
+            limits: MemoryLimits::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
             changes: AtomicU64::new(0),
         }
     }
 
     pub fn with_encodings(self, encodings: Encodings) -> Self {
         Databases { encodings, ..self }
+    }
+
+    pub fn with_limits(self, limits: MemoryLimits) -> Self {
+        Databases { limits, ..self }
     }
 
     /// Number of databases.
@@ -121,23 +137,28 @@ impl Databases {
             keyspace_hits: self.hits.load(Relaxed),
             keyspace_misses: self.misses.load(Relaxed),
             expired_keys: self.expired.load(Relaxed),
+            evicted_keys: self.evicted.load(Relaxed),
             changes: self.changes.load(Relaxed),
         }
     }
 
     /// CONFIG RESETSTAT.
     pub fn reset_figures(&self) {
-        for figure in [&self.hits, &self.misses, &self.expired] {
+        for figure in [&self.hits, &self.misses, &self.expired, &self.evicted] {
             figure.store(0, Relaxed);
         }
     }
 
     /// Adds what a worker counted; to be called once per batch.
     pub fn absorb(&self, scratch: &mut Scratch) {
-        let Counters { hits, misses, expired, changes } = std::mem::take(&mut scratch.counters);
-        for (figure, by) in
-            [(&self.hits, hits), (&self.misses, misses), (&self.expired, expired), (&self.changes, changes)]
-        {
+        let Counters { hits, misses, expired, evicted, changes } = std::mem::take(&mut scratch.counters);
+        for (figure, by) in [
+            (&self.hits, hits),
+            (&self.misses, misses),
+            (&self.expired, expired),
+            (&self.evicted, evicted),
+            (&self.changes, changes),
+        ] {
             if by != 0 {
                 figure.fetch_add(by, Relaxed);
             }
@@ -148,20 +169,39 @@ impl Databases {
         }
     }
 
-    /// Keeps the counts when a key goes from one state to another; `None` is no key, else its time of expiry.
-    pub(crate) fn count_change(&self, db: u32, before: Option<u64>, after: Option<u64>) {
+    /// Keeps the counts when a key goes from one state to another; `None` is no key.
+    pub(crate) fn count_change(&self, db: u32, before: Option<State>, after: Option<State>) {
         let slot = &self.slots[db as usize];
         match (before, after) {
             (None, Some(_)) => _ = slot.keys.fetch_add(1, Relaxed),
             (Some(_), None) => _ = slot.keys.fetch_sub(1, Relaxed),
             _ => {}
         }
-        let expires = |state: Option<u64>| state.is_some_and(|at| at != 0);
+        let expires = |state: Option<State>| state.is_some_and(|(at, _)| at != 0);
         match (expires(before), expires(after)) {
             (false, true) => _ = slot.expires.fetch_add(1, Relaxed),
             (true, false) => _ = slot.expires.fetch_sub(1, Relaxed),
             _ => {}
         }
+        let size = |state: Option<State>| state.map_or(0, |(_, size)| size);
+        self.count_bytes(db, size(before), size(after));
+    }
+
+    /// A key's record takes as many bytes more or less.
+    #[inline]
+    pub(crate) fn count_bytes(&self, db: u32, before: usize, after: usize) {
+        if before != after {
+            // Of an unsigned number: what wraps in between comes out right.
+            self.slots[db as usize].record_bytes.fetch_add(after.wrapping_sub(before) as u64, Relaxed);
+        }
+    }
+
+    /// A database's part of [`Databases::data_bytes`].
+    pub fn data_bytes_of(&self, db: u32) -> u64 {
+        let slot = &self.slots[db as usize];
+        slot.record_bytes.load(Relaxed)
+            + slot.keys.load(Relaxed) * INDEX_ENTRY_BYTES as u64
+            + slot.expires.load(Relaxed) * EXPIRY_BYTES as u64
     }
 
     /// Gives the database a new space, whose records will lie at `tail` and above; returns the one it had. Exclusive mode
@@ -171,6 +211,7 @@ impl Databases {
         slot.since.store(tail, Relaxed);
         slot.keys.store(0, Relaxed);
         slot.expires.store(0, Relaxed);
+        slot.record_bytes.store(0, Relaxed);
         slot.space.swap(self.next_space.fetch_add(1, Relaxed), Relaxed)
     }
 
@@ -181,6 +222,7 @@ impl Databases {
         b.since.store(a.since.swap(b.since.load(Relaxed), Relaxed), Relaxed);
         b.keys.store(a.keys.swap(b.keys.load(Relaxed), Relaxed), Relaxed);
         b.expires.store(a.expires.swap(b.expires.load(Relaxed), Relaxed), Relaxed);
+        b.record_bytes.store(a.record_bytes.swap(b.record_bytes.load(Relaxed), Relaxed), Relaxed);
     }
 }
 
@@ -191,19 +233,21 @@ mod tests {
     #[test]
     fn counts_follow_the_keys_and_their_expiry() {
         let databases = Databases::new(2);
-        databases.count_change(0, None, Some(0));
-        databases.count_change(0, None, Some(5));
-        databases.count_change(0, Some(0), Some(9));
+        databases.count_change(0, None, Some((0, 48)));
+        databases.count_change(0, None, Some((5, 56)));
+        databases.count_change(0, Some((0, 48)), Some((9, 40)));
         assert_eq!((databases.keys(0), databases.expires(0)), (2, 2));
-        databases.count_change(0, Some(5), None);
+        assert_eq!(databases.data_bytes_of(0), 40 + 56 + 2 * (8 + 16));
+        databases.count_change(0, Some((5, 56)), None);
         assert_eq!((databases.keys(0), databases.expires(0)), (1, 1));
+        assert_eq!(databases.data_bytes(), 40 + 8 + 16);
         assert_eq!(databases.keys(1), 0);
     }
 
     #[test]
     fn emptying_gives_a_space_never_seen_and_swapping_swaps_it() {
         let databases = Databases::new(2);
-        databases.count_change(1, None, Some(0));
+        databases.count_change(1, None, Some((0, 48)));
         assert_eq!(databases.empty(0, 640), 0);
         let fresh = databases.space(0);
         assert!(fresh >= 2);
@@ -211,5 +255,6 @@ mod tests {
         assert_eq!((databases.since(1), databases.since(0)), (640, 0));
         assert_eq!((databases.space(1), databases.space(0)), (fresh, 1));
         assert_eq!((databases.keys(0), databases.keys(1)), (1, 0));
+        assert_eq!((databases.data_bytes_of(0), databases.data_bytes_of(1)), (56, 0));
     }
 }

@@ -1,6 +1,8 @@
 //! What a worker keeps from one command to the next, so that a command allocates nothing.
 
+use crate::databases::State;
 use crate::expired::ExpiredKeys;
+use crate::promote::Promotions;
 use crate::random::Random;
 use crate::scan::RandomWalk;
 use crate::wheel::Reminder;
@@ -25,6 +27,8 @@ pub struct Scratch {
     pub(crate) expired: ExpiredKeys,
     /// Times of expiry that the batch has set, on their way to the wheel.
     pub(crate) reminders: Vec<Reminder>,
+    /// Keys that reads found where their access clock stands still.
+    pub(crate) promotions: Promotions,
     pub(crate) counters: Counters,
     /// The view at hand does work that is not the command's own: its trace stays muted.
     pub(crate) silent: bool,
@@ -51,6 +55,8 @@ pub(crate) enum Presence {
     /// There is a record, expired or not.
     Present {
         expire_at_ms: u64,
+        /// Bytes the record takes.
+        size: usize,
     },
 }
 
@@ -58,8 +64,16 @@ impl Presence {
     /// The time of expiry of a key that has not expired at `now_ms`; 0: never.
     pub(crate) fn live(self, now_ms: u64) -> Option<u64> {
         match self {
-            Presence::Present { expire_at_ms } if !has_expired(expire_at_ms, now_ms) => Some(expire_at_ms),
+            Presence::Present { expire_at_ms, .. } if !has_expired(expire_at_ms, now_ms) => Some(expire_at_ms),
             _ => None,
+        }
+    }
+
+    /// As the databases count it.
+    pub(crate) fn state(self) -> Option<State> {
+        match self {
+            Presence::Missing => None,
+            Presence::Present { expire_at_ms, size } => Some((expire_at_ms, size)),
         }
     }
 }
@@ -75,6 +89,7 @@ pub(crate) struct Counters {
     pub hits: u64,
     pub misses: u64,
     pub expired: u64,
+    pub evicted: u64,
     pub changes: u64,
 }
 
@@ -91,6 +106,7 @@ impl Scratch {
             last: None,
             expired: ExpiredKeys::default(),
             reminders: Vec::new(),
+            promotions: Promotions::default(),
             counters: Counters::default(),
             silent: false,
             random_walk: None,
@@ -103,6 +119,11 @@ impl Scratch {
     #[inline]
     pub fn expect(&mut self, key: &[u8], space: u32, hash: u64) {
         self.last = Some(Lookup { key_at: key.as_ptr() as usize, key_len: key.len(), space, hash, found: None });
+    }
+
+    /// A number to begin other random numbers with.
+    pub fn random_seed(&mut self) -> u64 {
+        self.random.next_u64()
     }
 
     /// Reads have found expired keys that are still to be deleted.

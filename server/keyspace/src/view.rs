@@ -2,9 +2,9 @@
 
 use ferrite_hybridlog::aof::{Aof, Effect};
 use ferrite_hybridlog::{Address, Before, Found, Held, Key, Kind, NeedSpace, Pinned, RecordView};
-use ferrite_telemetry::TraceBuffer;
+use ferrite_telemetry::{Tier, TraceBuffer};
 
-use crate::databases::Databases;
+use crate::databases::{Databases, State};
 use crate::image::value_effect;
 use crate::scratch::{Lookup, Presence, Scratch, has_expired};
 use crate::watch::{Touch, WatchSet};
@@ -25,6 +25,14 @@ pub struct Lent<'a> {
     pub scratch: &'a mut Scratch,
     /// Unix time of the command in milliseconds.
     pub now_ms: u64,
+}
+
+impl Lent<'_> {
+    /// The same, lent on.
+    pub fn again(&mut self) -> Lent<'_> {
+        let Lent { pinned, held, ref mut trace, databases, aof, ref mut scratch, now_ms } = *self;
+        Lent { pinned, held, trace, databases, aof, scratch, now_ms }
+    }
 }
 
 /// One command's view. Who makes it holds the latch of the one key the command works on, or the exclusive mode.
@@ -83,16 +91,19 @@ impl<'a> Keyspace<'a> {
                 self.lent.scratch.expired.add(self.db, key);
             }
         }
+        self.end_silence();
+        result
+    }
+
+    /// After the end of a silent view.
+    pub(crate) fn end_silence(&mut self) {
         self.lent.scratch.silent = false;
         self.lent.trace.mute(false);
-        result
     }
 
     /// The same command's view, lent on: for the commands of a transaction.
     pub fn lend(&mut self) -> Keyspace<'_> {
-        let Lent { pinned, held, ref mut trace, databases, aof, ref mut scratch, now_ms } = self.lent;
-        let lent = Lent { pinned, held, trace, databases, aof, scratch, now_ms };
-        Keyspace { lent, db: self.db, space: self.space, no_touch: self.no_touch }
+        Keyspace { lent: self.lent.again(), db: self.db, space: self.space, no_touch: self.no_touch }
     }
 
     pub fn db(&self) -> u32 {
@@ -124,7 +135,10 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && !self.no_touch
         {
-            self.lent.pinned.touch(record.address);
+            match record.tier {
+                Tier::Mutable => self.lent.pinned.touch(record.address),
+                Tier::ReadOnly | Tier::Disk => self.promote_later(key),
+            }
         }
         Ok(record)
     }
@@ -190,9 +204,9 @@ impl<'a> Keyspace<'a> {
         self.prepare(key.len() + value.len())?;
         let Lent { held, ref mut trace, .. } = self.lent;
         let written = pinned.upsert_at(&place, &target, kind, expire_at_ms, &[value], held, trace);
-        self.written(written)?;
+        let size = self.written(written)?;
         self.effect(value_effect(self.db, key, kind, value, expire_at_ms));
-        self.changed(key, before, Some(expire_at_ms), Touch::Changed);
+        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
         Ok(())
     }
 
@@ -250,9 +264,9 @@ impl<'a> Keyspace<'a> {
         let target = self.key(key);
         let Lent { pinned, held, ref mut trace, .. } = self.lent;
         let written = pinned.set_expiry(&target, at_ms, held, trace);
-        self.written(written)?;
+        let size = self.written(written)?.expect("the key is there, and in memory or held");
         self.effect(Effect::Expire { db: self.db, key, expire_at_ms: at_ms });
-        self.changed(key, before, Some(at_ms), Touch::Changed);
+        self.changed(key, before, Some((at_ms, size)), Touch::Changed);
         Ok(())
     }
 
@@ -431,7 +445,7 @@ impl<'a> Keyspace<'a> {
     fn found_for_write(&mut self, key: &Key<'_>, before: Before) -> Result<Presence, Pause> {
         let presence = match before {
             Before::Missing => Presence::Missing,
-            Before::Present { expire_at_ms } => Presence::Present { expire_at_ms },
+            Before::Present { expire_at_ms, size } => Presence::Present { expire_at_ms, size },
             Before::Cold(_) => return Err(Pause::Keys),
         };
         self.lent.trace.index_lookup(self.lent.pinned.bucket_of(key.hash));
@@ -467,7 +481,7 @@ impl<'a> Keyspace<'a> {
             }
             Found::Cold(_) => Err(Pause::Keys),
             Found::Record(record) => {
-                self.remember(Presence::Present { expire_at_ms: record.expire_at_ms });
+                self.remember(Presence::Present { expire_at_ms: record.expire_at_ms, size: record.size });
                 if has_expired(record.expire_at_ms, now_ms) {
                     self.lent.scratch.expired.add(self.db, bytes);
                     return Ok(None);
@@ -558,10 +572,10 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    pub(crate) fn written<T>(&mut self, result: Result<T, NeedSpace>) -> Result<(), Pause> {
-        result.map_err(Pause::Space)?;
+    pub(crate) fn written<T>(&mut self, result: Result<T, NeedSpace>) -> Result<T, Pause> {
+        let done = result.map_err(Pause::Space)?;
         self.lent.scratch.wrote = true;
-        Ok(())
+        Ok(done)
     }
 
     pub(crate) fn effect(&mut self, effect: Effect<'_>) {
@@ -571,18 +585,16 @@ impl<'a> Keyspace<'a> {
     }
 
     #[inline]
-    pub(crate) fn changed(&mut self, key: &[u8], before: Presence, after: Option<u64>, touch: Touch) {
-        let before = match before {
-            Presence::Missing => None,
-            Presence::Present { expire_at_ms } => Some(expire_at_ms),
-        };
+    pub(crate) fn changed(&mut self, key: &[u8], before: Presence, after: Option<State>, touch: Touch) {
         let databases = self.lent.databases;
-        databases.count_change(self.db, before, after);
-        self.remind(key, before, after);
+        databases.count_change(self.db, before.state(), after);
+        let expiry = |state: Option<State>| state.map(|(expire_at_ms, _)| expire_at_ms);
+        self.remind(key, expiry(before.state()), expiry(after));
         self.remember(match after {
             None => Presence::Missing,
-            Some(expire_at_ms) => Presence::Present { expire_at_ms },
+            Some((expire_at_ms, size)) => Presence::Present { expire_at_ms, size },
         });
+        let before = expiry(before.state());
         let scratch = &mut *self.lent.scratch;
         scratch.counters.changes += 1;
         if before.is_some_and(|at| has_expired(at, self.lent.now_ms)) {

@@ -62,6 +62,17 @@ impl Registry {
         }
     }
 
+    /// Bytes, about: names, and what the maps and each watch need beside.
+    pub(crate) fn bytes(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        const KEY: usize = 96;
+        let watched = self.watched.lock();
+        let keys = watched.values().flatten();
+        keys.map(|(key, watchers)| KEY + key.len() + watchers.capacity() * size_of::<Watcher>()).sum()
+    }
+
     fn add(&self, db: u32, key: &[u8], watcher: Watcher) {
         let mut watched = self.watched.lock();
         self.count.fetch_add(1, Ordering::Release);

@@ -164,6 +164,33 @@ impl Wheel {
             }
         }
     }
+
+    /// Takes the reminder that a random number points to, each with the same chance.
+    pub(crate) fn take_any(&mut self, random: u64) -> Option<Reminder> {
+        let mut at = random.checked_rem(self.len as u64)? as usize;
+        for list in [&mut self.ready, &mut self.falling] {
+            if at < list.len() {
+                self.len -= 1;
+                return Some(list.swap_remove(at));
+            }
+            at -= list.len();
+        }
+        for level in &mut self.levels {
+            for (number, slot) in level.slots.iter_mut().enumerate() {
+                if at < slot.len() {
+                    self.len -= 1;
+                    let reminder = slot.swap_remove(at);
+                    if slot.is_empty() {
+                        level.occupied &= !(1 << number);
+                    }
+                    return Some(reminder);
+                }
+                at -= slot.len();
+            }
+        }
+        debug_assert!(false, "the length is that of all lists");
+        None
+    }
 }
 
 fn slot_of(tick: u64, level: u32) -> usize {
@@ -229,6 +256,27 @@ mod tests {
         assert_eq!(seen, (0..1000).collect::<Vec<_>>());
         assert_eq!(wheel.len(), 0);
         assert_eq!(drain(&mut wheel, u64::MAX), [0; 0]);
+    }
+
+    #[test]
+    fn any_reminder_may_be_taken_and_none_is_lost() {
+        let mut wheel = Wheel::default();
+        for hash in 0..300 {
+            wheel.add(Reminder { hash, due_ms: hash * hash * 977 });
+        }
+        let mut due = Vec::new();
+        wheel.take_due(100_000, 5, &mut due);
+        let mut taken: Vec<u64> = due.iter().map(|reminder| reminder.hash).collect();
+        for random in 0..150u64 {
+            let reminder = wheel.take_any(random.wrapping_mul(0x9e37_79b9_7f4a_7c15)).expect("there are more");
+            taken.push(reminder.hash);
+        }
+        assert!(taken.iter().any(|hash| *hash < 100) && taken.iter().any(|hash| *hash > 200), "from everywhere");
+        assert_eq!(wheel.len(), 300 - taken.len());
+        taken.extend(drain(&mut wheel, u64::MAX));
+        taken.sort_unstable();
+        assert_eq!(taken, (0..300).collect::<Vec<_>>());
+        assert_eq!(wheel.take_any(7), None);
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use ferrite_commands::{Admission, CommandSpec, Deferred, admit, otel, table};
 use ferrite_hybridlog::aof::FsyncPolicy;
 use ferrite_hybridlog::{NeedReason, NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
-use ferrite_keyspace::Pause;
+use ferrite_keyspace::{Pause, Room};
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::{Checkpoint, Outcome, Wait};
 
@@ -17,6 +17,7 @@ use crate::command_log;
 use crate::config::LogCommands;
 use crate::context;
 use crate::deferred;
+use crate::evict;
 use crate::failure::Failure;
 use crate::host::NodeHost;
 use crate::node::Node;
@@ -28,6 +29,8 @@ use crate::session::{Connection, OUTPUT_FLUSH_BYTES};
 struct Progress {
     /// The next command.
     at: usize,
+    /// There is room for the command at `at`, or it is known that there is none.
+    looked_for_room: bool,
     /// The command at `at` was admitted and has paused.
     paused: Option<Paused>,
 }
@@ -48,6 +51,8 @@ enum Stop {
     Deferred(Deferred, &'static CommandSpec),
     /// Enough replies have gathered.
     Output,
+    /// There is more data than the next command may find.
+    MakeRoom,
 }
 
 impl<W: World> Connection<W> {
@@ -80,6 +85,7 @@ impl<W: World> Connection<W> {
                         return false;
                     }
                 }
+                Stop::MakeRoom => self.make_room(progress).await,
                 Stop::Pause(pause) => self.wait(pause, progress, count).await,
                 Stop::Deferred(deferred, spec) => {
                     // What was asked before it is answered before it: SHUTDOWN and DEBUG SLEEP may take their time.
@@ -104,8 +110,8 @@ impl<W: World> Connection<W> {
         let unix_ns = clock.unix_ns();
         let proto_max_bulk_len = node.live.proto_max_bulk_len.load(Relaxed) as usize;
         let host = NodeHost { node, unix_ns, monotonic_ns: self.trace.mark() };
-        // OBJECT IDLETIME counts in seconds.
-        worker.handle.set_access_clock((unix_ns / 1_000_000_000) as u32);
+        let limits = &node.databases.limits;
+        worker.handle.set_access_clock((unix_ns / 1_000_000_000) as u32, limits.access_mode());
         let mut pinned = worker.handle.pin();
         let mut scratch = worker.scratch.borrow_mut();
         self.trace.pinned(pinned.epoch());
@@ -118,6 +124,12 @@ impl<W: World> Connection<W> {
             }
             if self.output.len() >= OUTPUT_FLUSH_BYTES {
                 break Stop::Output;
+            }
+            if progress.paused.is_none() && !progress.looked_for_room {
+                match node.databases.room() {
+                    Room::Evict => break Stop::MakeRoom,
+                    room => self.session.out_of_memory = room == Room::Full,
+                }
             }
             let Connection { commands, input, session, trace, output, held, .. } = self;
             let pending = &commands[progress.at];
@@ -217,6 +229,7 @@ impl<W: World> Connection<W> {
     /// The command at hand has its reply, from `reply_start` on.
     fn finish(&mut self, progress: &mut Progress, reply_start: usize, spec: Option<&'static CommandSpec>) {
         progress.paused = None;
+        progress.looked_for_room = false;
         let worker = &*self.worker;
         let node = &*worker.node;
         let at = progress.at;
@@ -255,6 +268,13 @@ impl<W: World> Connection<W> {
         } else {
             self.output.truncate(reply_start);
         }
+    }
+
+    /// Keys go before the next command is admitted. The time this takes is nobody's command.
+    async fn make_room(&mut self, progress: &mut Progress) {
+        self.session.out_of_memory = !evict::make_room(&self.worker).await;
+        progress.looked_for_room = true;
+        self.trace.resume();
     }
 
     /// Writes the command that just ended into SLOWLOG, the log, or both.

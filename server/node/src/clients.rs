@@ -19,6 +19,8 @@ pub struct Client {
     pub last_active_ns: AtomicU64,
     /// Bytes in the query buffer after the last batch.
     pub query_buffer: AtomicU64,
+    /// Bytes that the buffers for its commands and its replies have.
+    pub buffers: AtomicU64,
     /// What changes rarely (name, database, last command); written only when it changed.
     pub labels: Mutex<Labels>,
     killed: AtomicBool,
@@ -53,6 +55,7 @@ impl Client {
             connected_at_ms,
             last_active_ns: AtomicU64::new(now_ns),
             query_buffer: AtomicU64::new(0),
+            buffers: AtomicU64::new(0),
             labels: Mutex::new(Labels { resp: 2, last_command: "NULL", multi: -1, ..Labels::default() }),
             killed: AtomicBool::new(false),
             idle: AtomicBool::new(false),
@@ -119,6 +122,11 @@ impl Clients {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of all clients' buffers.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.by_id.lock().values().map(|client| client.buffers.load(Ordering::Relaxed)).sum()
     }
 
     pub fn snapshot(&self) -> Vec<Arc<Client>> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+pub use ferrite_keyspace::Policy;
 use ferrite_telemetry::Sampler;
 
 /// All of a server's configuration.
@@ -48,6 +49,15 @@ pub struct ServerConfig {
     pub hash_max_listpack_entries: usize,
     /// Bytes of a field or value up to which a hash is a listpack to OBJECT ENCODING.
     pub hash_max_listpack_value: usize,
+    /// Bytes; 0 means no limit. What it bounds, `maxmemory_policy` says.
+    pub maxmemory: u64,
+    pub maxmemory_policy: Policy,
+    /// Keys that eviction looks at for each that goes.
+    pub maxmemory_samples: usize,
+    /// How hard it is for the access counter of a key to grow.
+    pub lfu_log_factor: u32,
+    /// Minutes in which such a counter loses one; 0 means never.
+    pub lfu_decay_time: u32,
 }
 
 impl Default for ServerConfig {
@@ -70,6 +80,11 @@ impl Default for ServerConfig {
             enable_debug_command: DebugCommand::No,
             hash_max_listpack_entries: 512,
             hash_max_listpack_value: 64,
+            maxmemory: 0,
+            maxmemory_policy: Policy::Spill,
+            maxmemory_samples: 5,
+            lfu_log_factor: 10,
+            lfu_decay_time: 1,
         }
     }
 }
@@ -292,6 +307,20 @@ choice! {
         /// Connections from this host.
         Local = "local",
     }
+}
+
+impl Choice for Policy {
+    const NAMES: &'static [(&'static str, Self)] = &[
+        ("volatile-lru", Self::VolatileLru),
+        ("volatile-lfu", Self::VolatileLfu),
+        ("volatile-random", Self::VolatileRandom),
+        ("volatile-ttl", Self::VolatileTtl),
+        ("allkeys-lru", Self::AllkeysLru),
+        ("allkeys-lfu", Self::AllkeysLfu),
+        ("allkeys-random", Self::AllkeysRandom),
+        ("noeviction", Self::NoEviction),
+        ("spill", Self::Spill),
+    ];
 }
 
 choice! {

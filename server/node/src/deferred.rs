@@ -85,6 +85,12 @@ async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), Fa
     let encodings = &node.databases.encodings;
     config.server.hash_max_listpack_entries = encodings.hash_max_listpack_entries.load(Relaxed);
     config.server.hash_max_listpack_value = encodings.hash_max_listpack_value.load(Relaxed);
+    let limits = &node.databases.limits;
+    config.server.maxmemory = limits.maxmemory.load(Relaxed);
+    config.server.maxmemory_policy = limits.policy();
+    config.server.maxmemory_samples = limits.samples.load(Relaxed);
+    config.server.lfu_log_factor = limits.lfu_log_factor.load(Relaxed);
+    config.server.lfu_decay_time = limits.lfu_decay_time.load(Relaxed);
     config.aof.appendfsync = match node.fsync_policy() {
         ferrite_hybridlog::aof::FsyncPolicy::Always => crate::config::AppendFsync::Always,
         ferrite_hybridlog::aof::FsyncPolicy::EverySec => crate::config::AppendFsync::Everysec,

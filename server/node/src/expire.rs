@@ -115,7 +115,7 @@ fn delete_in_memory<W: World>(
 }
 
 /// Lets the worker's other tasks run.
-async fn give_way() {
+pub(crate) async fn give_way() {
     let mut gave = false;
     poll_fn(|context| {
         if std::mem::replace(&mut gave, true) {

@@ -36,6 +36,7 @@ impl Host for NodeHost<'_> {
     fn reset_statistics(&self) {
         *self.node.statistics_reset.lock() = Totals::of(self.node.stats.iter());
         self.node.databases.reset_figures();
+        self.node.reset_memory_peak();
         self.node.errors.lock().clear();
         self.node.telemetry.metrics.reset_commands();
     }
@@ -56,6 +57,10 @@ impl Host for NodeHost<'_> {
 
     fn info(&self) -> InfoSnapshot {
         info::snapshot(self)
+    }
+
+    fn purge_memory(&self) {
+        self.node.store.purge();
     }
 
     fn last_save(&self) -> u64 {

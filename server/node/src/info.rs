@@ -8,6 +8,7 @@ use ferrite_commands::server::info::{
 
 use ferrite_commands::table;
 
+use crate::config::Choice;
 use crate::host::NodeHost;
 
 /// As Redis's `latency-tracking-info-percentiles` by default.
@@ -57,17 +58,19 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             ..ClientsInfo::default()
         },
         memory: MemoryInfo {
-            used: node.memory_bytes(),
+            accounts: node.memory_accounts(),
             rss: process.rss_bytes,
-            peak: node.memory_bytes(),
-            overhead: store.index_bytes as u64,
+            peak: node.memory_peak(),
             total_system: process.system_memory_bytes,
-            policy: "noeviction".to_owned(),
+            max: node.databases.limits.maxmemory.load(Relaxed),
+            policy: node.databases.limits.policy().name().to_owned(),
+            data: node.databases.data_bytes(),
             mutable: store.mutable_bytes,
             read_only: store.read_only_bytes,
             disk: store.disk_bytes,
-            index: store.index_bytes as u64,
-            ..MemoryInfo::default()
+            index_buckets: store.index_buckets as u64,
+            index_overflow_buckets: store.index_overflow_buckets as u64,
+            index_entries: store.index_entries as u64,
         },
         persistence: PersistenceInfo {
             changes_since_save: figures.changes,
@@ -95,6 +98,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             net_output_bytes: totals.bytes_sent,
             rejected_connections: totals.rejected_connections,
             expired_keys: figures.expired_keys,
+            evicted_keys: figures.evicted_keys,
             keyspace_hits: figures.keyspace_hits,
             keyspace_misses: figures.keyspace_misses,
             disk_reads: totals.disk_reads,

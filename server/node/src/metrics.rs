@@ -38,7 +38,8 @@ pub fn collect(node: &Node) -> Vec<Series> {
     vec![
         commands,
         durations,
-        Series::single(Metric::MEMORY_USED, node.memory_bytes()),
+        Series::single(Metric::MEMORY_USED, node.memory_accounts().total()),
+        Series::single(Metric::MEMORY_MAX, node.memory_max()),
         Series::single(Metric::CONNECTIONS_ACTIVE, node.clients.len() as u64),
         Series::single(Metric::CONNECTIONS_TOTAL, totals.connections),
         labelled(
@@ -51,6 +52,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
         ),
         Series { metric: Metric::KEYS_TOTAL, points: keys },
         Series::single(Metric::KEYS_EXPIRED_TOTAL, figures.expired_keys),
+        Series::single(Metric::KEYS_EVICTED_TOTAL, figures.evicted_keys),
         Series::single(Metric::NETWORK_BYTES_RECEIVED, totals.bytes_received),
         Series::single(Metric::NETWORK_BYTES_SENT, totals.bytes_sent),
         node.telemetry.metrics.aof_sync_series(),

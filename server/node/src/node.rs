@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use ferrite_commands::Slowlog;
 use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
-use ferrite_keyspace::{Databases, Encodings};
+use ferrite_keyspace::{Databases, Encodings, MemoryLimits};
 use ferrite_otlp::Telemetry;
 use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring};
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::clients::Clients;
 use crate::config::{AppendFsync, Config, SpanDetail};
 use crate::live::Live;
+use crate::memory::MemoryStatus;
 use crate::rewrite_status::RewriteStatus;
 use crate::signal::Signal;
 use crate::stats::{Totals, WorkerStats};
@@ -61,6 +62,7 @@ pub struct Node {
     /// Set once the data directory is open; stays empty without `aof.enabled`.
     aof: OnceLock<Arc<Aof>>,
     pub rewrite: RewriteStatus,
+    pub(crate) memory: MemoryStatus,
     pub clients: Clients,
     pub slowlog: Slowlog,
     pub telemetry: Telemetry,
@@ -95,12 +97,20 @@ impl Node {
             hash_max_listpack_entries: AtomicUsize::new(config.server.hash_max_listpack_entries),
             hash_max_listpack_value: AtomicUsize::new(config.server.hash_max_listpack_value),
         };
+        let limits = MemoryLimits::default();
+        limits.maxmemory.store(config.server.maxmemory, Ordering::Relaxed);
+        limits.set_policy(config.server.maxmemory_policy);
+        limits.samples.store(config.server.maxmemory_samples, Ordering::Relaxed);
+        limits.lfu_log_factor.store(config.server.lfu_log_factor, Ordering::Relaxed);
+        limits.lfu_decay_time.store(config.server.lfu_decay_time, Ordering::Relaxed);
+        let databases = Databases::new(config.server.databases as u32).with_encodings(encodings).with_limits(limits);
         Arc::new(Node {
             live: Live::new(&config),
-            databases: Databases::new(config.server.databases as u32).with_encodings(encodings),
+            databases,
             store,
             aof: OnceLock::new(),
             rewrite: RewriteStatus::default(),
+            memory: MemoryStatus::default(),
             clients: Clients::default(),
             slowlog: Slowlog::new(config.server.slowlog_log_slower_than, config.server.slowlog_max_len),
             telemetry: setup.telemetry,
@@ -124,11 +134,6 @@ impl Node {
             started_monotonic_ns: setup.started_monotonic_ns,
             config,
         })
-    }
-
-    /// What the data takes in memory: index, pages, times of expiry.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        (self.store.stats().memory_bytes + self.databases.expiry_bytes()) as u64
     }
 
     pub fn workers(&self) -> usize {

@@ -103,6 +103,22 @@ static PARAMETERS: &[Parameter] = &[
     ),
     fixed("io-threads", |node| node.workers().to_string()),
     live(
+        "lfu-decay-time",
+        |node| node.databases.limits.lfu_decay_time.load(Relaxed).to_string(),
+        |node, value| {
+            node.databases.limits.lfu_decay_time.store(number(value, 0, i32::MAX as u64)? as u32, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "lfu-log-factor",
+        |node| node.databases.limits.lfu_log_factor.load(Relaxed).to_string(),
+        |node, value| {
+            node.databases.limits.lfu_log_factor.store(number(value, 0, i32::MAX as u64)? as u32, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
         "maxclients",
         |node| node.live.maxclients.load(Relaxed).to_string(),
         |node, value| {
@@ -110,8 +126,30 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
-    fixed("maxmemory", |_| "0".to_owned()),
-    fixed("maxmemory-policy", |_| "noeviction".to_owned()),
+    live(
+        "maxmemory",
+        |node| node.databases.limits.maxmemory.load(Relaxed).to_string(),
+        |node, value| {
+            node.databases.limits.maxmemory.store(memory(value, 0, u64::MAX)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "maxmemory-policy",
+        |node| node.databases.limits.policy().name().to_owned(),
+        |node, value| {
+            node.databases.limits.set_policy(one_of(value)?);
+            Ok(())
+        },
+    ),
+    live(
+        "maxmemory-samples",
+        |node| node.databases.limits.samples.load(Relaxed).to_string(),
+        |node, value| {
+            node.databases.limits.samples.store(number(value, 1, i32::MAX as u64)? as usize, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("port", |node| node.port().to_string()),
     live(
         "proto-max-bulk-len",
@@ -190,9 +228,17 @@ fn policy_name(node: &Node) -> &'static str {
     }
 }
 
+fn one_of<T: Choice>(value: &str) -> Result<T, String> {
+    T::of_name(value).ok_or_else(|| {
+        let names: Vec<&str> = T::NAMES.iter().map(|(name, _)| *name).collect();
+        format!("argument(s) must be one of the following: {}", names.join(", "))
+    })
+}
+
 fn number(value: &str, min: u64, max: u64) -> Result<u64, String> {
-    let parsed: u64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
-    within(parsed, min, max)
+    let parsed: i64 = value.parse().map_err(|_| "argument couldn't be parsed into an integer".to_owned())?;
+    // A negative number is one, but below every bound.
+    u64::try_from(parsed).map_or_else(|_| Err(not_within(min, max)), |parsed| within(parsed, min, max))
 }
 
 /// A number of bytes with Redis's units: `k`, `kb`, `m`, `mb`, `g`, `gb`.
@@ -214,11 +260,11 @@ fn memory(value: &str, min: u64, max: u64) -> Result<u64, String> {
 }
 
 fn within(value: u64, min: u64, max: u64) -> Result<u64, String> {
-    if (min..=max).contains(&value) {
-        Ok(value)
-    } else {
-        Err(format!("argument must be between {min} and {max} inclusive"))
-    }
+    if (min..=max).contains(&value) { Ok(value) } else { Err(not_within(min, max)) }
+}
+
+fn not_within(min: u64, max: u64) -> String {
+    format!("argument must be between {min} and {max} inclusive")
 }
 
 /// All parameters whose name matches the glob.
@@ -269,6 +315,15 @@ mod tests {
         assert!(memory("mb", 0, u64::MAX).is_err());
         assert!(memory("18446744073709551615gb", 0, u64::MAX).is_err());
         assert!(memory("5", 6, 9).is_err());
+    }
+
+    #[test]
+    fn numbers_and_choices_are_refused_as_in_redis() {
+        assert_eq!(number("-1", 0, 7), Err("argument must be between 0 and 7 inclusive".to_owned()));
+        assert_eq!(number("x", 0, 7), Err("argument couldn't be parsed into an integer".to_owned()));
+        assert_eq!(one_of("ALLKEYS-lru"), Ok(ferrite_keyspace::Policy::AllkeysLru));
+        let refused = one_of::<ferrite_keyspace::Policy>("lru").unwrap_err();
+        assert!(refused.ends_with("volatile-lru, volatile-lfu, volatile-random, volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, noeviction, spill"), "{refused}");
     }
 
     #[test]

@@ -319,6 +319,7 @@ impl<W: World> Connection<W> {
         if self.output.capacity() > RETAINED_BYTES_MAX {
             self.output = Vec::new();
         }
+        self.client.buffers.store((self.input.capacity() + self.output.capacity()) as u64, Relaxed);
         self.publish_labels();
     }
 

@@ -114,6 +114,7 @@ pub async fn run_worker<W: World>(
 async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, world: &W) -> Result<(), StartError> {
     let node = &start.node;
     let _ = node.disk_backend.set(world.disk().backend());
+    node.account_for_startup();
     let span = cold_span!(ServerStart, ServerPort, ServerWorkers);
     cold::set(&span, Attribute::ServerWorkers, node.workers() as u64);
     // Locked until the last byte is written.
@@ -289,6 +290,7 @@ async fn worker<W: World>(
         handle,
         recorder: RefCell::new(recorder),
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
+        candidates: RefCell::default(),
         told: RefCell::default(),
     }))
 }
@@ -319,6 +321,9 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         trace: TraceBuffer::new(W::Clock::monotonic_source()),
     };
     replay.trace.configure(None);
+    replay
+        .handle
+        .set_access_clock((world.clock().unix_ns() / 1_000_000_000) as u32, node.databases.limits.access_mode());
     let recovered = open_data_dir(world, &config, async |effect| replay.apply(effect).await).await?;
     if recovered.summary.frames > 0 {
         tracing::info!(

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ferrite_hybridlog::{LogDevice, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
-use ferrite_keyspace::Scratch;
+use ferrite_keyspace::{Candidates, Scratch};
 use ferrite_telemetry::Recorder;
 
+use crate::evict;
 use crate::expire;
 use crate::failure::Told;
 use crate::node::Node;
@@ -26,6 +27,8 @@ pub(crate) struct Worker<W: World> {
     pub device: LogDevice<W>,
     pub recorder: RefCell<Recorder>,
     pub scratch: RefCell<Scratch>,
+    /// What the last eviction knew and the next may use.
+    pub candidates: RefCell<Candidates>,
     pub told: RefCell<Told>,
 }
 
@@ -38,7 +41,7 @@ impl<W: World> Worker<W> {
         self.world.clock().monotonic_ns()
     }
 
-    /// Starts the worker's tasks: housekeeping, on the first one the active expiry for all and the index's work, and one accept
+    /// Starts the worker's tasks: housekeeping, on the first one the active expiry and eviction for all and the index's work, and one accept
     /// loop a listening socket.
     pub fn start(self: Rc<Self>, listeners: Vec<<W::Network as Network>::Listener>) {
         for listener in listeners {
@@ -47,6 +50,7 @@ impl<W: World> Worker<W> {
         let world = self.world.clone();
         if self.id == 0 {
             world.spawn(expire::run(self.clone()));
+            world.spawn(evict::run(self.clone()));
             world.spawn(tend(self.clone()));
         }
         world.spawn(keep_house(self));
@@ -86,7 +90,12 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
         worker.recorder.borrow_mut().set_wall_clock(clock.monotonic_ns(), clock.unix_ns());
         clock.sleep(HOUSEKEEPING).await;
         let timeout_s = worker.node.live.timeout_s.load(Relaxed);
-        if timeout_s == 0 || worker.id != 0 {
+        if worker.id != 0 {
+            continue;
+        }
+        // For the peak.
+        worker.node.memory_accounts();
+        if timeout_s == 0 {
             continue;
         }
         let now_ns = worker.now_ns();

@@ -37,6 +37,11 @@ impl Ring {
         Self { slots, reserved: AtomicU64::new(0), newest: AtomicU64::new(0) }
     }
 
+    /// Bytes of memory, all of them touched.
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * SLOT_BYTES
+    }
+
     #[inline]
     fn slot(&self, position: u64) -> &[AtomicU64; SLOT_WORDS] {
         &self.slots[position as usize & (self.slots.len() - 1)]

@@ -57,7 +57,7 @@ async fn keys_expire(sim: Sim) {
 
 type Staying = Vec<String>;
 
-async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
+pub(super) async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
     for _ in 0..1000 {
         if let Ok(client) = RawClient::connect(world, address).await {
             return client;

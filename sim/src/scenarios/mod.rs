@@ -2,6 +2,7 @@
 
 mod aof;
 mod disk;
+mod eviction;
 mod expiry;
 pub mod node;
 pub mod redis;
@@ -25,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     node::POWER_LOSS,
     shared::SHARED_KEYS,
     expiry::EXPIRY,
+    eviction::EVICTION,
     scan::BESIDE_GROWTH,
     disk::BAD_READS,
     disk::FULL,

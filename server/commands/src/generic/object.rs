@@ -1,5 +1,8 @@
 //! OBJECT: how a value is kept, as far as Redis's terms fit.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use ferrite_hybridlog::{frequency, idle_seconds};
 use ferrite_keyspace::{Hash, Kind, Pause, RecordView};
 use ferrite_resp::parse_i64;
 
@@ -103,25 +106,24 @@ fn refcount(call: &mut Call<'_>) -> Result<(), Pause> {
 }
 
 fn idletime(call: &mut Call<'_>) -> Result<(), Pause> {
-    let now_s = (call.keys.now_ms() / 1000) as u32;
-    let lfu = is_lfu(call);
+    let (now_s, lfu) = (now_s(call), call.keys.databases().limits.policy().is_lfu());
     match call.keys.look(call.args.get(2))?.map(|record| record.access) {
         None => call.reply.null(),
         Some(_) if lfu => call.reply.error(
             "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
              maxmemory policies at runtime LRU and LFU data will take some time to adjust.",
         ),
-        // The clock may have stood still for the batch in which the key was written.
-        Some(access) => call.reply.integer(i64::from(now_s.wrapping_sub(access) as i32).max(0)),
+        Some(access) => call.reply.integer(idle_seconds(access, now_s).into()),
     }
     Ok(())
 }
 
 fn freq(call: &mut Call<'_>) -> Result<(), Pause> {
-    let lfu = is_lfu(call);
+    let (now_s, limits) = (now_s(call), &call.keys.databases().limits);
+    let (lfu, decay) = (limits.policy().is_lfu(), limits.lfu_decay_time.load(Relaxed));
     match call.keys.look(call.args.get(2))?.map(|record| record.access) {
         None => call.reply.null(),
-        Some(access) if lfu => call.reply.integer(i64::from(access & 0xff)),
+        Some(access) if lfu => call.reply.integer(frequency(access, now_s, decay).into()),
         Some(_) => call.reply.error(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
@@ -130,8 +132,8 @@ fn freq(call: &mut Call<'_>) -> Result<(), Pause> {
     Ok(())
 }
 
-fn is_lfu(call: &Call<'_>) -> bool {
-    call.host.config_get(b"maxmemory-policy").iter().any(|(_, policy)| policy.ends_with("-lfu"))
+fn now_s(call: &Call<'_>) -> u32 {
+    (call.keys.now_ms() / 1000) as u32
 }
 
 fn show_help(call: &mut Call<'_>) -> Result<(), Pause> {
@@ -183,5 +185,23 @@ mod tests {
         assert_eq!(client.run("OBJECT IDLETIME k"), ":0\r\n");
         assert!(client.run("OBJECT FREQ k").starts_with("-ERR An LFU maxmemory policy is not selected"));
         assert_eq!(client.run("OBJECT FREQ missing"), "$-1\r\n");
+    }
+
+    #[test]
+    fn frequencies_are_told_under_an_lfu_policy_alone() {
+        let mut client = Client::new();
+        client.databases.limits.set_policy(ferrite_keyspace::Policy::AllkeysLfu);
+        client.databases.limits.lfu_log_factor.store(0, std::sync::atomic::Ordering::Relaxed);
+        client.run("SET k v");
+        assert_eq!(client.run("OBJECT FREQ k"), ":5\r\n");
+        client.run("GET k");
+        client.run("SET k w");
+        assert_eq!(client.run("OBJECT FREQ k"), ":7\r\n", "a read and a write count");
+        client.advance_ms(180_000);
+        assert_eq!(client.run("OBJECT FREQ k"), ":4\r\n");
+        assert!(client.run("OBJECT IDLETIME k").starts_with("-ERR An LFU maxmemory policy is selected, idle time"));
+        assert_eq!(client.run("OBJECT FREQ missing"), "$-1\r\n");
+        client.databases.limits.set_policy(ferrite_keyspace::Policy::VolatileTtl);
+        assert!(client.run("OBJECT FREQ k").starts_with("-ERR An LFU maxmemory policy is not selected"));
     }
 }

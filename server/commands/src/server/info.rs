@@ -90,26 +90,73 @@ pub struct ClientsInfo {
     pub watching: u64,
 }
 
-/// Bytes.
+/// Bytes, where nothing else is said.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryInfo {
-    pub used: u64,
+    pub accounts: MemoryAccounts,
+    /// What the operating system says.
     pub rss: u64,
+    /// The most that the accounts came to.
     pub peak: u64,
-    /// Index, client buffers: what is no data.
-    pub overhead: u64,
-    pub startup: u64,
     pub total_system: u64,
     /// 0: no limit.
     pub max: u64,
     pub policy: String,
-    pub clients: u64,
-    pub aof_buffer: u64,
+    /// What `max` bounds: the keys' records, index entries and times of expiry, wherever they lie.
+    pub data: u64,
     /// The tiers of the log.
     pub mutable: u64,
     pub read_only: u64,
     pub disk: u64,
+    /// Buckets of the index, those beyond the first of a chain, and entries.
+    pub index_buckets: u64,
+    pub index_overflow_buckets: u64,
+    pub index_entries: u64,
+}
+
+/// Where the process's memory is, in bytes. Their sum is what INFO calls `used_memory`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryAccounts {
+    /// What the process took before it held anything: code, runtime, stacks.
+    pub startup: u64,
+    /// Pages of the log in memory, as far as they are used, and the read-only region's maps.
+    pub pages: u64,
     pub index: u64,
+    /// The timing wheel.
+    pub expiry: u64,
+    /// Query and output buffers.
+    pub clients: u64,
+    /// Watched keys.
+    pub watches: u64,
+    /// What waits to be written to the append-only file.
+    pub aof_buffer: u64,
+    /// The flight recorders and the export queue.
+    pub telemetry: u64,
+}
+
+impl MemoryAccounts {
+    /// Each account with its name.
+    pub fn each(&self) -> [(&'static str, u64); 8] {
+        [
+            ("startup", self.startup),
+            ("pages", self.pages),
+            ("index", self.index),
+            ("expiry", self.expiry),
+            ("clients", self.clients),
+            ("watches", self.watches),
+            ("aof_buffer", self.aof_buffer),
+            ("telemetry", self.telemetry),
+        ]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.each().iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// All but the pages, which hold the data.
+    pub fn overhead(&self) -> u64 {
+        self.total() - self.pages
+    }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -179,18 +179,20 @@ fn clients(info: &InfoSnapshot, text: &mut Text) {
 
 fn memory(info: &InfoSnapshot, text: &mut Text) {
     let memory = &info.memory;
-    let dataset = memory.used.saturating_sub(memory.overhead);
+    let accounts = &memory.accounts;
+    let (used, overhead, dataset) = (accounts.total(), accounts.overhead(), accounts.pages);
+    let keys: u64 = info.keyspace.iter().map(|db| db.keys).sum();
     text.section("Memory");
-    text.bytes("used_memory", memory.used);
+    text.bytes("used_memory", used);
     text.bytes("used_memory_rss", memory.rss);
     text.bytes("used_memory_peak", memory.peak);
-    text.field("used_memory_peak_perc", percent(memory.used, memory.peak));
-    text.field("used_memory_overhead", memory.overhead);
-    text.field("used_memory_startup", memory.startup);
+    text.field("used_memory_peak_perc", percent(used, memory.peak));
+    text.field("used_memory_overhead", overhead);
+    text.field("used_memory_startup", accounts.startup);
     text.field("used_memory_dataset", dataset);
-    text.field("used_memory_dataset_perc", percent(dataset, memory.used.saturating_sub(memory.startup)));
-    text.field("allocator_allocated", memory.used);
-    text.field("allocator_active", memory.used);
+    text.field("used_memory_dataset_perc", percent(dataset, used.saturating_sub(accounts.startup)));
+    text.field("allocator_allocated", used);
+    text.field("allocator_active", used);
     text.field("allocator_resident", memory.rss);
     text.bytes("total_system_memory", memory.total_system);
     text.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
@@ -207,25 +209,41 @@ fn memory(info: &InfoSnapshot, text: &mut Text) {
     text.bytes("used_memory_scripts", 0);
     text.bytes("maxmemory", memory.max);
     text.field("maxmemory_policy", &memory.policy);
-    text.field("allocator_frag_ratio", ratio(memory.used, memory.used));
+    text.field("allocator_frag_ratio", ratio(used, used));
     text.field("allocator_frag_bytes", 0);
-    text.field("allocator_rss_ratio", ratio(memory.rss, memory.used));
-    text.field("allocator_rss_bytes", difference(memory.rss, memory.used));
+    text.field("allocator_rss_ratio", ratio(memory.rss, used));
+    text.field("allocator_rss_bytes", difference(memory.rss, used));
     text.field("rss_overhead_ratio", ratio(memory.rss, memory.rss));
     text.field("rss_overhead_bytes", 0);
-    text.field("mem_fragmentation_ratio", ratio(memory.rss, memory.used));
-    text.field("mem_fragmentation_bytes", difference(memory.rss, memory.used));
-    text.zeros(&["mem_not_counted_for_evict", "mem_replication_backlog", "mem_total_replication_buffers"]);
+    text.field("mem_fragmentation_ratio", ratio(memory.rss, used));
+    text.field("mem_fragmentation_bytes", difference(memory.rss, used));
+    // Eviction goes by the data alone.
+    text.field("mem_not_counted_for_evict", accounts.clients + accounts.aof_buffer);
+    text.zeros(&["mem_replication_backlog", "mem_total_replication_buffers"]);
     text.field("mem_clients_slaves", 0);
-    text.field("mem_clients_normal", memory.clients);
+    text.field("mem_clients_normal", accounts.clients);
     text.field("mem_cluster_links", 0);
-    text.field("mem_aof_buffer", memory.aof_buffer);
+    text.field("mem_aof_buffer", accounts.aof_buffer);
     text.field("mem_allocator", "libc");
     text.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+    text.field("ferrite_data_bytes", memory.data);
+    text.field("ferrite_data_bytes_per_key", per_key(memory.data, keys));
     text.field("ferrite_mutable_bytes", memory.mutable);
     text.field("ferrite_read_only_bytes", memory.read_only);
     text.field("ferrite_disk_bytes", memory.disk);
-    text.field("ferrite_index_bytes", memory.index);
+    text.field("ferrite_index_bytes", accounts.index);
+    text.field("ferrite_index_bytes_per_key", per_key(accounts.index, keys));
+    text.field("ferrite_index_buckets", memory.index_buckets);
+    text.field("ferrite_index_overflow_buckets", memory.index_overflow_buckets);
+    text.field("ferrite_index_entries", memory.index_entries);
+    for (name, bytes) in accounts.each() {
+        text.line(format_args!("ferrite_memory_{name}:{bytes}"));
+    }
+}
+
+/// With one decimal; 0 without keys.
+fn per_key(bytes: u64, keys: u64) -> String {
+    format!("{:.1}", if keys == 0 { 0.0 } else { bytes as f64 / keys as f64 })
 }
 
 fn persistence(info: &InfoSnapshot, text: &mut Text) {
@@ -449,6 +467,41 @@ mod tests {
             render(&info, &["keyspace", "cluster"]),
             "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\ndb3:keys=5,expires=2,avg_ttl=9\r\n"
         );
+    }
+
+    #[test]
+    fn the_accounts_add_up_to_the_memory_in_use() {
+        let mut info = InfoSnapshot {
+            keyspace: vec![DatabaseInfo { db: 0, keys: 4, expires: 0, avg_ttl_ms: 0 }],
+            ..InfoSnapshot::default()
+        };
+        info.memory.accounts = crate::server::info::MemoryAccounts {
+            startup: 1000,
+            pages: 2000,
+            index: 50,
+            expiry: 1,
+            clients: 2,
+            watches: 3,
+            aof_buffer: 4,
+            telemetry: 5,
+        };
+        (info.memory.rss, info.memory.peak, info.memory.data) = (6130, 4000, 1000);
+        let text = render(&info, &["memory"]);
+        for line in [
+            "used_memory:3065",
+            "used_memory_peak_perc:76.62%",
+            "used_memory_overhead:1065",
+            "used_memory_startup:1000",
+            "used_memory_dataset:2000",
+            "used_memory_dataset_perc:96.85%",
+            "mem_fragmentation_ratio:2.00",
+            "mem_not_counted_for_evict:6",
+            "ferrite_data_bytes_per_key:250.0",
+            "ferrite_index_bytes_per_key:12.5",
+            "ferrite_memory_pages:2000",
+        ] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+        }
     }
 
     #[test]

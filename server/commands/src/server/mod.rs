@@ -9,6 +9,7 @@ mod getkeys;
 pub mod info;
 mod info_text;
 pub mod memory;
+mod memory_doctor;
 pub mod persistence;
 pub mod shutdown;
 pub mod slowlog;

@@ -206,7 +206,8 @@ fn set_large(engine: &Engine, space: u32, key: u64) {
             let name = key.to_le_bytes();
             let name = pinned.key(space, &name);
             let _latch = pinned.latch(name.hash, true);
-            Ok(pinned.upsert(&name, Kind::String, 0, &[&[1; 200]], held, trace)?)
+            pinned.upsert(&name, Kind::String, 0, &[&[1; 200]], held, trace)?;
+            Ok(())
         })
         .unwrap();
 }

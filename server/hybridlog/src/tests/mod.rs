@@ -88,7 +88,8 @@ impl Engine {
         self.run(|pinned, held, trace| {
             let key = pinned.key(0, key);
             let _latch = pinned.latch(key.hash, true);
-            Ok(pinned.upsert(&key, Kind::String, 0, &[value], held, trace)?)
+            pinned.upsert(&key, Kind::String, 0, &[value], held, trace)?;
+            Ok(())
         })
     }
 
@@ -98,12 +99,13 @@ impl Engine {
             let key = pinned.key(0, key);
             let _latch = pinned.latch(key.hash, true);
             match pinned.find(&key, held, trace) {
-                Found::Cold(address) => Err(Wait::Records(vec![address])),
-                Found::Missing => Ok(pinned.upsert(&key, Kind::String, 0, &[suffix], held, trace)?),
+                Found::Cold(address) => return Err(Wait::Records(vec![address])),
+                Found::Missing => pinned.upsert(&key, Kind::String, 0, &[suffix], held, trace)?,
                 Found::Record(old) => {
-                    Ok(pinned.upsert(&key, Kind::String, old.expire_at_ms, &[old.value, suffix], held, trace)?)
+                    pinned.upsert(&key, Kind::String, old.expire_at_ms, &[old.value, suffix], held, trace)?
                 }
-            }
+            };
+            Ok(())
         })
     }
 
@@ -128,7 +130,7 @@ impl Engine {
                 Found::Missing => return Ok(None),
                 Found::Record(record) => record.expire_at_ms,
             };
-            assert!(pinned.set_expiry(&key, at, held, trace)?);
+            assert!(pinned.set_expiry(&key, at, held, trace)?.is_some());
             Ok(Some(old))
         })
         .unwrap()

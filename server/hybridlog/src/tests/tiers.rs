@@ -74,6 +74,61 @@ fn a_mutable_value_is_updated_in_place_and_grows_into_its_slack() {
 }
 
 #[test]
+fn a_promoted_record_is_mutable_again_without_its_slack() {
+    let engine = Engine::new(tiny(1));
+    let promote = |key: &[u8]| {
+        engine
+            .run(|pinned, held, trace| {
+                let key = pinned.key(0, key);
+                let _latch = pinned.latch(key.hash, true);
+                match pinned.find(&key, held, trace) {
+                    Found::Cold(address) => Err(Wait::Records(vec![address])),
+                    _ => Ok(pinned.promote(&key, held)?),
+                }
+            })
+            .unwrap()
+    };
+    engine.set(b"key", &[1; 100]).unwrap();
+    engine.append(b"key", &[1; 10]).unwrap();
+    engine.expire(b"key", 77);
+    assert_eq!(promote(b"key"), None, "it is mutable");
+    for pages in [3, 7] {
+        fill(&engine, pages);
+        let (before, after) = promote(b"key").expect("a record that is not mutable");
+        assert_eq!(after, (40 + 3 + 110_usize).next_multiple_of(8));
+        assert!(before >= after, "{before} {after}");
+        assert_eq!(tier_of(&engine, b"key"), Some(Tier::Mutable));
+        assert_eq!(engine.get(b"key"), Some(vec![1; 110]));
+        assert_eq!(engine.expire(b"key", 77), Some(77));
+    }
+    assert_eq!(promote(b"missing"), None);
+}
+
+#[test]
+fn writes_tell_the_bytes_that_the_record_takes() {
+    let engine = Engine::new(tiny(1));
+    let set = |value: &[u8]| {
+        let mut size = 0;
+        engine
+            .run(|pinned, held, trace| {
+                let key = pinned.key(0, b"key");
+                let _latch = pinned.latch(key.hash, true);
+                size = pinned.upsert(&key, Kind::String, 0, &[value], held, trace)?;
+                let crate::Before::Present { size: found, .. } = pinned.seek(&key, held).before() else {
+                    panic!("the key is there")
+                };
+                assert_eq!(found, size);
+                Ok(())
+            })
+            .unwrap();
+        size
+    };
+    assert_eq!(set(&[1; 100]), 144);
+    assert_eq!(set(&[1; 20]), 144, "in place");
+    assert_eq!(set(&[1; 110]), (40 + 3 + 110 + 55_usize).next_multiple_of(8), "half of it as slack");
+}
+
+#[test]
 fn spans_name_the_tiers_that_were_asked() {
     let engine = Engine::new(tiny(1));
     let spans = |key: &[u8]| {

@@ -55,6 +55,12 @@ names! {
         /// The size of the append-only file's files before a rewrite, and after it.
         AofRewriteBytesBefore = "ferrite.aof.rewrite.bytes_before",
         AofRewriteBytesAfter = "ferrite.aof.rewrite.bytes_after",
+        /// The policy that chose the keys.
+        EvictionPolicy = "ferrite.eviction.policy",
+        /// How many keys went.
+        EvictionKeysCount = "ferrite.eviction.keys_count",
+        /// By how much the data shrank.
+        EvictionBytes = "ferrite.eviction.bytes",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
         /// The client's port.
@@ -111,6 +117,8 @@ impl Attribute {
             | Self::ServerConnections
             | Self::AofRewriteBytesBefore
             | Self::AofRewriteBytesAfter
+            | Self::EvictionKeysCount
+            | Self::EvictionBytes
             | Self::NetPeerPort
             | Self::ConnectionId
             | Self::ConnectionCommandsCount

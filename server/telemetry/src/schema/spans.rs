@@ -51,6 +51,8 @@ names! {
         TelemetryFlush = "ferrite.telemetry.flush",
         /// A rewrite of the append-only file; a trace of its own.
         AofRewrite = "ferrite.aof.rewrite",
+        /// Keys that went because there was more data than `maxmemory`; a trace of its own.
+        Eviction = "ferrite.eviction",
     }
 }
 

@@ -1,0 +1,152 @@
+//! Eviction on its way: before a command that finds more data than `maxmemory`, and now and then for all.
+//!
+//! A run works in slices; between two of them the worker's other tasks have their turn. It makes a little more room than is
+//! needed, so that not every write begins another, and is a trace of its own. The command that waits for it is admitted
+//! when there is room, and takes memory then: so the data exceeds the limit by what one command a worker adds at most.
+
+use std::time::Duration;
+
+use std::rc::Rc;
+
+use ferrite_hybridlog::{Address, Held};
+use ferrite_io::{Clock, World};
+use ferrite_keyspace::{Evictor, Lent, Pause, Room, Slice, evict_slice};
+use ferrite_telemetry::schema::{Attribute, SpanName};
+use ferrite_telemetry::{TraceBuffer, Value};
+use futures_util::future::join_all;
+
+use crate::batch::wait_for_space;
+use crate::config::Choice;
+use crate::expire::give_way;
+use crate::worker::Worker;
+
+/// How often it is looked whether the limit has been lowered, or data has grown in another way than by a command.
+const LOOK: Duration = Duration::from_millis(100);
+/// Reads that fail before a run gives up.
+const FAILURES_MAX: usize = 8;
+/// Records that a run holds at the same time.
+const HELD_MAX: usize = 256;
+
+/// Keeps the data below the limit while no command does; on one worker, until the node is shut down.
+pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
+    loop {
+        worker.world.clock().sleep(LOOK).await;
+        if worker.node.shutdown.is_raised() {
+            return;
+        }
+        if worker.node.databases.room() == Room::Evict {
+            make_room(&worker).await;
+        }
+    }
+}
+
+/// Deletes keys until there is room. False: no key may go any more, and there still is none.
+pub(crate) async fn make_room<W: World>(worker: &Worker<W>) -> bool {
+    let databases = &worker.node.databases;
+    let candidates = std::mem::take(&mut *worker.candidates.borrow_mut());
+    let seed = worker.scratch.borrow_mut().random_seed();
+    let Some(mut evictor) = Evictor::new(databases, seed, candidates) else {
+        return databases.room() == Room::Free;
+    };
+    let began_ns = worker.now_ns();
+    slices(worker, &mut evictor).await;
+    if evictor.keys_evicted > 0 {
+        record(worker, began_ns, &evictor);
+    }
+    *worker.candidates.borrow_mut() = evictor.finish(databases);
+    databases.room() == Room::Free
+}
+
+async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
+    let databases = &worker.node.databases;
+    let mut held = Held::default();
+    let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
+    trace.configure(None);
+    let mut failures = 0;
+    loop {
+        match slice(worker, evictor, &held, &mut trace) {
+            Ok(Slice::Enough | Slice::Nothing) => return,
+            Ok(Slice::More) => {
+                held.clear();
+                give_way().await;
+            }
+            Err(Pause::Records(addresses)) => {
+                if held.len() > HELD_MAX {
+                    held.clear();
+                }
+                if !fetch(worker, &addresses, &mut held).await {
+                    evictor.skip(databases);
+                    failures += 1;
+                    if failures == FAILURES_MAX {
+                        tracing::warn!("keys cannot be evicted: their records cannot be read");
+                        return;
+                    }
+                }
+            }
+            Err(Pause::Space(need)) => {
+                if let Err(failure) = wait_for_space(&worker.node, need).await {
+                    tracing::debug!(error = failure.text, "keys cannot be evicted");
+                    return;
+                }
+            }
+            Err(Pause::Keys | Pause::Refused(_)) => unreachable!("a deletion names its records and is never refused"),
+        }
+        if worker.node.shutdown.is_raised() {
+            return;
+        }
+    }
+}
+
+fn slice<W: World>(
+    worker: &Worker<W>,
+    evictor: &mut Evictor,
+    held: &Held,
+    trace: &mut TraceBuffer,
+) -> Result<Slice, Pause> {
+    let node = &*worker.node;
+    let now_ms = worker.world.clock().unix_ns() / 1_000_000;
+    let pinned = worker.handle.pin();
+    let mut scratch = worker.scratch.borrow_mut();
+    let lent = Lent {
+        pinned: &pinned,
+        held,
+        trace,
+        databases: &node.databases,
+        aof: node.aof().map(|aof| &**aof),
+        scratch: &mut scratch,
+        now_ms,
+    };
+    let result = evict_slice(lent, evictor);
+    node.databases.absorb(&mut scratch);
+    result
+}
+
+/// False: one of them cannot be read. Whoever asks for its key gets the error.
+async fn fetch<W: World>(worker: &Worker<W>, addresses: &[Address], held: &mut Held) -> bool {
+    let reads = join_all(addresses.iter().map(|&address| worker.device.read_record(address))).await;
+    let mut all = true;
+    for (&address, read) in addresses.iter().zip(reads) {
+        match read {
+            Ok(read) => {
+                held.insert(address, read.record);
+                worker.stats().disk_reads.add(1);
+            }
+            Err(_) => all = false,
+        }
+    }
+    all
+}
+
+/// The run as a trace of its own.
+fn record<W: World>(worker: &Worker<W>, began_ns: u64, evictor: &Evictor) {
+    let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let attributes = [
+        (Attribute::EvictionPolicy, Value::Str(evictor.policy().name().into())),
+        (Attribute::EvictionKeysCount, count(evictor.keys_evicted)),
+        (Attribute::EvictionBytes, count(evictor.bytes_freed)),
+    ];
+    let mut recorder = worker.recorder.borrow_mut();
+    let mut trace = recorder.buffer();
+    trace.root(SpanName::Eviction, began_ns, &attributes, None);
+    recorder.commit(&mut trace, |kept| worker.node.telemetry.queue.push(kept));
+}

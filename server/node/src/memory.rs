@@ -1,0 +1,66 @@
+//! The accounts of the process's memory: the one place where they are added up.
+//!
+//! What is accounted for is what is resident: a page of the log counts as far as it is used, an index or a ring as a whole,
+//! a buffer with its capacity. What is left out is small or short-lived: a worker's scratch buffers, connections' own state,
+//! reads and writes that are under way.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ferrite_commands::server::info::MemoryAccounts;
+
+use crate::node::Node;
+
+/// What a span takes in the export queue, about.
+const QUEUED_SPAN_BYTES: u64 = 96;
+
+/// What is remembered of the process's memory.
+#[derive(Default)]
+pub struct MemoryStatus {
+    startup: AtomicU64,
+    peak: AtomicU64,
+}
+
+impl Node {
+    /// Takes what the process has taken before it holds any data for an account of its own.
+    pub(crate) fn account_for_startup(&self) {
+        self.memory.startup.store(0, Relaxed);
+        let resident = (self.process)().rss_bytes;
+        self.memory.startup.store(resident.saturating_sub(self.memory_accounts().total()), Relaxed);
+    }
+
+    pub fn memory_accounts(&self) -> MemoryAccounts {
+        let store = self.store.stats();
+        let rings: usize = self.recorders.lock().iter().map(|(ring, _)| ring.bytes()).sum();
+        let accounts = MemoryAccounts {
+            startup: self.memory.startup.load(Relaxed),
+            pages: store.page_bytes as u64,
+            index: store.index_bytes as u64,
+            expiry: self.databases.expiry_bytes() as u64,
+            clients: self.clients.buffer_bytes(),
+            watches: self.databases.watch_bytes() as u64,
+            aof_buffer: self.aof().map_or(0, |aof| aof.position() - aof.durable()),
+            telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES,
+        };
+        self.memory.peak.fetch_max(accounts.total(), Relaxed);
+        accounts
+    }
+
+    /// The most that the accounts came to when somebody looked, at least once a second.
+    pub(crate) fn memory_peak(&self) -> u64 {
+        self.memory.peak.load(Relaxed)
+    }
+
+    /// CONFIG RESETSTAT.
+    pub(crate) fn reset_memory_peak(&self) {
+        self.memory.peak.store(0, Relaxed);
+    }
+
+    /// The limit in force, in bytes: that of the configuration, else the machine's memory, else the log's regions. Never 0.
+    pub(crate) fn memory_max(&self) -> u64 {
+        let configured = self.databases.limits.maxmemory.load(Relaxed);
+        let regions = [self.config.storage.mutable_region_size_mb, self.config.storage.read_only_region_size_mb];
+        let regions = (regions.iter().sum::<f64>() * f64::from(1 << 20)) as u64;
+        let candidates = [configured, (self.process)().system_memory_bytes, regions.max(1)];
+        candidates.into_iter().find(|bytes| *bytes > 0).expect("the last is not 0")
+    }
+}
