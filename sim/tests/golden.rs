@@ -333,6 +333,20 @@ golden! {
         drop(other);
     }
 
+    eviction(FULL) |stage| {
+        let limits = "CONFIG SET maxmemory 1000 maxmemory-policy allkeys-lru";
+        assert_eq!(stage.command(limits).await, Reply::ok());
+        // 160 bytes each: six of them have room.
+        let set = |number: u64| format!("SET key:{number} {}", "v".repeat(100));
+        for number in 0..6 {
+            assert_eq!(stage.command(&set(number)).await, Reply::ok());
+        }
+        stage.traced_from_here().await;
+        assert_eq!(stage.command(&set(6)).await, Reply::ok());
+        assert_eq!(stage.command("PING").await, Reply::Simple("PONG".into()));
+        assert_eq!(stage.command("DBSIZE").await, Reply::Int(6));
+    }
+
     get_with_read_error(FULL) |stage| {
         stage.push_to_disk("key").await;
         stage.traced_from_here().await;
