@@ -134,6 +134,7 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W
     // The copy is what gets the checksums: readers may be reading the page itself.
     // SAFETY: below safe_read_only, and it leaves memory only after `Progress::finish`.
     let mut buf = AlignedBuf::copy_of(unsafe { log.sealed_bytes(page) });
+    store.counters.flush_bytes.fetch_add(size as u64, Ordering::Relaxed);
     seal_page(&mut buf, start, if page == 0 { FIRST_ADDRESS as usize } else { 0 });
     let mut wait = RETRY_MIN;
     loop {
@@ -168,6 +169,7 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W
         Some(map) => log.map_page(page, Box::new(map), &store.epochs),
         None => log.map_page(page, Box::new(Copied(buf)), &store.epochs),
     }
+    store.counters.flush_bytes.fetch_sub(size as u64, Ordering::Relaxed);
 }
 
 /// Stands in for a map: the bytes that were written.

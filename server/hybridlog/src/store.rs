@@ -52,6 +52,8 @@ pub struct Store {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) pages_flushed: AtomicU64,
+    /// Bytes of the copies that are being written.
+    pub(crate) flush_bytes: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
     pub(crate) disk_reads: AtomicU64,
     pub(crate) checksum_errors: AtomicU64,
@@ -81,6 +83,8 @@ pub struct StoreStats {
     /// `index_bytes + page_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
+    /// Bytes of the copies of pages that are being written.
+    pub flush_bytes: u64,
     pub flush_errors: u64,
     pub disk_reads: u64,
     pub checksum_errors: u64,
@@ -234,6 +238,7 @@ impl Store {
             page_bytes,
             memory_bytes: index_bytes + page_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
+            flush_bytes: self.counters.flush_bytes.load(Ordering::Relaxed),
             flush_errors: self.counters.flush_errors.load(Ordering::Relaxed),
             disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),
             checksum_errors: self.counters.checksum_errors.load(Ordering::Relaxed),

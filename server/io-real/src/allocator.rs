@@ -6,13 +6,17 @@ use std::ptr::null_mut;
 /// Alignments from here on are only asked for by who wants huge pages.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// The system's allocator, but for what is aligned to huge pages: that is mapped, may be backed by huge pages
+/// Buffers for transfers, aligned to pages, of so many bytes are mapped too. The system's allocator would keep them, freed, in
+/// its heap: some copies of log pages are a good part of a small server's memory.
+const LARGE: usize = 1 << 20;
+
+/// The system's allocator, but for what is aligned to huge pages and for large transfer buffers: that is mapped, may be backed by huge pages
 /// (`MADV_HUGEPAGE`, where the kernel's `transparent_hugepage/enabled` is not `never`), is zeroed only as it is touched, and
 /// goes back to the kernel when it is freed.
 pub struct Allocator;
 
-fn wants_huge_pages(layout: Layout) -> bool {
-    layout.align() >= HUGE_PAGE
+fn is_mapped(layout: Layout) -> bool {
+    layout.align() >= HUGE_PAGE || (layout.align() >= PAGE && layout.size() >= LARGE)
 }
 
 /// Null if the kernel has no more memory.
@@ -48,12 +52,12 @@ fn map(layout: Layout) -> *mut u8 {
 /// The kernel's page, the least that is mapped.
 const PAGE: usize = 4096;
 
-// SAFETY: what is not aligned to huge pages goes to the system's allocator as it is. A mapping of `map` is `layout.size()`
+// SAFETY: what is not mapped goes to the system's allocator as it is. A mapping of `map` is `layout.size()`
 // bytes at `layout.align()`, zeroed, and nobody else's until `dealloc` unmaps it; which of the two served a pointer follows
 // from the layout, which `dealloc` and `realloc` get again.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if wants_huge_pages(layout) {
+        if is_mapped(layout) {
             return map(layout);
         }
         // SAFETY: the caller's promise, passed on.
@@ -61,7 +65,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if wants_huge_pages(layout) {
+        if is_mapped(layout) {
             return map(layout);
         }
         // SAFETY: the caller's promise, passed on.
@@ -69,7 +73,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        if wants_huge_pages(layout) {
+        if is_mapped(layout) {
             // SAFETY: the mapping of `map` for this layout, which the caller gives up.
             unsafe { libc::munmap(at.cast(), layout.size().next_multiple_of(PAGE)) };
             return;
@@ -79,15 +83,16 @@ unsafe impl GlobalAlloc for Allocator {
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, len: usize) -> *mut u8 {
-        if !wants_huge_pages(layout) {
+        // SAFETY: the caller promises that `len`, rounded up to the alignment, is a valid size.
+        let other = unsafe { Layout::from_size_align_unchecked(len, layout.align()) };
+        if !is_mapped(layout) && !is_mapped(other) {
             // SAFETY: the caller's promise, passed on.
             return unsafe { System.realloc(at, layout, len) };
         }
-        // SAFETY: the caller promises that `len`, rounded up to the alignment, is a valid size.
-        let other = unsafe { Layout::from_size_align_unchecked(len, layout.align()) };
-        let moved = map(other);
+        // SAFETY: the caller promises that the new size is not zero.
+        let moved = unsafe { self.alloc(other) };
         if !moved.is_null() {
-            // SAFETY: both are mapped, do not overlap, and have at least the smaller size.
+            // SAFETY: both are allocated, do not overlap, and have at least the smaller size.
             unsafe { moved.copy_from_nonoverlapping(at, layout.size().min(len)) };
             // SAFETY: the old one, which the caller gives up.
             unsafe { self.dealloc(at, layout) };
@@ -141,6 +146,24 @@ mod tests {
     fn what_cannot_be_mapped_is_null() {
         // SAFETY: the layout is not of size zero.
         assert!(unsafe { Allocator.alloc(layout(isize::MAX as usize - 2 * HUGE_PAGE)) }.is_null());
+    }
+
+    #[test]
+    fn a_large_buffer_of_whole_pages_is_given_back_also_when_it_has_grown_to_that() {
+        let layout = |len| Layout::from_size_align(len, PAGE).expect("a layout");
+        // SAFETY: the layouts are those of the calls before, the accesses within their sizes.
+        unsafe {
+            let at = Allocator.alloc(layout(PAGE));
+            at.write(7);
+            at.add(PAGE - 1).write(9);
+            let large = Allocator.realloc(at, layout(PAGE), 3 * LARGE);
+            assert_eq!((*large, *large.add(PAGE - 1), large as usize % PAGE), (7, 9, 0));
+            large.add(3 * LARGE - 1).write(1);
+            let small = Allocator.realloc(large, layout(3 * LARGE), PAGE);
+            assert_eq!((*small, *small.add(PAGE - 1)), (7, 9));
+            assert!(mapped(large, 3 * LARGE) < 3 * LARGE, "it is still mapped");
+            Allocator.dealloc(small, layout(PAGE));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What is accounted for is what is resident: a page of the log counts as far as it is used, an index or a ring as a whole,
 //! a buffer with its capacity. What is left out is small or short-lived: a worker's scratch buffers, connections' own state,
-//! reads and writes that are under way.
+//! single records that are being read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -38,7 +38,8 @@ impl Node {
             expiry: self.databases.expiry_bytes() as u64,
             clients: self.clients.buffer_bytes(),
             watches: self.databases.watch_bytes() as u64,
-            aof_buffer: self.aof().map_or(0, |aof| aof.position() - aof.durable()),
+            aof_buffer: self.aof().map_or(0, |aof| aof.buffer_bytes()),
+            io_buffers: store.flush_bytes,
             telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES,
         };
         self.memory.peak.fetch_max(accounts.total(), Relaxed);

@@ -128,15 +128,17 @@ pub struct MemoryAccounts {
     pub clients: u64,
     /// Watched keys.
     pub watches: u64,
-    /// What waits to be written to the append-only file.
+    /// Buffers for what waits to be written to the append-only file.
     pub aof_buffer: u64,
+    /// Copies of log pages that are being written.
+    pub io_buffers: u64,
     /// The flight recorders and the export queue.
     pub telemetry: u64,
 }
 
 impl MemoryAccounts {
     /// Each account with its name.
-    pub fn each(&self) -> [(&'static str, u64); 8] {
+    pub fn each(&self) -> [(&'static str, u64); 9] {
         [
             ("startup", self.startup),
             ("pages", self.pages),
@@ -145,6 +147,7 @@ impl MemoryAccounts {
             ("clients", self.clients),
             ("watches", self.watches),
             ("aof_buffer", self.aof_buffer),
+            ("io_buffers", self.io_buffers),
             ("telemetry", self.telemetry),
         ]
     }

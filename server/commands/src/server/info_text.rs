@@ -483,6 +483,7 @@ mod tests {
             clients: 2,
             watches: 3,
             aof_buffer: 4,
+            io_buffers: 0,
             telemetry: 5,
         };
         (info.memory.rss, info.memory.peak, info.memory.data) = (6130, 4000, 1000);

@@ -137,6 +137,8 @@ pub struct Aof {
     taken: AtomicU64,
     requests: Mutex<Requests>,
     rolls: Mutex<Rolls>,
+    /// Bytes of the buffer that the task took over last.
+    writing_bytes: AtomicU64,
     /// Bytes of the segment that is written.
     segment_bytes: AtomicU64,
     /// Bytes of every other file, by its number.
@@ -201,6 +203,7 @@ impl Aof {
             taken: AtomicU64::new(MARK_MAX),
             requests: Mutex::new(Requests { asked: 0, answered: 0, bytes_max: 0, answer: Ok(()) }),
             rolls: Mutex::new(Rolls { asked: 0, answered: 0, answer: Ok(position) }),
+            writing_bytes: AtomicU64::new(0),
             segment_bytes: AtomicU64::new(0),
             sealed: Mutex::new(BTreeMap::new()),
             base_bytes: AtomicU64::new(0),
@@ -320,6 +323,11 @@ impl Aof {
         answer.map_err(RollError::Refused)
     }
 
+    /// Bytes of the buffers for frames that wait and that are being written.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.pending.lock().bytes.capacity() as u64 + self.writing_bytes.load(Ordering::Relaxed)
+    }
+
     pub fn size(&self) -> AofSize {
         AofSize {
             current: self.segment_bytes.load(Ordering::Relaxed) + self.sealed.lock().values().sum::<u64>(),
@@ -392,6 +400,7 @@ impl Aof {
     pub(super) fn take_pending(&self, into: &mut Vec<u8>) -> Group {
         let mut pending = self.pending.lock();
         mem::swap(&mut pending.bytes, into);
+        self.writing_bytes.store(into.capacity() as u64, Ordering::Relaxed);
         Group { frames: mem::take(&mut pending.frames), position: pending.position }
     }
 
