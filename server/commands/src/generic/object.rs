@@ -111,7 +111,7 @@ fn idletime(call: &mut Call<'_>) -> Result<(), Pause> {
         None => call.reply.null(),
         Some(_) if lfu => call.reply.error(
             "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
-             maxmemory policies at runtime LRU and LFU data will take some time to adjust.",
+             policies at runtime LRU and LFU data will take some time to adjust.",
         ),
         Some(access) => call.reply.integer(idle_seconds(access, now_s).into()),
     }
