@@ -128,11 +128,11 @@ mod tests {
             // SAFETY: the layouts are those of the calls before, the accesses within their sizes.
             unsafe {
                 let at = Allocator.alloc_zeroed(layout(len));
-                assert!(at as usize % HUGE_PAGE == 0 && *at == 0 && *at.add(len - 1) == 0);
+                assert!((at as usize).is_multiple_of(HUGE_PAGE) && *at == 0 && *at.add(len - 1) == 0);
                 at.write(1);
                 at.add(len - 1).write(2);
                 let longer = Allocator.realloc(at, layout(len), len + HUGE_PAGE);
-                assert!(longer as usize % HUGE_PAGE == 0);
+                assert!((longer as usize).is_multiple_of(HUGE_PAGE));
                 assert_eq!(*longer, if len == 1 { 2 } else { 1 });
                 assert_eq!((*longer.add(len - 1), *longer.add(len)), (2, 0));
                 Allocator.dealloc(longer, layout(len + HUGE_PAGE));
