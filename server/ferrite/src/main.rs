@@ -28,6 +28,7 @@ static ALLOCATOR: ferrite_io_real::Allocator = ferrite_io_real::Allocator;
 const EXIT_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
+    ferrite_io_real::Allocator::bound_free_memory();
     let arguments = match Arguments::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         // Prints and ends: 0 after --help, 2 after a mistake.

@@ -6,6 +6,8 @@
 //! under most policies it is the one to go, since what is asked for lies in memory. A deletion is one like DEL's: in the
 //! append-only file, for the watchers, in the counts.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use ferrite_hybridlog::{Found, RecordView};
 
 use crate::Pause;
@@ -130,10 +132,13 @@ impl Evictor {
 
     /// Draws until there are enough to choose from.
     fn draw(&mut self, lent: &Lent<'_>, rank: Rank) -> Result<Slice, Pause> {
-        let limits = &lent.databases.limits;
-        let wanted = if rank == Rank::Random { 1 } else { limits.samples.load(std::sync::atomic::Ordering::Relaxed) };
+        let wanted = match rank {
+            Rank::Random => 1,
+            // More than there are keys would be drawn twice.
+            _ => lent.databases.limits.samples.load(Relaxed).min(lent.databases.total_keys() as usize).max(1),
+        };
         for _ in 0..SLICE_BUCKETS {
-            if self.drawn >= wanted.max(1) {
+            if self.drawn >= wanted {
                 return Ok(Slice::Enough);
             }
             let more = match self.policy.is_volatile() {
@@ -182,7 +187,7 @@ impl Evictor {
     fn draw_expiring(&mut self, lent: &Lent<'_>, rank: Rank, wanted: usize) -> Result<bool, Pause> {
         let Lent { pinned, held, databases, .. } = *lent;
         if self.due.is_empty() {
-            for _ in self.drawn..wanted.max(1) {
+            for _ in self.drawn..wanted {
                 databases.take_any(self.random.next_u64(), &mut self.due);
             }
         }
