@@ -290,3 +290,43 @@ fn the_accounts_are_the_resident_memory_and_do_not_grow_at_constant_data() {
     }
     server.assert_sound();
 }
+
+/// Under `spill` nothing goes: the regions shrink, and the disk has the rest.
+#[test]
+fn memory_itself_shrinks_to_the_limit_and_every_key_stays() {
+    let mut server = Server::ferrite(&[
+        "--workers",
+        "2",
+        "--storage.mutable_region_size_mb",
+        "96",
+        "--storage.read_only_region_size_mb",
+        "32",
+        "--storage.page_size",
+        "1mb",
+    ]);
+    let mut connection = server.connect();
+    set(&mut connection, 0, COUNT, &[b'v'; VALUE]);
+    assert!(info(&mut connection)["used_memory"] > 110e6);
+    let max = f64::from(64 << 20);
+    assert_eq!(call(&mut connection, "CONFIG SET maxmemory 64mb"), "+OK\\r\\n");
+    // What was being flushed, and buffers of the append-only file, leave by and by.
+    let below = |connection: &mut Connection| {
+        let told = info(connection);
+        told["used_memory"] <= max && told["used_memory_rss"] <= 1.1 * max
+    };
+    let began = Instant::now();
+    while !below(&mut connection) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", info(&mut connection));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    set(&mut connection, COUNT, COUNT / 4, &[b'v'; VALUE]);
+    let told = info(&mut connection);
+    // While data is written: copies of pages on their way, and buffers, until the budget has been looked at again.
+    assert!(told["used_memory"] <= 1.3 * max, "{told:?}");
+    assert_eq!((told["evicted_keys"], call(&mut connection, "DBSIZE")), (0.0, format!(":{}\\r\\n", COUNT * 5 / 4)));
+    for number in (0..COUNT * 5 / 4).step_by(997) {
+        let reply = connection.call(&["GET", &format!("key:{number}")]).expect("GET answers");
+        assert_eq!(reply.len(), VALUE + "$4000\r\n\r\n".len(), "key:{number}");
+    }
+    server.assert_sound();
+}

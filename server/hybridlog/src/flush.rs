@@ -186,7 +186,7 @@ fn evict<F: File>(store: &Arc<Store>, file: &F, progress: &Rc<RefCell<Progress>>
     let log = &store.log;
     let flushed = progress.borrow().flushed;
     let read_only = log.paging.page(log.regions.read_only());
-    let to = flushed.min(read_only.saturating_sub(log.read_only_pages as u64));
+    let to = flushed.min(read_only.saturating_sub(log.budget.read_only() as u64));
     log.evict_below(to, &store.epochs);
     let mut state = progress.borrow_mut();
     let released = log.released();

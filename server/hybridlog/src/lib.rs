@@ -48,6 +48,8 @@ mod log;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
+mod page_budget;
+#[cfg(not(loom))]
 mod pinned;
 #[cfg(not(loom))]
 mod record;

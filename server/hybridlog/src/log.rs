@@ -4,6 +4,7 @@ use crate::address::{Address, FIRST_ADDRESS, Paging};
 use crate::epoch::EpochTable;
 use crate::frames::{Frames, Owner};
 use crate::memory::Memory;
+use crate::page_budget::PageBudget;
 use crate::record::{HEADER, Raw};
 use crate::regions::Regions;
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
@@ -18,16 +19,13 @@ pub(crate) const NO_DEVICE: u64 = u64::MAX;
 pub(crate) struct Log {
     pub(crate) paging: Paging,
     pub(crate) regions: Regions,
-    pub(crate) mutable_pages: usize,
-    pub(crate) read_only_pages: usize,
+    pub(crate) budget: PageBudget,
     frames: Frames,
     opener: Mutex<Opener>,
     /// Anonymous pages: mutable, on their way to the file, or waiting for an epoch to be freed.
     anonymous: AtomicUsize,
     /// Pages served from a map.
     mapped: AtomicUsize,
-    /// As many anonymous pages may be; the excess over `mutable_pages` are those being flushed.
-    limit: usize,
     /// Pages below this have left memory and their frames are free.
     released: AtomicU64,
     /// Pages below this have space in the file.
@@ -56,21 +54,18 @@ struct Opener {
 impl Log {
     pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize) -> Arc<Self> {
         assert!(page_size.is_power_of_two() && page_size >= 4096, "page_size is a power of two of at least 4096");
-        assert!(mutable_pages >= 1, "at least one page is mutable");
-        let limit = mutable_pages + (mutable_pages / 4).max(2);
+        let budget = PageBudget::new(mutable_pages, read_only_pages);
         // Room for a burst of one command's writes beyond the budget: see `burst_pages`.
-        let frames = (Self::burst(mutable_pages) + limit + read_only_pages + 2).next_power_of_two();
+        let frames = (Self::burst(mutable_pages) + budget.total_max() + 2).next_power_of_two();
         let paging = Paging::new(page_size);
         let log = Arc::new(Self {
             paging,
             regions: Regions::new(FIRST_ADDRESS, FIRST_ADDRESS),
-            mutable_pages,
-            read_only_pages,
+            budget,
             frames: Frames::new(frames),
             opener: Mutex::new(Opener { untouched: Some(0), promised: 0, spare: Vec::new() }),
             anonymous: AtomicUsize::new(1),
             mapped: AtomicUsize::new(0),
-            limit,
             released: AtomicU64::new(0),
             file_pages: AtomicU64::new(NO_DEVICE),
             wanted_pages: AtomicU64::new(0),
@@ -189,9 +184,9 @@ impl Log {
         self.regions.tail.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Keeps `mutable_pages` pages up to `last` mutable.
+    /// Keeps as many pages up to `last` mutable as the budget has.
     fn shift_read_only(self: &Arc<Self>, last: u64, epochs: &EpochTable) {
-        let first = (last + 1).saturating_sub(self.mutable_pages as u64);
+        let first = (last + 1).saturating_sub(self.budget.mutable() as u64);
         let to = self.paging.start(first);
         if let Some(epoch) = self.regions.shift_read_only(to, epochs) {
             let log = self.clone();
@@ -218,8 +213,8 @@ impl Log {
         }
         let anonymous = self.anonymous.load(Ordering::Acquire);
         // What never fits the budget may exceed it once everything that can be flushed is.
-        let burst = pages > self.limit - self.mutable_pages && promised == 0 && anonymous <= self.mutable_pages;
-        if anonymous + total <= self.limit || burst { Ok(()) } else { need(NeedReason::Memory) }
+        let burst = pages > self.budget.in_flight() && promised == 0 && anonymous <= self.budget.mutable();
+        if anonymous + total <= self.budget.anonymous() || burst { Ok(()) } else { need(NeedReason::Memory) }
     }
 
     pub(crate) fn next_page(&self) -> u64 {
@@ -236,7 +231,7 @@ impl Log {
     /// The bytes of records, headers included, that one command may write.
     pub(crate) fn burst_bytes(&self) -> usize {
         // The inverse of what `promise` makes of bytes.
-        Self::burst(self.mutable_pages).div_ceil(2) * self.paging.size()
+        Self::burst(self.budget.mutable_max()).div_ceil(2) * self.paging.size()
     }
 
     /// Promises that records of `bytes` in all, headers included, at most [`Log::burst_bytes`], can be appended. Returns
@@ -283,7 +278,7 @@ impl Log {
         match owner {
             Owner::Anonymous(memory) => {
                 let mut opener = self.opener.lock();
-                if opener.spare.len() < self.limit - self.mutable_pages {
+                if opener.spare.len() < self.budget.in_flight() {
                     opener.spare.push(memory);
                 }
                 drop(opener);
@@ -338,6 +333,17 @@ impl Log {
             false => 0,
         };
         pages * self.paging.size() - untouched
+    }
+
+    /// Makes the regions as small as memory of `bytes` needs, or as large as it allows, up to what is configured. What is
+    /// beyond leaves as it would have later.
+    pub(crate) fn fit(self: &Arc<Self>, bytes: u64, epochs: &EpochTable) {
+        if self.budget.fit(usize::try_from(bytes / self.paging.size() as u64).unwrap_or(usize::MAX)) {
+            self.shift_read_only(self.next_page() - 1, epochs);
+            self.purge();
+            // There may be room for who waits.
+            self.space.notify_waiters();
+        }
     }
 
     /// Frees spare pages.

@@ -211,6 +211,12 @@ impl Store {
         }
     }
 
+    /// Bounds the memory of the log's pages, from now on: the regions shrink, or grow again up to their configured sizes. One
+    /// page stays mutable in any case, and two more may be on their way to the file.
+    pub fn set_page_budget(&self, bytes: u64) {
+        self.log.fit(bytes, &self.epochs);
+    }
+
     /// Gives back the memory of flushed pages that is kept for new ones.
     pub fn purge(&self) {
         self.log.purge();

@@ -49,7 +49,7 @@ pub struct ServerConfig {
     pub hash_max_listpack_entries: usize,
     /// Bytes of a field or value up to which a hash is a listpack to OBJECT ENCODING.
     pub hash_max_listpack_value: usize,
-    /// Bytes; 0 means no limit. What it bounds, `maxmemory_policy` says.
+    /// Bytes of memory, and of data if `maxmemory_policy` says so; 0 means no limit.
     pub maxmemory: u64,
     pub maxmemory_policy: Policy,
     /// Keys that eviction looks at for each that goes.

@@ -46,6 +46,18 @@ impl Node {
         accounts
     }
 
+    /// Gives the log's pages what `maxmemory` leaves beside the other accounts. Called when it is set, and now and then.
+    pub(crate) fn fit_pages(&self) {
+        let pages = match self.databases.limits.maxmemory.load(Relaxed) {
+            0 => u64::MAX,
+            max => {
+                let accounts = self.memory_accounts();
+                max.saturating_sub(accounts.total() - accounts.pages)
+            }
+        };
+        self.store.set_page_budget(pages);
+    }
+
     /// The most that the accounts came to when somebody looked, at least once a second.
     pub(crate) fn memory_peak(&self) -> u64 {
         self.memory.peak.load(Relaxed)

@@ -131,6 +131,7 @@ static PARAMETERS: &[Parameter] = &[
         |node| node.databases.limits.maxmemory.load(Relaxed).to_string(),
         |node, value| {
             node.databases.limits.maxmemory.store(memory(value, 0, u64::MAX)?, Relaxed);
+            node.fit_pages();
             Ok(())
         },
     ),

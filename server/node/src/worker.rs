@@ -93,8 +93,9 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
         if worker.id != 0 {
             continue;
         }
-        // For the peak.
+        // For the peak, too.
         worker.node.memory_accounts();
+        worker.node.fit_pages();
         if timeout_s == 0 {
             continue;
         }

@@ -91,7 +91,7 @@ keys! {
     server.enable_debug_command: OneOf<DebugCommand>, "Who may use DEBUG: nobody, everybody, or connections from this host";
     server.hash_max_listpack_entries: Whole<usize>, "Fields up to which a hash is a listpack: OBJECT ENCODING says so, and HSCAN gives it in one go";
     server.hash_max_listpack_value: Whole<usize>, "Bytes of a field or value up to which a hash is a listpack";
-    server.maxmemory: Bytes, "Bytes that the data may take under an eviction policy or noeviction; 0 means no limit";
+    server.maxmemory: Bytes, "Bytes of memory that the regions shrink for, and under noeviction and eviction policies of data; 0 means no limit";
     server.maxmemory_policy: OneOf<Policy>, "What happens when there is more data: Redis's policies, or spill, by which the disk takes it";
     server.maxmemory_samples: Whole<usize, 1, 2_147_483_647>, "Keys that eviction looks at for each that goes";
     server.lfu_log_factor: Whole<u32, 0, 2_147_483_647>, "How hard it is for a key's access counter to grow, under the lfu policies";

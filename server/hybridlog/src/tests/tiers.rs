@@ -105,6 +105,38 @@ fn a_promoted_record_is_mutable_again_without_its_slack() {
 }
 
 #[test]
+fn the_regions_shrink_and_grow_with_their_budget() {
+    let engine = Engine::new(crate::StoreConfig { mutable_pages: 16, read_only_pages: 8, ..tiny(1) });
+    let pages = || engine.store.stats().page_bytes.div_ceil(4096);
+    let mutable = || (engine.store.stats().tail - engine.store.stats().read_only).div_ceil(4096);
+    let value = |n: usize| vec![n as u8; 1000 + n];
+    let set = |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            engine.set(format!("key{n}").as_bytes(), &value(n)).unwrap();
+            engine.world.run();
+        }
+    };
+    set(0..150);
+    assert!(mutable() == 16 && pages() >= 24, "{} {}", mutable(), pages());
+    engine.store.set_page_budget(14 * 4096);
+    engine.world.run();
+    assert!(mutable() <= 8 && pages() <= 14, "{} {}", mutable(), pages());
+    set(150..200);
+    // Two spare pages come back after the flush of one.
+    assert!(mutable() <= 8 && pages() <= 16, "{} {}", mutable(), pages());
+    engine.store.set_page_budget(0);
+    engine.world.run();
+    set(200..230);
+    assert!(mutable() <= 1 && pages() <= 5, "{} {}", mutable(), pages());
+    for n in 0..230 {
+        assert_eq!(engine.get(format!("key{n}").as_bytes()), Some(value(n)), "key{n}");
+    }
+    engine.store.set_page_budget(u64::MAX);
+    set(230..350);
+    assert!(mutable() == 16 && pages() >= 24, "{} {}", mutable(), pages());
+}
+
+#[test]
 fn writes_tell_the_bytes_that_the_record_takes() {
     let engine = Engine::new(tiny(1));
     let set = |value: &[u8]| {
