@@ -161,7 +161,7 @@ fn lru_and_lfu_keep_what_is_asked_for_better_than_random() {
     let (random, lru, lfu) =
         (hit_rate(Policy::AllkeysRandom), hit_rate(Policy::AllkeysLru), hit_rate(Policy::AllkeysLfu));
     // Seeded: the same figures each time.
-    assert!(lru >= random + 0.02, "random {random}, lru {lru}, lfu {lfu}");
+    assert!(lru >= random + 0.05, "random {random}, lru {lru}, lfu {lfu}");
     assert!(lfu >= lru + 0.02, "random {random}, lru {lru}, lfu {lfu}");
 }
 
