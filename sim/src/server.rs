@@ -125,6 +125,12 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         if stats.disk_reads > 0 {
             sim.sometimes("a record was read from disk");
         }
+        if stats.extents > 0 {
+            sim.sometimes("a large value was written to its extent");
+        }
+        if stats.object_reads > 0 {
+            sim.sometimes("a large value was read from its extent");
+        }
         if stats.index_buckets > 2 * first_buckets {
             sim.sometimes("the index doubled");
         }

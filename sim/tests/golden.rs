@@ -225,6 +225,14 @@ golden! {
         assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
     }
 
+    get_large_from_disk(FULL) |stage| {
+        let value = "v".repeat(2 * PAGE_BYTES);
+        stage.command(&format!("SET key {value}")).await;
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(value.into_bytes()));
+    }
+
     hset(FULL) |stage| {
         assert_eq!(stage.command("HSET user:123 name Alice city Bern").await, Reply::Int(2));
     }

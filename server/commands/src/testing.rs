@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 
 use ferrite_hybridlog::{Held, Store, StoreConfig, WorkerHandle};
-use ferrite_keyspace::{Databases, Scratch};
+use ferrite_keyspace::{Databases, Scratch, decode_object};
 use ferrite_resp::{Args, Reply};
 use ferrite_telemetry::{Recorder, RecorderConfig, Span, TraceBuffer};
 
@@ -133,14 +133,15 @@ impl Client {
             killed: RefCell::default(),
             aof_rewrite: Cell::new(AofRewrite::Started),
         };
-        let store = Store::new(StoreConfig {
+        let config = StoreConfig {
             page_size: 1 << 16,
             mutable_pages: 4,
             read_only_pages: 4,
             index_buckets: 1 << 8,
             workers: 1,
             hash_seed: 1,
-        });
+        };
+        let store = Store::with_objects(config, decode_object);
         Client {
             host,
             session: Session::new(7, "127.0.0.1:5000", "127.0.0.1:6379", true),

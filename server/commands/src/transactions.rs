@@ -282,7 +282,7 @@ fn cold_of_scan(call: &mut Call<'_>, spec: &'static CommandSpec, args: Args<'_>)
     let session = &mut *call.session;
     let mut trial = Call { spec, args, keys, session, reply, host, proto_max_bulk_len, in_transaction: true };
     match (spec.handler)(&mut trial) {
-        Err(Pause::Records(addresses)) => Ok(addresses),
+        Err(Pause::Records(addresses) | Pause::Headers(addresses)) => Ok(addresses),
         // An error of its arguments comes again when it runs.
         Ok(()) | Err(Pause::Refused(_)) => Ok(Vec::new()),
         Err(pause) => Err(pause),

@@ -2,19 +2,48 @@
 
 use crate::address::{Address, file_offset};
 use crate::held::HeldRecord;
+use crate::objects::{Descriptor, ExtentError, read_extent};
 use crate::record::{HEADER, RecordError, peek_size, verify};
 use crate::store::Store;
 use crate::sync::Ordering;
-use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, SubmissionId, World};
+use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, OpenMode, SubmissionId, World};
 use ferrite_telemetry::schema::ExceptionType;
 use ferrite_telemetry::{Exception, StackTrace};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
 type DeviceFile<W> = <<W as World>::Disk as Disk>::File;
+
+/// The two files of a log.
+pub struct LogFiles<W: World> {
+    pub(crate) log: DeviceFile<W>,
+    /// What its records do not hold themselves.
+    pub(crate) extents: DeviceFile<W>,
+}
+
+impl<W: World> Clone for LogFiles<W> {
+    fn clone(&self) -> Self {
+        Self { log: self.log.clone(), extents: self.extents.clone() }
+    }
+}
+
+impl<W: World> LogFiles<W> {
+    /// Opens them for this worker: the log at `path`, its extents beside it.
+    pub async fn open(world: &W, path: &Path) -> io::Result<Self> {
+        let open = |path: PathBuf| async move { world.disk().open(&path, OpenMode::Device).await };
+        Ok(Self { log: open(path.into()).await?, extents: open(extents_path(path)).await? })
+    }
+}
+
+/// Where the extents of the log at `path` are.
+pub fn extents_path(path: &Path) -> PathBuf {
+    path.with_extension("extents")
+}
 
 /// A record from disk and when its last submission ran.
 #[derive(Clone, Debug)]
@@ -36,13 +65,18 @@ pub enum ReadError {
     Short { address: Address, id: SubmissionId, stack: StackTrace },
     #[error("the log file is damaged at address {address:#x}: {error}")]
     Damaged { address: Address, error: RecordError, id: SubmissionId, stack: StackTrace },
+    #[error("the file of extents is damaged at offset {offset}, the value of the record at address {address:#x}")]
+    ExtentDamaged { address: Address, offset: u64, id: SubmissionId, stack: StackTrace },
 }
 
 impl ReadError {
     /// The last submission for the record: the one that failed, or that brought the wrong bytes.
     pub fn submission(&self) -> SubmissionId {
         match self {
-            Self::Io { id, .. } | Self::Short { id, .. } | Self::Damaged { id, .. } => *id,
+            Self::Io { id, .. }
+            | Self::Short { id, .. }
+            | Self::Damaged { id, .. }
+            | Self::ExtentDamaged { id, .. } => *id,
         }
     }
 
@@ -51,7 +85,7 @@ impl ReadError {
         let (kind, stack) = match self {
             Self::Io { stack, .. } => (ExceptionType::ReadFailed, stack),
             Self::Short { stack, .. } => (ExceptionType::ReadShort, stack),
-            Self::Damaged { stack, .. } => (ExceptionType::ReadDamaged, stack),
+            Self::Damaged { stack, .. } | Self::ExtentDamaged { stack, .. } => (ExceptionType::ReadDamaged, stack),
         };
         Exception { kind, message: self.to_string(), stack: Some(stack.clone()) }
     }
@@ -61,8 +95,9 @@ impl ReadError {
 pub struct LogDevice<W: World> {
     store: Arc<Store>,
     world: W,
-    file: DeviceFile<W>,
-    flights: RefCell<BTreeMap<Address, Rc<Flight>>>,
+    files: LogFiles<W>,
+    /// By address, and whether the object comes along.
+    flights: RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
     reads: Cell<u64>,
 }
 
@@ -73,9 +108,9 @@ struct Flight {
 }
 
 impl<W: World> LogDevice<W> {
-    /// `file` is the log file opened with [`ferrite_io::OpenMode::Device`] by this worker.
-    pub fn new(store: Arc<Store>, world: W, file: DeviceFile<W>) -> Self {
-        Self { store, world, file, flights: RefCell::default(), reads: Cell::new(0) }
+    /// `files` are the log's, opened by this worker.
+    pub fn new(store: Arc<Store>, world: W, files: LogFiles<W>) -> Self {
+        Self { store, world, files, flights: RefCell::default(), reads: Cell::new(0) }
     }
 
     /// Submissions so far.
@@ -83,10 +118,20 @@ impl<W: World> LogDevice<W> {
         self.reads.get()
     }
 
-    /// Reads the record at an address that a look-up called cold, and verifies it.
+    /// Reads the record at an address that a look-up called cold, and the object that it owns, and verifies both. An object
+    /// that is gone by then is left out: who looks its key up again finds another record.
     pub async fn read_record(&self, address: Address) -> Result<DiskRead, ReadError> {
+        self.read(address, true).await
+    }
+
+    /// [`LogDevice::read_record`] for who asks for the key alone: without the object, but for that of a long key.
+    pub async fn read_header(&self, address: Address) -> Result<DiskRead, ReadError> {
+        self.read(address, false).await
+    }
+
+    async fn read(&self, address: Address, whole: bool) -> Result<DiskRead, ReadError> {
         loop {
-            let running = self.flights.borrow().get(&address).cloned();
+            let running = self.flights.borrow().get(&(address, whole)).cloned();
             let Some(flight) = running else { break };
             let landed = flight.landed.notified();
             let mut landed = std::pin::pin!(landed);
@@ -98,10 +143,16 @@ impl<W: World> LogDevice<W> {
             }
         }
         let flight = Rc::new(Flight::default());
-        self.flights.borrow_mut().insert(address, flight.clone());
-        let landing = Landing { flights: &self.flights, address, flight };
-        let result = self.read_alone(address).await;
-        if matches!(result, Err(ReadError::Damaged { .. })) {
+        self.flights.borrow_mut().insert((address, whole), flight.clone());
+        let landing = Landing { flights: &self.flights, at: (address, whole), flight };
+        let mut result = self.read_alone(address).await;
+        if let Ok(read) = &result
+            && read.record.raw().is_object()
+            && (whole || read.record.raw().has_long_key())
+        {
+            result = self.read_object(address, read.clone()).await;
+        }
+        if matches!(result, Err(ReadError::Damaged { .. } | ReadError::ExtentDamaged { .. })) {
             self.store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
         }
         *landing.flight.result.borrow_mut() = Some(result.clone());
@@ -143,6 +194,40 @@ impl<W: World> LogDevice<W> {
         Ok(DiskRead { record, id, submitted_ns, completed_ns, shared: false })
     }
 
+    /// Adds the object to a record that owns one.
+    async fn read_object(&self, address: Address, read: DiskRead) -> Result<DiskRead, ReadError> {
+        let raw = read.record.raw();
+        // SAFETY: nobody writes the buffer, which `read` keeps.
+        let Some(Descriptor { id, extent: Some(extent) }) = (unsafe { raw.descriptor() }) else { return Ok(read) };
+        let result =
+            read_extent(&self.store, &self.files.extents, raw.kind(), id, extent, || self.count_submission()).await;
+        match result {
+            Ok((object, last)) => {
+                self.store.counters.object_reads.fetch_add(1, Ordering::Relaxed);
+                Ok(DiskRead {
+                    record: read.record.with_object(object),
+                    id: last.unwrap_or(read.id),
+                    completed_ns: self.world.clock().monotonic_ns(),
+                    ..read
+                })
+            }
+            Err(ExtentError::Gone) => Ok(read),
+            Err(ExtentError::Io(error, id)) => {
+                Err(ReadError::Io { address, message: error.to_string(), id, stack: StackTrace::capture() })
+            }
+            Err(ExtentError::Short(id)) => Err(ReadError::Short { address, id, stack: StackTrace::capture() }),
+            Err(ExtentError::Damaged(id)) => {
+                let (offset, id) = (extent.offset, id.unwrap_or(read.id));
+                Err(ReadError::ExtentDamaged { address, offset, id, stack: StackTrace::capture() })
+            }
+        }
+    }
+
+    fn count_submission(&self) {
+        self.reads.set(self.reads.get() + 1);
+        self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Reads whole blocks; a short read gives a shorter buffer.
     async fn blocks(
         &self,
@@ -150,9 +235,8 @@ impl<W: World> LogDevice<W> {
         offset: u64,
         address: Address,
     ) -> Result<(AlignedBuf, SubmissionId), ReadError> {
-        self.reads.set(self.reads.get() + 1);
-        self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
-        let mut done = self.file.read_at(buf, offset).await;
+        self.count_submission();
+        let mut done = self.files.log.read_at(buf, offset).await;
         let read = done.result.map_err(|error| ReadError::Io {
             address,
             message: error.to_string(),
@@ -166,14 +250,14 @@ impl<W: World> LogDevice<W> {
 
 /// Wakes the waiters when a read ends, even if its future is dropped.
 struct Landing<'l> {
-    flights: &'l RefCell<BTreeMap<Address, Rc<Flight>>>,
-    address: Address,
+    flights: &'l RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
+    at: (Address, bool),
     flight: Rc<Flight>,
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        self.flights.borrow_mut().remove(&self.address);
+        self.flights.borrow_mut().remove(&self.at);
         self.flight.landed.notify_waiters();
     }
 }

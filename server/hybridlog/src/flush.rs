@@ -6,11 +6,13 @@
 //! passes it → every batch that may still read it has ended → unmapped, dropped from the page cache.
 
 use crate::address::{FILE_HEADER, FIRST_ADDRESS, file_offset};
+use crate::device::LogFiles;
+use crate::objects::{EXTENT_HEADER, ExtentReserve, write_page_objects};
 use crate::record::seal_page;
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
-use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, OpenMode, World};
+use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, World};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
@@ -29,13 +31,16 @@ pub(crate) const IN_FLIGHT_MAX: usize = 4;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-const MAGIC: [u8; 8] = *b"FERRLOG\0";
+/// How a log file begins.
+pub(crate) const LOG_MAGIC: [u8; 8] = *b"FERRLOG\0";
+/// How a file of extents begins.
+pub(crate) const EXTENTS_MAGIC: [u8; 8] = *b"FERREXT\0";
 pub(crate) const VERSION: u32 = 1;
 
-/// The file's first block: magic, version, page size, checksum; then zeros.
-fn file_header(page_size: usize) -> AlignedBuf {
+/// A file's first block: magic, version, page size, checksum; then zeros.
+fn file_header(magic: [u8; 8], page_size: usize) -> AlignedBuf {
     let mut header = AlignedBuf::zeroed(FILE_HEADER as usize);
-    header[..8].copy_from_slice(&MAGIC);
+    header[..8].copy_from_slice(&magic);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header[12..16].copy_from_slice(&(page_size as u32).to_le_bytes());
     let sum = crc32c::crc32c(&header[..16]);
@@ -43,12 +48,12 @@ fn file_header(page_size: usize) -> AlignedBuf {
     header
 }
 
-/// What is wrong with the beginning of a log file, if anything is.
-pub(crate) fn check_file_header(bytes: &[u8]) -> Result<(), &'static str> {
+/// What is wrong with the beginning of a log file, or a file of extents, if anything is.
+pub(crate) fn check_file_header(bytes: &[u8], magic: [u8; 8]) -> Result<(), &'static str> {
     let Some(header) = bytes.get(..20) else { return Err("it is shorter than its header") };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     match () {
-        () if header[..8] != MAGIC => Err("it does not begin as a log file of Ferrite does"),
+        () if header[..8] != magic => Err("it does not begin as such a file of Ferrite does"),
         () if word(8) != VERSION => Err("it has another format version than this program reads"),
         () if word(16) != crc32c::crc32c(&header[..16]) => Err("its header is damaged"),
         () => Ok(()),
@@ -56,29 +61,36 @@ pub(crate) fn check_file_header(bytes: &[u8]) -> Result<(), &'static str> {
 }
 
 /// Makes an empty log file at `path`, whatever was there (the AOF is what recovery reads), with space for the
-/// first pages. From here on the store appends only where the file has space, so [`flush_task`] must run.
-pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<DeviceFile<W>, StorageError> {
+/// first pages, and an empty file of extents beside it. From here on the store appends only where the files have space, so
+/// [`flush_task`] must run.
+pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<LogFiles<W>, StorageError> {
     let failed = |error: io::Error| StorageError::of(&error);
     debug_assert_eq!(FILE_HEADER as usize % BLOCK, 0);
-    let file = world.disk().open(path, OpenMode::Device).await.map_err(failed)?;
-    file.set_len(0).await.map_err(failed)?;
+    debug_assert_eq!(FILE_HEADER, EXTENT_HEADER);
+    let files = LogFiles::open(world, path).await.map_err(failed)?;
     let page_size = store.log.paging.size();
-    file.write_at(file_header(page_size), 0).await.result.map_err(failed)?;
+    for (file, magic) in [(&files.log, LOG_MAGIC), (&files.extents, EXTENTS_MAGIC)] {
+        file.set_len(0).await.map_err(failed)?;
+        file.write_at(file_header(magic, page_size), 0).await.result.map_err(failed)?;
+    }
+    store.log.objects.extents.set_end(EXTENT_HEADER);
     let pages = store.log.next_page() + PAGES_AHEAD;
-    file.allocate(FILE_HEADER, pages * page_size as u64).await.map_err(failed)?;
+    files.log.allocate(FILE_HEADER, pages * page_size as u64).await.map_err(failed)?;
     store.log.file_pages.store(pages, Ordering::Release);
-    Ok(file)
+    Ok(files)
 }
 
-/// Runs for as long as the worker does; `file` is what [`create_log`] made.
-pub async fn flush_task<W: World>(store: Arc<Store>, world: W, file: DeviceFile<W>) {
+/// Runs for as long as the worker does; `files` are what [`create_log`] made.
+pub async fn flush_task<W: World>(store: Arc<Store>, world: W, files: LogFiles<W>) {
     let progress = Rc::new(RefCell::new(Progress::default()));
-    let mut reserve = Reserve::default();
+    let (mut reserve, mut extent_reserve) = (Reserve::default(), ExtentReserve::default());
+    let file = files.log.clone();
     loop {
         let woken = store.log.work.notified();
         store.epochs.drain();
         reserve.run(&store, &world, &file).await;
-        start_writes(&store, &world, &file, &progress);
+        extent_reserve.run(&store, &world, &files.extents).await;
+        start_writes(&store, &world, &files, &progress);
         evict(&store, &file, &progress);
         woken.await;
     }
@@ -108,17 +120,17 @@ impl Progress {
 }
 
 /// Starts as many writes as may run.
-fn start_writes<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W>, progress: &Rc<RefCell<Progress>>) {
+fn start_writes<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, progress: &Rc<RefCell<Progress>>) {
     let safe = store.log.paging.page(store.log.regions.safe_read_only());
     let mut state = progress.borrow_mut();
     while state.next < safe && state.in_flight < IN_FLIGHT_MAX {
         let page = state.next;
         state.next += 1;
         state.in_flight += 1;
-        let (store, file, progress) = (store.clone(), file.clone(), progress.clone());
+        let (store, files, progress) = (store.clone(), files.clone(), progress.clone());
         let task_world = world.clone();
         world.spawn(async move {
-            flush_page(&store, &task_world, &file, page).await;
+            flush_page(&store, &task_world, &files, page).await;
             progress.borrow_mut().finish(page);
             store.counters.pages_flushed.fetch_add(1, Ordering::Relaxed);
             store.log.work.notify_one();
@@ -128,14 +140,17 @@ fn start_writes<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W>, p
 
 /// Writes one page until it is in the file, then serves it from there. The page stays in memory as long as
 /// the disk refuses it.
-async fn flush_page<W: World>(store: &Arc<Store>, world: &W, file: &DeviceFile<W>, page: u64) {
-    let log = &store.log;
+async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, page: u64) {
+    let (log, file) = (&store.log, &files.log);
     let (start, size) = (log.paging.start(page), log.paging.size());
     // The copy is what gets the checksums: readers may be reading the page itself.
     // SAFETY: below safe_read_only, and it leaves memory only after `Progress::finish`.
     let mut buf = AlignedBuf::copy_of(unsafe { log.sealed_bytes(page) });
     store.counters.flush_bytes.fetch_add(size as u64, Ordering::Relaxed);
-    seal_page(&mut buf, start, if page == 0 { FIRST_ADDRESS as usize } else { 0 });
+    let from = if page == 0 { FIRST_ADDRESS as usize } else { 0 };
+    // Objects first: the page says where they are.
+    write_page_objects(store, world, &files.extents, &mut buf, from).await;
+    seal_page(&mut buf, start, from);
     let mut wait = RETRY_MIN;
     loop {
         let done = file.write_at(buf, file_offset(start)).await;
@@ -186,7 +201,10 @@ fn evict<F: File>(store: &Arc<Store>, file: &F, progress: &Rc<RefCell<Progress>>
     let log = &store.log;
     let flushed = progress.borrow().flushed;
     let read_only = log.paging.page(log.regions.read_only());
-    let to = flushed.min(read_only.saturating_sub(log.budget.read_only() as u64));
+    let to = match read_only.checked_sub(1) {
+        Some(last) => flushed.min(log.first_within(log.budget.read_only(), last)),
+        None => 0,
+    };
     log.evict_below(to, &store.epochs);
     let mut state = progress.borrow_mut();
     let released = log.released();

@@ -1,10 +1,12 @@
 //! Records read from disk for the command at hand.
 
 use crate::address::Address;
+use crate::objects::Stored;
 use crate::record::Raw;
 use ferrite_io::AlignedBuf;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// One verified record in its read buffer. Cloning shares the buffer.
 #[derive(Clone, Debug)]
@@ -12,13 +14,24 @@ pub struct HeldRecord {
     buf: Rc<AlignedBuf>,
     offset: usize,
     len: usize,
+    /// What the record owns, if it is an object.
+    object: Option<Arc<Stored>>,
 }
 
 impl HeldRecord {
     /// `buf[offset..offset + len]` is a whole record whose checksum was verified.
     pub(crate) fn new(buf: Rc<AlignedBuf>, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf, offset, len }
+        Self { buf, offset, len, object: None }
+    }
+
+    pub(crate) fn with_object(self, object: Arc<Stored>) -> Self {
+        Self { object: Some(object), ..self }
+    }
+
+    /// The object, if it was read too.
+    pub(crate) fn object(&self) -> Option<&Arc<Stored>> {
+        self.object.as_ref()
     }
 
     /// Bytes of the whole record.
@@ -28,7 +41,7 @@ impl HeldRecord {
 
     /// Bytes of the value alone.
     pub fn value_len(&self) -> usize {
-        self.raw().value_len()
+        self.object.as_ref().map_or_else(|| self.raw().value_len(), |object| object.value.written_len())
     }
 
     pub(crate) fn raw(&self) -> Raw {
@@ -64,7 +77,7 @@ impl Held {
 
     /// Bytes of the buffers held.
     pub fn bytes(&self) -> usize {
-        self.records.values().map(|record| record.buf.len()).sum()
+        self.records.values().map(|record| record.buf.len() + record.object().map_or(0, |object| object.memory())).sum()
     }
 
     #[inline]

@@ -48,9 +48,13 @@ mod log;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
+mod objects;
+#[cfg(not(loom))]
 mod page_budget;
 #[cfg(not(loom))]
 mod pinned;
+#[cfg(not(loom))]
+mod pinned_object;
 #[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
@@ -71,11 +75,12 @@ pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 
 #[cfg(not(loom))]
 pub use {
-    device::{DiskRead, LogDevice, ReadError},
+    device::{DiskRead, LogDevice, LogFiles, ReadError, extents_path},
     flush::{create_log, flush_task},
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
     latched::Latch,
+    objects::{Decode, Object},
     pinned::{Before, Exclusive, Found, Pinned, Place},
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},

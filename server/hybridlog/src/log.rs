@@ -4,8 +4,9 @@ use crate::address::{Address, FIRST_ADDRESS, Paging};
 use crate::epoch::EpochTable;
 use crate::frames::{Frames, Owner};
 use crate::memory::Memory;
+use crate::objects::{Decode, Objects};
 use crate::page_budget::PageBudget;
-use crate::record::{HEADER, Raw};
+use crate::record::{HEADER, LONG_KEY, Raw};
 use crate::regions::Regions;
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -16,8 +17,21 @@ use tokio::sync::Notify;
 /// File pages that are known to exist when there is no device at all.
 pub(crate) const NO_DEVICE: u64 = u64::MAX;
 
+/// The longest record, whatever the size of pages: what does not fit into the rest of a page leaves it unused, and space in
+/// the log is not given back before the space of an extent is.
+pub(crate) const RECORD_MAX: usize = 1 << 20;
+/// From so many bytes on a collection is an object.
+pub(crate) const COLLECTION_MIN: usize = 4096;
+
+/// The longest value: more than any machine holds, and every length below it can be added up.
+const VALUE_MAX: usize = 1 << 40;
+
 pub(crate) struct Log {
     pub(crate) paging: Paging,
+    /// What the records do not hold themselves.
+    pub(crate) objects: Objects,
+    /// The longest record.
+    inline_bytes: usize,
     pub(crate) regions: Regions,
     pub(crate) budget: PageBudget,
     frames: Frames,
@@ -52,7 +66,7 @@ struct Opener {
 }
 
 impl Log {
-    pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize) -> Arc<Self> {
+    pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize, decode: Decode) -> Arc<Self> {
         assert!(page_size.is_power_of_two() && page_size >= 4096, "page_size is a power of two of at least 4096");
         let budget = PageBudget::new(mutable_pages, read_only_pages);
         // Room for a burst of one command's writes beyond the budget: see `burst_pages`.
@@ -60,6 +74,8 @@ impl Log {
         let paging = Paging::new(page_size);
         let log = Arc::new(Self {
             paging,
+            inline_bytes: page_size.min(RECORD_MAX),
+            objects: Objects::new(decode),
             regions: Regions::new(FIRST_ADDRESS, FIRST_ADDRESS),
             budget,
             frames: Frames::new(frames),
@@ -83,10 +99,32 @@ impl Log {
         if mutable_pages > 16 { 4 * mutable_pages } else { 64 }
     }
 
-    /// The largest value that fits beside a key of `key_len` bytes.
+    /// The largest value that lies in a record beside a key of `key_len` bytes.
     #[inline]
-    pub(crate) fn max_value(&self, key_len: usize) -> usize {
-        self.paging.size().saturating_sub(HEADER.saturating_add(key_len))
+    pub(crate) fn inline_max(&self, key_len: usize) -> usize {
+        if self.is_long(key_len) { 0 } else { self.inline_bytes - HEADER - key_len }
+    }
+
+    /// Whether a value of `len` bytes lies in the record, its key too.
+    #[inline]
+    pub(crate) fn is_inline(&self, key_len: usize, len: usize) -> bool {
+        HEADER + key_len + len <= self.inline_bytes && !self.is_long(key_len)
+    }
+
+    /// No smaller value becomes an object.
+    pub(crate) fn object_min(&self) -> usize {
+        COLLECTION_MIN.min(self.inline_bytes / 4)
+    }
+
+    /// The longest record, with or without slack.
+    pub(crate) fn record_max(&self) -> usize {
+        self.inline_bytes
+    }
+
+    /// Whether a record has the digest of such a key alone. That a key is long does not depend on its value.
+    #[inline]
+    pub(crate) fn is_long(&self, key_len: usize) -> bool {
+        key_len > self.inline_bytes / 2
     }
 
     /// The record's first byte.
@@ -119,7 +157,62 @@ impl Log {
                 Err(moved) => tail = moved,
             }
         }
-        self.allocate_in_next_page(size, promised, epochs)
+        self.allocate_in_next_page(size, size, promised, epochs)
+    }
+
+    /// [`Log::allocate`] for the record of an object of `bytes`. What the objects of a page weigh goes with the page: so the
+    /// page is left early if it is enough.
+    pub(crate) fn allocate_for_object(
+        self: &Arc<Self>,
+        size: usize,
+        bytes: usize,
+        promised: &Cell<usize>,
+        epochs: &EpochTable,
+    ) -> Result<Address, NeedSpace> {
+        let page = self.paging.page(self.regions.tail.load(Ordering::Acquire));
+        let in_page = self.objects.bytes_in(page..=page);
+        if in_page > 0 && in_page + bytes > self.objects_of_page() {
+            return self.allocate_in_next_page(size, self.paging.size(), promised, epochs);
+        }
+        self.allocate(size, promised, epochs)
+    }
+
+    /// Bytes of objects that a page may have before the next object goes to the next one: what that leaves unused of the log
+    /// is an eighth of what the objects take.
+    fn objects_of_page(&self) -> usize {
+        (self.budget.mutable() * self.paging.size() / 8).max(self.paging.size())
+    }
+
+    /// Whether an object of `bytes` may come into memory beside those that wait for the flush.
+    pub(crate) fn has_object_room(&self, bytes: usize) -> bool {
+        let unwritten = self.objects.unwritten_bytes();
+        if unwritten + bytes <= self.budget.anonymous() * self.paging.size() {
+            return true;
+        }
+        let mutable = self.paging.page(self.regions.read_only())..=self.next_page();
+        // What never fits the budget may exceed it once everything that can be flushed is.
+        unwritten <= self.objects.bytes_in(mutable)
+    }
+
+    /// The first of the pages up to `last` that weigh no more than `budget` pages, their objects included; at least `last`
+    /// is one of them.
+    pub(crate) fn first_within(&self, budget: usize, last: u64) -> u64 {
+        let by_count = (last + 1).saturating_sub(budget as u64);
+        if self.objects.bytes() == 0 {
+            return by_count;
+        }
+        let size = self.paging.size();
+        let mut left = budget * size;
+        let mut first = last + 1;
+        while first > by_count {
+            let weight = size + self.objects.bytes_in(first - 1..=first - 1);
+            if weight > left {
+                break;
+            }
+            left -= weight;
+            first -= 1;
+        }
+        first
     }
 
     /// A tail at offset 0 is the start of a page that is not open yet.
@@ -133,6 +226,8 @@ impl Log {
     fn allocate_in_next_page(
         self: &Arc<Self>,
         size: usize,
+        // What the open page must have left to be used after all.
+        enough: usize,
         promised: &Cell<usize>,
         epochs: &EpochTable,
     ) -> Result<Address, NeedSpace> {
@@ -140,7 +235,7 @@ impl Log {
         let mut installed = false;
         loop {
             let tail = self.regions.tail.load(Ordering::Acquire);
-            if self.fits_open_page(tail, size) {
+            if self.fits_open_page(tail, enough) {
                 // Another worker opened the page while we waited for the lock.
                 debug_assert!(!installed);
                 if self.move_tail(tail, tail + size as u64) {
@@ -186,7 +281,8 @@ impl Log {
 
     /// Keeps as many pages up to `last` mutable as the budget has.
     fn shift_read_only(self: &Arc<Self>, last: u64, epochs: &EpochTable) {
-        let first = (last + 1).saturating_sub(self.budget.mutable() as u64);
+        // The page at the tail is mutable, whatever it weighs.
+        let first = self.first_within(self.budget.mutable(), last).min(last);
         let to = self.paging.start(first);
         if let Some(epoch) = self.regions.shift_read_only(to, epochs) {
             let log = self.clone();
@@ -302,6 +398,7 @@ impl Log {
             epochs.defer(epoch, move || {
                 for page in from..to {
                     let owner = log.frames.replace(page, Owner::Nothing);
+                    log.objects.page_left(page);
                     log.recycle(owner);
                 }
                 log.released.fetch_max(to, Ordering::AcqRel);
@@ -362,15 +459,11 @@ impl Log {
         }
     }
 
-    /// [`ValueTooLarge`] if a value of `bytes` cannot lie in a page beside its key.
+    /// [`ValueTooLarge`] if no record can have such a key or such a value.
     #[inline]
     pub(crate) fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
-        let max = self.max_value(key_len);
-        // A key that does not fit by itself is refused with an empty value too.
-        if HEADER.saturating_add(key_len).saturating_add(bytes) > self.paging.size() {
-            Err(ValueTooLarge { bytes, max })
-        } else {
-            Ok(())
-        }
+        // The top bit of a record's word for the key's length is taken.
+        let max = if key_len < LONG_KEY as usize { VALUE_MAX } else { 0 };
+        if bytes > max || max == 0 { Err(ValueTooLarge { bytes, max }) } else { Ok(()) }
     }
 }

@@ -6,7 +6,8 @@ use crate::access::AccessClock;
 use crate::address::Address;
 use crate::held::Held;
 use crate::index::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL, Slot};
-use crate::key::Key;
+use crate::key::{Key, hash_in};
+use crate::pinned_object::Promise;
 use crate::reclaim::Guard;
 use crate::record::{HEADER, Kind, NewRecord, Raw, RecordView, record_size};
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
@@ -28,7 +29,9 @@ pub struct Pinned<'p> {
     pub(crate) worker: usize,
     epoch: u64,
     /// Pages promised by `room_for` and not used yet.
-    promised: Cell<usize>,
+    pub(crate) promised: Cell<usize>,
+    /// What `room_for` promised to objects.
+    pub(crate) promise: Promise,
     own: &'p Own,
     /// Keeps the parts of the index that were replaced during the batch.
     pub(crate) guard: Guard,
@@ -65,11 +68,11 @@ pub struct Exclusive<'x> {
 
 /// Where a key's newest record is, for the write that follows under the same latch.
 pub struct Place<'s> {
-    slot: Option<Slot<'s>>,
-    /// The newest record, deleted or not, if it is in memory before anything cold.
-    memory: Option<(Address, Raw)>,
+    pub(crate) slot: Option<Slot<'s>>,
+    /// The newest record, deleted or not, if it is in memory or held, before anything cold.
+    pub(crate) found: Option<(Address, Raw)>,
     /// The access clock of the key's record, wherever that is.
-    access: Option<u32>,
+    pub(crate) access: Option<u32>,
     before: Before,
 }
 
@@ -80,7 +83,7 @@ pub enum Before {
     Present {
         /// Milliseconds since the Unix epoch; 0: never.
         expire_at_ms: u64,
-        /// Bytes the record takes in the log.
+        /// Bytes the record takes in the log, and those of the value that it owns.
         size: usize,
     },
     /// The record at this address is on disk and not held: read it, hold it, look again.
@@ -105,7 +108,8 @@ impl<'p> Pinned<'p> {
     #[inline]
     pub(crate) fn enter(store: &'p Arc<Store>, worker: usize, own: &'p Own, guard: Guard) -> Self {
         let epoch = store.epochs.enter(worker);
-        Self { store, worker, epoch, promised: Cell::new(0), own, guard, not_send: PhantomData }
+        let (promised, promise) = (Cell::new(0), Promise::default());
+        Self { store, worker, epoch, promised, promise, own, guard, not_send: PhantomData }
     }
 
     /// The epoch this batch has announced.
@@ -183,6 +187,9 @@ impl<'p> Pinned<'p> {
     pub fn forget_all(&self) {
         debug_assert!(self.is_exclusive(), "another worker may be in a chain");
         self.store.retired.clear();
+        if self.store.log.objects.forget_all(&self.guard) {
+            self.store.index_work.notify_one();
+        }
         self.store.discard(self.store.index.clear(), &self.guard);
     }
 
@@ -226,11 +233,11 @@ impl<'p> Pinned<'p> {
             match &walk {
                 Walk::Missing => {}
                 Walk::Found { raw, tier: Tier::Mutable, .. } => {
-                    trace.storage_read(Tier::Mutable, true, raw.value_len());
+                    trace.storage_read(Tier::Mutable, true, self.value_len(*raw));
                 }
                 Walk::Found { raw, .. } => {
                     trace.storage_read(Tier::Mutable, false, 0);
-                    trace.storage_read(Tier::ReadOnly, true, raw.value_len());
+                    trace.storage_read(Tier::ReadOnly, true, self.value_len(*raw));
                 }
                 Walk::Cold(_) => {
                     trace.storage_read(Tier::Mutable, false, 0);
@@ -239,9 +246,10 @@ impl<'p> Pinned<'p> {
             }
         }
         match walk {
-            // SAFETY: in memory the record stays while `self` is pinned, held it stays while `held` is borrowed;
-            // the latch keeps writers out.
-            Walk::Found { address, raw, tier } => Found::Record(unsafe { raw.view(address, tier) }),
+            Walk::Found { address, raw, tier } => match self.view(raw, address, tier, held) {
+                Some(record) => Found::Record(record),
+                None => Found::Cold(address),
+            },
             Walk::Missing => Found::Missing,
             Walk::Cold(address) => Found::Cold(address),
         }
@@ -262,7 +270,7 @@ impl<'p> Pinned<'p> {
             } else {
                 return Walk::Cold(address);
             };
-            if is_of(raw, key) {
+            if self.is_of(raw, key) {
                 if raw.is_tombstone() {
                     return Walk::Missing;
                 }
@@ -280,10 +288,10 @@ impl<'p> Pinned<'p> {
 
     /// Looks for the place of a write, of which it is the first half: one search serves both. Records nothing.
     #[inline]
-    pub fn seek<'s>(&'s self, key: &Key<'_>, held: &Held) -> Place<'s> {
+    pub fn seek<'s>(&'s self, key: &Key<'_>, held: &'s Held) -> Place<'s> {
         self.debug_assert_latched(key.hash, true);
         let slot = self.store.index.find(key.hash);
-        let mut place = Place { slot, memory: None, access: None, before: Before::Missing };
+        let mut place = Place { slot, found: None, access: None, before: Before::Missing };
         let head = self.store.log.regions.head();
         let mut address = slot.map_or(0, Slot::address);
         while address != 0 {
@@ -296,11 +304,11 @@ impl<'p> Pinned<'p> {
                 place.before = Before::Cold(address);
                 break;
             };
-            if is_of(raw, key) {
-                place.memory = (address >= head).then_some((address, raw));
+            if self.is_of(raw, key) {
+                place.found = Some((address, raw));
                 if !raw.is_tombstone() {
                     place.access = Some(raw.access());
-                    place.before = Before::Present { expire_at_ms: raw.expire_at_ms(), size: raw.size() };
+                    place.before = Before::Present { expire_at_ms: raw.expire_at_ms(), size: self.size_of(raw) };
                 }
                 break;
             }
@@ -314,7 +322,7 @@ impl<'p> Pinned<'p> {
     /// Views of the key are stale afterwards. Returns the bytes that the record takes in the log.
     ///
     /// # Errors
-    /// Before anything changed; `NeedReason::ValueTooLarge` if it can never fit.
+    /// Before anything changed; `NeedReason::ValueTooLarge` if no value may be as long.
     #[inline]
     pub fn upsert(
         &self,
@@ -344,8 +352,12 @@ impl<'p> Pinned<'p> {
         self.debug_assert_latched(key.hash, true);
         let len = value.iter().map(|part| part.len()).sum();
         let mut capacity = len;
-        if let Some((address, raw)) = place.memory {
-            if address >= self.store.log.regions.read_only() && len <= raw.capacity() && raw.may_overwrite(value) {
+        if let Some((address, raw)) = place.found {
+            if address >= self.store.log.regions.read_only()
+                && len <= raw.capacity()
+                && raw.is_plain()
+                && raw.may_overwrite(value)
+            {
                 // SAFETY: mutable (seen while pinned, so it is not sealed before we leave), latched for writing, fits.
                 unsafe {
                     raw.overwrite(kind, expire_at_ms, value, len);
@@ -360,22 +372,26 @@ impl<'p> Pinned<'p> {
         }
         let clock = &self.own.access;
         let access = place.access.map_or_else(|| clock.fresh(), |before| clock.accessed(before));
-        let new = Append { kind, tombstone: false, expire_at_ms, value, len, capacity, access };
+        if !self.store.log.is_inline(key.bytes.len(), len) {
+            return self.upsert_large(place, key, kind, expire_at_ms, value, len, held, trace);
+        }
+        let new = Append { kind, object: false, tombstone: false, expire_at_ms, value, len, capacity, access };
         let size = self.append(key, place.slot, held, &new)?;
+        self.release_replaced(place.found);
         trace.storage_write(Tier::Mutable, len);
         Ok(size)
     }
 
     /// The key's newest record, if it is in memory before anything cold.
     #[inline]
-    fn in_memory(&self, from: Address, key: &Key<'_>) -> Option<(Address, Raw)> {
+    pub(crate) fn in_memory(&self, from: Address, key: &Key<'_>) -> Option<(Address, Raw)> {
         let head = self.store.log.regions.head();
         let mut address = from;
         // 0 ends the chain and lies below every head.
         while address >= head {
             // SAFETY: we are pinned and just found it at or above head.
             let raw = unsafe { self.store.log.at(address) };
-            if is_of(raw, key) {
+            if self.is_of(raw, key) {
                 return Some((address, raw));
             }
             address = raw.previous();
@@ -389,7 +405,9 @@ impl<'p> Pinned<'p> {
         self.debug_assert_latched(key.hash, true);
         let found = self.store.index.find(key.hash).and_then(|slot| self.in_memory(slot.address(), key));
         match found {
-            Some((address, raw)) if address >= self.store.log.regions.read_only() && !raw.is_tombstone() => {
+            Some((address, raw))
+                if address >= self.store.log.regions.read_only() && !raw.is_tombstone() && !raw.is_object() =>
+            {
                 // SAFETY: mutable and latched for writing; the slice is the value and does not outlive the call.
                 f(unsafe { std::slice::from_raw_parts_mut(raw.value_ptr(), raw.value_len()) });
                 // SAFETY: mutable.
@@ -412,17 +430,24 @@ impl<'p> Pinned<'p> {
     ) -> Result<Option<usize>, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let Some(slot) = self.store.index.find(key.hash) else { return Ok(None) };
-        let Walk::Found { raw, tier, .. } = self.walk(slot.address(), key, held, &mut false) else { return Ok(None) };
-        let (mut bytes, mut size) = (0, raw.size());
+        let Walk::Found { address, raw, tier } = self.walk(slot.address(), key, held, &mut false) else {
+            return Ok(None);
+        };
+        let (mut bytes, mut size) = (0, self.size_of(raw));
         if tier == Tier::Mutable {
             // SAFETY: mutable and latched for writing.
             unsafe { raw.set_expiry(expire_at_ms) };
+        } else if raw.is_object() {
+            if self.move_object(key, slot, (address, raw), expire_at_ms, 0, held)?.is_none() {
+                return Ok(None);
+            }
         } else {
             // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
             let value: &[u8] = unsafe { raw.value() };
             bytes = value.len();
             let new = Append {
                 kind: raw.kind(),
+                object: false,
                 tombstone: false,
                 expire_at_ms,
                 value: &[value],
@@ -441,14 +466,21 @@ impl<'p> Pinned<'p> {
     pub fn promote(&self, key: &Key<'_>, held: &Held) -> Result<Option<(usize, usize)>, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let Some(slot) = self.store.index.find(key.hash) else { return Ok(None) };
-        let (raw, before) = match self.walk(slot.address(), key, held, &mut false) {
-            Walk::Found { raw, tier: Tier::ReadOnly | Tier::Disk, .. } => (raw, raw.size()),
+        let (address, raw) = match self.walk(slot.address(), key, held, &mut false) {
+            Walk::Found { address, raw, tier: Tier::ReadOnly | Tier::Disk } => (address, raw),
             Walk::Found { .. } | Walk::Missing | Walk::Cold(_) => return Ok(None),
         };
+        if raw.is_object() {
+            // Its size stays: the value moves as it is.
+            self.move_object(key, slot, (address, raw), raw.expire_at_ms(), 0, held)?;
+            return Ok(None);
+        }
+        let before = raw.size();
         // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
         let value: &[u8] = unsafe { raw.value() };
         let new = Append {
             kind: raw.kind(),
+            object: false,
             tombstone: false,
             expire_at_ms: raw.expire_at_ms(),
             value: &[value],
@@ -464,7 +496,13 @@ impl<'p> Pinned<'p> {
     pub fn delete(&self, key: &Key<'_>, held: &Held, trace: &mut TraceBuffer) -> Result<bool, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let Some(slot) = self.store.index.find(key.hash) else { return Ok(false) };
-        match self.walk(slot.address(), key, held, &mut false) {
+        let walk = self.walk(slot.address(), key, held, &mut false);
+        let descriptor = match walk {
+            // SAFETY: as for what is done with the record below.
+            Walk::Found { raw, .. } => unsafe { raw.descriptor() },
+            Walk::Missing | Walk::Cold(_) => None,
+        };
+        match walk {
             Walk::Missing => return Ok(false),
             Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => {
                 self.store.index.remove(slot, self.worker);
@@ -474,6 +512,7 @@ impl<'p> Pinned<'p> {
             Walk::Found { .. } | Walk::Cold(_) => {
                 let new = Append {
                     kind: Kind::String,
+                    object: false,
                     tombstone: true,
                     expire_at_ms: 0,
                     value: &[],
@@ -483,6 +522,9 @@ impl<'p> Pinned<'p> {
                 };
                 self.append(key, Some(slot), held, &new)?;
             }
+        }
+        if let Some(descriptor) = descriptor {
+            self.store.log.objects.release(&descriptor, &self.guard);
         }
         trace.storage_write(Tier::Mutable, 0);
         Ok(true)
@@ -500,13 +542,49 @@ impl<'p> Pinned<'p> {
         }
     }
 
-    /// Returns the bytes of the new record.
+    /// Appends a record that holds its key and its value. Returns its bytes.
+    #[inline]
     fn append(&self, key: &Key<'_>, slot: Option<Slot<'_>>, held: &Held, new: &Append<'_>) -> Result<usize, NeedSpace> {
         let log = &self.store.log;
-        log.check_value(key.bytes.len(), new.len)?;
-        let capacity = new.capacity.min(log.max_value(key.bytes.len()));
+        if log.is_long(key.bytes.len()) {
+            return self.append_tombstone_of_long_key(key, slot, held, new);
+        }
+        let capacity = new.capacity.min(log.inline_max(key.bytes.len()));
         let size = record_size(key.bytes.len(), capacity);
         let address = log.allocate(size, &self.promised, &self.store.epochs)?;
+        self.publish(key, key.bytes, (address, size), slot, held, new);
+        Ok(size)
+    }
+
+    /// A key that is not in its record needs none of its bytes to be gone.
+    #[cold]
+    fn append_tombstone_of_long_key(
+        &self,
+        key: &Key<'_>,
+        slot: Option<Slot<'_>>,
+        held: &Held,
+        new: &Append<'_>,
+    ) -> Result<usize, NeedSpace> {
+        debug_assert!(new.tombstone, "the value of a long key is an object");
+        let digest = self.store.hash_seed().digest(key);
+        let size = record_size(digest.len(), 0);
+        let address = self.store.log.allocate(size, &self.promised, &self.store.epochs)?;
+        self.publish(key, &digest, (address, size), slot, held, new);
+        Ok(size)
+    }
+
+    /// Writes a record into what was allocated for it, `inline_key` for its key, and points the index at it.
+    #[inline]
+    pub(crate) fn publish(
+        &self,
+        key: &Key<'_>,
+        inline_key: &[u8],
+        (address, size): (Address, usize),
+        slot: Option<Slot<'_>>,
+        held: &Held,
+        new: &Append<'_>,
+    ) {
+        let log = &self.store.log;
         let newest = slot.map_or(0, Slot::address);
         // SAFETY: the bytes were allocated just now, while pinned: nobody else knows them, and the page
         // is not sealed before we leave.
@@ -514,8 +592,10 @@ impl<'p> Pinned<'p> {
             log.at(address).write_new(&NewRecord {
                 previous: self.previous(newest, key, held),
                 space: key.space,
-                key: key.bytes,
+                key: inline_key,
+                long_key: log.is_long(key.bytes.len()),
                 kind: new.kind,
+                object: new.object,
                 tombstone: new.tombstone,
                 expire_at_ms: new.expire_at_ms,
                 access: new.access,
@@ -531,7 +611,6 @@ impl<'p> Pinned<'p> {
                 self.own.inserted.set(self.own.inserted.get() + 1);
             }
         }
-        Ok(size)
     }
 
     /// What a new record of `key` points back to. Nobody asks for a superseded record, so one at the front
@@ -545,7 +624,7 @@ impl<'p> Pinned<'p> {
         } else {
             return newest;
         };
-        if is_of(raw, key) { raw.previous() } else { newest }
+        if self.is_of(raw, key) { raw.previous() } else { newest }
     }
 
     /// Promises that the following writes of this batch, `records` of them with keys and values of `bytes` in
@@ -553,16 +632,24 @@ impl<'p> Pinned<'p> {
     /// exclusive mode can no other worker use it up. Does not look at single values: see [`Pinned::check_value`].
     pub fn room_for(&self, bytes: usize, records: usize) -> Result<(), NeedSpace> {
         self.drop_promise();
-        // Alignment adds less than 8 bytes to each record; slack at most doubles a value.
+        // Alignment adds less than 8 bytes to each record; slack at most doubles a value. What is larger than a record
+        // may be lies elsewhere.
         let headers = records.saturating_mul(HEADER + 8);
-        let needed = bytes.saturating_mul(2).saturating_add(headers);
+        let longest = records.saturating_mul(self.store.log.record_max());
+        let needed = bytes.saturating_mul(2).saturating_add(headers).min(longest);
         let limit = self.store.log.burst_bytes();
         if needed > limit {
             let max = limit.saturating_sub(headers) / 2;
             return Err(NeedSpace { reason: NeedReason::BurstTooLarge { max }, bytes });
         }
+        self.promise_objects(bytes, records)?;
         self.promised.set(self.store.log.promise(needed)?);
         Ok(())
+    }
+
+    /// Whether a collection of `len` bytes is to lie in its record beside a key of `key_len` bytes, or to be an object.
+    pub fn keeps_in_record(&self, key_len: usize, len: usize) -> bool {
+        len < self.store.log.object_min() && self.store.log.is_inline(key_len, len)
     }
 
     pub fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
@@ -574,23 +661,46 @@ impl<'p> Pinned<'p> {
         if pages > 0 {
             self.store.log.release_promise(pages);
         }
+        if self.promise.is_given() {
+            self.drop_object_promise();
+        }
+    }
+
+    #[inline]
+    fn is_of(&self, raw: Raw, key: &Key<'_>) -> bool {
+        // A digest's length has its top bit set, so it never is the length of a key.
+        // SAFETY: the callers are pinned or hold the record, and the latch keeps writers out.
+        raw.key_word() as usize == key.bytes.len() && raw.space() == key.space && unsafe { raw.key() } == key.bytes
+            || self.store.log.is_long(key.bytes.len()) && self.is_of_long(raw, key)
+    }
+
+    #[cold]
+    fn is_of_long(&self, raw: Raw, key: &Key<'_>) -> bool {
+        // SAFETY: as above.
+        raw.has_long_key() && raw.space() == key.space && unsafe { raw.key() } == self.store.hash_seed().digest(key)
+    }
+
+    /// The hash of a record's key, or of the key whose digest it has.
+    pub(crate) fn hash_of(&self, space: u32, key: &[u8], is_digest: bool) -> u64 {
+        if is_digest { hash_in(key) } else { self.key(space, key).hash }
+    }
+
+    /// What a record's access clock shows after an access; `None`: a new record's.
+    pub(crate) fn access_after(&self, before: Option<u32>) -> u32 {
+        let clock = &self.own.access;
+        before.map_or_else(|| clock.fresh(), |before| clock.accessed(before))
     }
 }
 
-struct Append<'a> {
-    kind: Kind,
-    tombstone: bool,
-    expire_at_ms: u64,
-    value: &'a [&'a [u8]],
-    len: usize,
-    capacity: usize,
-    access: u32,
-}
-
-#[inline]
-fn is_of(raw: Raw, key: &Key<'_>) -> bool {
-    // SAFETY: the callers are pinned or hold the record, and the latch keeps writers out.
-    raw.key_len() == key.bytes.len() && raw.space() == key.space && unsafe { raw.key() } == key.bytes
+pub(crate) struct Append<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) object: bool,
+    pub(crate) tombstone: bool,
+    pub(crate) expire_at_ms: u64,
+    pub(crate) value: &'a [&'a [u8]],
+    pub(crate) len: usize,
+    pub(crate) capacity: usize,
+    pub(crate) access: u32,
 }
 
 impl Drop for Pinned<'_> {

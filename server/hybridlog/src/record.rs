@@ -6,15 +6,19 @@
 //! 12  u32  access clock: see `access.rs`
 //! 16  u64  expiry, milliseconds since the Unix epoch; 0: none
 //! 24  u32  space: the database generation the key belongs to
-//! 28  u32  key length
+//! 28  u32  key length; the top bit: the key is too long for the record, and these bytes are its digest
 //! 32  u32  value length
 //! 36  u32  value capacity: value length and room to grow
 //! 40       key, value, slack
 //! ```
+//! The value of an *object* is a descriptor of what lies elsewhere ([`crate::objects`]). The digest of a long key is 24 bytes:
+//! its length, its hash, and a hash with another secret.
+//!
 //! Records begin at multiples of 8 and do not cross pages. The rest of a page is covered by a filler, of
 //! which only the first word exists. All numbers are little-endian on disk; so are the machines it runs on.
 
 use crate::address::{ADDRESS_BITS, ADDRESS_MASK, Address};
+use crate::objects::{DESCRIPTOR, Descriptor, Object};
 use crate::sync::{AtomicU32, Ordering};
 use ferrite_telemetry::Tier;
 
@@ -34,8 +38,13 @@ const FLAGS_SHIFT: u32 = ENCODING_SHIFT + 4;
 pub(crate) const TOMBSTONE: u64 = 1 << FLAGS_SHIFT;
 /// Nothing until the end of the page.
 pub(crate) const FILLER: u64 = 1 << (FLAGS_SHIFT + 1);
-/// The value is an extent outside of the page. Reserved: nothing writes it yet and a reader refuses it.
-pub(crate) const EXTENT: u64 = 1 << (FLAGS_SHIFT + 2);
+/// The value lies outside of the record, which has a descriptor of it.
+pub(crate) const OBJECT: u64 = 1 << (FLAGS_SHIFT + 2);
+
+/// In the word of the key's length: the record has the digest of a longer key.
+pub(crate) const LONG_KEY: u32 = 1 << 31;
+/// Bytes of a digest.
+pub(crate) const DIGEST: usize = 24;
 
 const _: () = assert!(cfg!(target_endian = "little"), "the record layout is little-endian");
 
@@ -72,7 +81,7 @@ impl Kind {
 
 /// A record as a reader sees it. Its slices point into the log: they are good until the guard they came
 /// from goes, and only while no write touches the same key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RecordView<'s> {
     pub space: u32,
     pub key: &'s [u8],
@@ -84,8 +93,25 @@ pub struct RecordView<'s> {
     pub address: Address,
     /// The access clock's bits: see [`crate::idle_seconds`] and [`crate::frequency`].
     pub access: u32,
-    /// Bytes the record takes in the log.
+    /// Bytes the record takes in the log, and those of the object that it owns, as it is written.
     pub size: usize,
+    /// The value, if it is an object. `value` has its bytes if they are what lies in memory, and is empty otherwise.
+    pub object: Option<&'s dyn Object>,
+}
+
+impl std::fmt::Debug for RecordView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { space, key, kind, expire_at_ms, tier, address, .. } = self;
+        write!(f, "{kind:?} {space}/{key:?} at {address:#x} ({tier:?}), expires at {expire_at_ms}, ")?;
+        write!(f, "{} bytes", self.value_len())
+    }
+}
+
+impl RecordView<'_> {
+    /// Bytes of the value as they are written: in the record, or those of the object.
+    pub fn value_len(&self) -> usize {
+        self.object.map_or(self.value.len(), |object| object.written_len())
+    }
 }
 
 /// What goes into a new record.
@@ -93,7 +119,10 @@ pub(crate) struct NewRecord<'a> {
     pub previous: Address,
     pub space: u32,
     pub key: &'a [u8],
+    /// `key` is the digest of a longer one.
+    pub long_key: bool,
     pub kind: Kind,
+    pub object: bool,
     pub tombstone: bool,
     pub expire_at_ms: u64,
     pub access: u32,
@@ -160,8 +189,31 @@ impl Raw {
     }
 
     #[inline]
+    pub(crate) fn is_object(self) -> bool {
+        self.word() & OBJECT != 0
+    }
+
+    /// Key and value lie in the record.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        !self.is_object() && !self.has_long_key()
+    }
+
+    /// The key's length, of a long key's digest with [`LONG_KEY`].
+    #[inline]
+    pub(crate) fn key_word(self) -> u32 {
+        self.u32(28)
+    }
+
+    #[inline]
+    pub(crate) fn has_long_key(self) -> bool {
+        self.key_word() & LONG_KEY != 0
+    }
+
+    /// Bytes that the record has of the key.
+    #[inline]
     pub(crate) fn key_len(self) -> usize {
-        self.u32(28) as usize
+        (self.key_word() & !LONG_KEY) as usize
     }
 
     #[inline]
@@ -239,7 +291,20 @@ impl Raw {
             address,
             access: self.access(),
             size: self.size(),
+            object: None,
         }
+    }
+
+    /// What the record of an object has for a value.
+    ///
+    /// # Safety
+    /// As [`Raw::key`].
+    pub(crate) unsafe fn descriptor(self) -> Option<Descriptor> {
+        if !self.is_object() {
+            return None;
+        }
+        // SAFETY: handed on.
+        Descriptor::decode(unsafe { self.value() })
     }
 
     /// # Safety
@@ -251,7 +316,9 @@ impl Raw {
         let word = new.previous
             | VERSION << VERSION_SHIFT
             | (new.kind as u64) << KIND_SHIFT
-            | if new.tombstone { TOMBSTONE } else { 0 };
+            | if new.tombstone { TOMBSTONE } else { 0 }
+            | if new.object { OBJECT } else { 0 };
+        let key_word = new.key.len() as u32 | if new.long_key { LONG_KEY } else { 0 };
         // SAFETY: the caller owns `size` bytes; header, key and parts fit as asserted above.
         unsafe {
             let at = self.0;
@@ -260,7 +327,7 @@ impl Raw {
             at.add(12).cast::<u32>().write(new.access);
             at.add(16).cast::<u64>().write(new.expire_at_ms);
             at.add(24).cast::<u32>().write(new.space);
-            at.add(28).cast::<u32>().write(new.key.len() as u32);
+            at.add(28).cast::<u32>().write(key_word);
             at.add(32).cast::<u32>().write(new.value_len as u32);
             at.add(36).cast::<u32>().write(capacity as u32);
             std::ptr::copy_nonoverlapping(new.key.as_ptr(), at.add(HEADER), new.key.len());
@@ -318,7 +385,7 @@ impl Raw {
     pub(crate) unsafe fn set_tombstone(self) {
         // SAFETY: the caller's contract.
         unsafe {
-            self.0.cast::<u64>().write(self.word() | TOMBSTONE);
+            self.0.cast::<u64>().write(self.word() & !OBJECT | TOMBSTONE);
             self.0.add(32).cast::<u32>().write(0);
         }
     }
@@ -342,7 +409,7 @@ pub enum RecordError {
     Version(u8),
     #[error("the record's lengths are impossible")]
     Lengths,
-    #[error("the record is a filler, an extent or of an unknown type")]
+    #[error("the record is a filler or of an unknown type")]
     NotAValue,
 }
 
@@ -356,12 +423,13 @@ pub(crate) fn peek_size(bytes: &[u8], room: usize) -> Result<usize, RecordError>
     if word >> VERSION_SHIFT & 0xf != VERSION {
         return Err(RecordError::Version((word >> VERSION_SHIFT & 0xf) as u8));
     }
-    if word & (FILLER | EXTENT) != 0 || Kind::from_bits(word >> KIND_SHIFT).is_none() {
+    if word & FILLER != 0 || Kind::from_bits(word >> KIND_SHIFT).is_none() {
         return Err(RecordError::NotAValue);
     }
-    let (key, value, capacity) = (u32_at(bytes, 28) as usize, u32_at(bytes, 32) as usize, u32_at(bytes, 36) as usize);
-    let size = record_size(key, capacity);
-    if value > capacity || size > room { Err(RecordError::Lengths) } else { Ok(size) }
+    let (value, capacity) = (u32_at(bytes, 32) as usize, u32_at(bytes, 36) as usize);
+    let size = record_size(key_len_at(bytes), capacity);
+    let is_short = word & OBJECT != 0 && value != DESCRIPTOR;
+    if value > capacity || size > room || is_short { Err(RecordError::Lengths) } else { Ok(size) }
 }
 
 /// Checks the record that `bytes` begins with against its checksum and the address it was read from.
@@ -376,7 +444,7 @@ pub(crate) fn verify(bytes: &[u8], address: Address, room: usize) -> Result<usiz
 /// Over header, key and value, not the slack, and over the address, so that a record found at the wrong
 /// place is no record.
 fn checksum(bytes: &[u8], address: Address) -> u32 {
-    let end = HEADER + u32_at(bytes, 28) as usize + u32_at(bytes, 32) as usize;
+    let end = HEADER + key_len_at(bytes) + u32_at(bytes, 32) as usize;
     let sum = crc32c::crc32c_append(crc32c::crc32c(&address.to_le_bytes()), &bytes[..8]);
     crc32c::crc32c_append(sum, &bytes[12..end])
 }
@@ -399,6 +467,27 @@ pub(crate) fn seal_page(page: &mut [u8], start: Address, from: usize) {
         page[at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
         at += size;
     }
+}
+
+/// Gives `f` every record of a page that is an object: where its descriptor lies in the page, and the descriptor. Records
+/// begin at `from`.
+pub(crate) fn each_object(page: &[u8], from: usize, mut f: impl FnMut(usize, Descriptor)) {
+    let mut at = from;
+    while at < page.len() && u64_at(page, at) & FILLER == 0 {
+        let record = &page[at..];
+        let Ok(size) = peek_size(record, record.len()) else { return };
+        if u64_at(record, 0) & OBJECT != 0 {
+            let value = HEADER + key_len_at(record);
+            let descriptor = Descriptor::decode(&record[value..size]);
+            f(at + value, descriptor.expect("an object's record has room for its descriptor"));
+        }
+        at += size;
+    }
+}
+
+/// Bytes of the key in the record that `bytes` begins with.
+fn key_len_at(bytes: &[u8]) -> usize {
+    (u32_at(bytes, 28) & !LONG_KEY) as usize
 }
 
 #[inline]

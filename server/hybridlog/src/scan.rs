@@ -13,7 +13,8 @@ impl Pinned<'_> {
     /// grows (see `index/cursor.rs` for the order). Any number is a cursor; one below [`crate::Store::index_buckets`]
     /// begins with the bucket of that number.
     ///
-    /// Records below `since` are of no interest: they are not read from disk, though `f` may be given some.
+    /// Records below `since` are of no interest: they are not read from disk, though `f` may be given some. Without `values`
+    /// those of large ones may be missing.
     ///
     /// Takes the buckets' latches itself: call it with none held. `f` must not write.
     ///
@@ -24,6 +25,7 @@ impl Pinned<'_> {
         cursor: u64,
         buckets: usize,
         since: Address,
+        values: bool,
         held: &Held,
         f: &mut dyn FnMut(RecordView<'_>),
     ) -> Result<u64, Vec<Address>> {
@@ -33,11 +35,29 @@ impl Pinned<'_> {
         let head = self.store.log.regions.head();
         let mut cold = Vec::new();
         let mut end = cursor;
+        let is_whole = |raw: Raw, address| {
+            let tier = self.tier_of(address, head);
+            match values {
+                true => self.view(raw, address, tier, held).is_some(),
+                false => self.view_of_key(raw, address, tier, held).is_some(),
+            }
+        };
+        let mut seen: Vec<(u32, &[u8])> = Vec::new();
         for _ in 0..buckets {
             end = self.with_chains(end, |newest| {
+                seen.clear();
                 for step in (Chain { pinned: self, head, since, held, next: newest }) {
-                    if let Err(address) = step {
-                        cold.push(address);
+                    match step {
+                        Err(address) => cold.push(address),
+                        // What a held record owns may not have been read. Of one that was replaced nothing is asked.
+                        Ok((address, raw)) => {
+                            // SAFETY: the record stays while we are pinned and `held` is borrowed; keys are never changed.
+                            let key: (u32, &[u8]) = (raw.space(), unsafe { raw.key() });
+                            if address < head && raw.is_object() && !seen.contains(&key) && !is_whole(raw, address) {
+                                cold.push(address);
+                            }
+                            seen.push(key);
+                        }
                     }
                 }
             });
@@ -48,7 +68,6 @@ impl Pinned<'_> {
         if !cold.is_empty() {
             return Err(cold);
         }
-        let mut seen: Vec<(u32, &[u8])> = Vec::new();
         let mut at = cursor;
         // Buckets may have been split since the first pass: then there are more of them to the same end.
         loop {
@@ -63,8 +82,8 @@ impl Pinned<'_> {
                     seen.push((raw.space(), key));
                     if !raw.is_tombstone() {
                         let tier = self.tier_of(address, head);
-                        // SAFETY: the bucket is latched until `with_chains` returns.
-                        f(unsafe { raw.view(address, tier) });
+                        // Seen to be there by the first pass, which nothing colder has followed.
+                        self.view_of_key(raw, address, tier, held).into_iter().for_each(&mut *f);
                     }
                 }
             });
@@ -99,11 +118,15 @@ impl Pinned<'_> {
         let index = &self.store.index;
         let head = self.store.log.regions.head();
         let end = (first + buckets).min(index.len() as u64);
+        let objects = self.store.log.objects.are_there();
         let mut cold = Vec::new();
         // A split moves entries of what was swept to new numbers: those come later, and are swept again in vain.
         for number in first..end {
             let (bucket, _, _latch) = self.latch_at(number, true);
             index.each(bucket, |slot| {
+                if objects {
+                    self.release_swept(slot.address(), head, pass, held, &mut cold);
+                }
                 loop {
                     let address = slot.address();
                     if !pass.may_own(address) {
@@ -128,6 +151,19 @@ impl Pinned<'_> {
             });
         }
         ((end < index.len() as u64).then_some(end), cold)
+    }
+
+    /// Lets go of the objects of a pass's spaces, wherever in a chain.
+    fn release_swept(&self, newest: Address, head: Address, pass: &Pass, held: &Held, cold: &mut Vec<Address>) {
+        for step in (Chain { pinned: self, head, since: 0, held, next: newest }) {
+            match step {
+                // Of one that was released before nothing is left to release.
+                Ok((address, raw)) if pass.owns(raw.space(), address) && raw.is_object() => self.release(raw),
+                Ok(_) => {}
+                Err(address) if pass.may_own(address) => cold.push(address),
+                Err(_) => {}
+            }
+        }
     }
 
     pub(crate) fn tier_of(&self, address: Address, head: Address) -> Tier {

@@ -13,7 +13,11 @@ pub enum NeedReason {
     LogFile,
     /// No space reserved in the append-only file.
     AofFile,
-    /// Waiting does not help: the value can never fit into `max` bytes.
+    /// Too many bytes of large values wait for the flush.
+    ObjectMemory,
+    /// No space promised in the file of extents, where large values go.
+    ObjectFile,
+    /// Waiting does not help: no value has more than `max` bytes.
     ValueTooLarge { max: usize },
     /// Waiting does not help: the command's writes, which must all be possible before the first of them, have keys and
     /// values of more than `max` bytes.
@@ -28,9 +32,9 @@ pub struct NeedSpace {
     pub bytes: usize,
 }
 
-/// A value that does not fit into a page beside its key.
+/// A value (or a key) longer than any may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("value of {bytes} bytes exceeds storage.page_size: at most {max} bytes fit")]
+#[error("a value of {bytes} bytes is too long: at most {max} bytes are stored under a key")]
 pub struct ValueTooLarge {
     pub bytes: usize,
     pub max: usize,

@@ -6,6 +6,7 @@ use crate::epoch::EpochTable;
 use crate::index::{Chunk, Index};
 use crate::key::{HashSeed, Key};
 use crate::log::Log;
+use crate::objects::{Decode, decode_bytes, padded};
 use crate::pinned::{Own, Pinned};
 use crate::reclaim::{Guard, Participant, Reclaim, defer};
 use crate::retired::Retired;
@@ -56,6 +57,7 @@ pub(crate) struct Counters {
     pub(crate) flush_bytes: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
     pub(crate) disk_reads: AtomicU64,
+    pub(crate) object_reads: AtomicU64,
     pub(crate) checksum_errors: AtomicU64,
 }
 
@@ -80,13 +82,20 @@ pub struct StoreStats {
     pub index_bytes: usize,
     /// Anonymous and mapped pages, as far as they have been touched.
     pub page_bytes: usize,
-    /// `index_bytes + page_bytes`.
+    /// Large values in memory.
+    pub object_bytes: usize,
+    /// Values in the file of extents, and the bytes that they take there.
+    pub extents: usize,
+    pub extent_bytes: u64,
+    /// `index_bytes + page_bytes + object_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
     /// Bytes of the copies of pages that are being written.
     pub flush_bytes: u64,
     pub flush_errors: u64,
     pub disk_reads: u64,
+    /// Large values read from disk, each with one of `disk_reads` or more.
+    pub object_reads: u64,
     pub checksum_errors: u64,
     /// The disk of the log file was full at the last attempt to reserve space.
     pub disk_full: bool,
@@ -96,10 +105,18 @@ impl Store {
     /// # Panics
     /// If the configuration is out of its documented ranges.
     pub fn new(config: StoreConfig) -> Arc<Self> {
+        Self::with_objects(config, decode_bytes)
+    }
+
+    /// A store whose large collections are what `decode` makes of them.
+    ///
+    /// # Panics
+    /// As [`Store::new`].
+    pub fn with_objects(config: StoreConfig, decode: Decode) -> Arc<Self> {
         assert!(config.workers >= 1, "a store has at least one worker");
         Arc::new(Self {
             index: Index::new(config.index_buckets, config.workers),
-            log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages),
+            log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages, decode),
             epochs: EpochTable::new(config.workers),
             retired: Retired::default(),
             index_work: Notify::new(),
@@ -163,12 +180,12 @@ impl Store {
         self.index.len() as u64
     }
 
-    /// The largest value that fits beside a key of `key_len` bytes.
-    pub fn max_value(&self, key_len: usize) -> usize {
-        self.log.max_value(key_len)
+    /// The largest value that lies in a record beside a key of `key_len` bytes: a larger one becomes an object.
+    pub fn inline_max(&self, key_len: usize) -> usize {
+        self.log.inline_max(key_len)
     }
 
-    /// An error if a value of `bytes` can never be stored beside a key of `key_len` bytes.
+    /// An error if a value of `bytes` can never be stored under a key of `key_len` bytes.
     pub fn check_value(&self, key_len: usize, bytes: usize) -> Result<(), ValueTooLarge> {
         self.log.check_value(key_len, bytes)
     }
@@ -187,6 +204,23 @@ impl Store {
             match need.reason {
                 NeedReason::ValueTooLarge { max } => return Err(ValueTooLarge { bytes: need.bytes, max }.into()),
                 NeedReason::BurstTooLarge { max } => return Err(BurstTooLarge { bytes: need.bytes, max }.into()),
+                NeedReason::ObjectFile => {
+                    let extents = &self.log.objects.extents;
+                    if extents.has_room(padded(need.bytes)) {
+                        return Ok(());
+                    }
+                    if extents.is_full() {
+                        return Err(StorageError::Full(StackTrace::capture()));
+                    }
+                }
+                NeedReason::ObjectMemory => {
+                    if self.log.has_object_room(need.bytes) {
+                        return Ok(());
+                    }
+                    if let Some(message) = self.log.failing.lock().clone() {
+                        return Err(StorageError::Failed { message, stack: StackTrace::capture() });
+                    }
+                }
                 _ if self.log.has_room(need) => return Ok(()),
                 NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => {
                     return Err(StorageError::Full(StackTrace::capture()));
@@ -228,6 +262,7 @@ impl Store {
             (log.regions.head(), log.regions.read_only(), log.regions.tail.load(Ordering::Acquire));
         let (index_bytes, page_bytes) =
             (self.index.bytes() + self.discarded_bytes.load(Ordering::Relaxed), log.bytes());
+        let (object_bytes, extents) = (log.objects.bytes(), log.objects.extents.stats());
         StoreStats {
             begin: FIRST_ADDRESS,
             head,
@@ -242,11 +277,15 @@ impl Store {
             index_entries: self.index.entries(),
             index_bytes,
             page_bytes,
-            memory_bytes: index_bytes + page_bytes,
+            object_bytes,
+            extents: extents.extents,
+            extent_bytes: extents.used_bytes,
+            memory_bytes: index_bytes + page_bytes + object_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
             flush_bytes: self.counters.flush_bytes.load(Ordering::Relaxed),
             flush_errors: self.counters.flush_errors.load(Ordering::Relaxed),
             disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),
+            object_reads: self.counters.object_reads.load(Ordering::Relaxed),
             checksum_errors: self.counters.checksum_errors.load(Ordering::Relaxed),
             disk_full: log.full.load(Ordering::Relaxed),
         }

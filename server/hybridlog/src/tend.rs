@@ -16,6 +16,8 @@ const SPLITS_PER_SLICE: usize = 128;
 const SWEPT_PER_SLICE: u64 = 128;
 /// Records read from disk at the same time by a sweep. What commands read comes beside it.
 const READS_AT_ONCE: usize = 32;
+/// Large values freed in a slice.
+const OBJECTS_FREED_PER_SLICE: usize = 16;
 /// How long to wait for batches that may still be reading what is to be freed.
 const FREE_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
@@ -32,6 +34,13 @@ pub async fn tend_index<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, 
             // Each turn moves the collector's epoch on.
             handle.pin().guard.flush();
             match store.free_discarded() {
+                true => give_way().await,
+                false => world.clock().sleep(FREE_AGAIN_AFTER).await,
+            }
+        }
+        while store.log.objects.has_condemned() {
+            handle.pin().guard.flush();
+            match store.log.objects.free_some(OBJECTS_FREED_PER_SLICE) {
                 true => give_way().await,
                 false => world.clock().sleep(FREE_AGAIN_AFTER).await,
             }
@@ -57,7 +66,7 @@ async fn sweep<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, pass: &mu
             }
         }
         for addresses in cold.chunks(READS_AT_ONCE) {
-            let reads = join_all(addresses.iter().map(|&address| device.read_record(address))).await;
+            let reads = join_all(addresses.iter().map(|&address| device.read_header(address))).await;
             for (&address, read) in addresses.iter().zip(reads) {
                 match read {
                     Ok(read) => held.insert(address, read.record),

@@ -1,4 +1,4 @@
-//! What all types of collections share: how one is found, changed and written back.
+//! What all types of collections share while they are packed: how one is found, changed and written back.
 //!
 //! A type has a file of its own with what its commands call (`hash.rs`): a view for readers and methods of [`Keyspace`]
 //! that change elements. The commands never see how elements are kept. An element's change reaches the append-only file
@@ -12,11 +12,10 @@ use crate::watch::Touch;
 use crate::{Kind, Pause, RecordView, WRONG_TYPE};
 
 impl Keyspace<'_> {
-    /// Begins to change the collection of this type under `key`, an empty one if there is none.
-    pub(crate) fn draft(&mut self, key: &[u8], kind: Kind) -> Result<Draft, Pause> {
-        let old = of_kind(self.lookup_for_change(key)?, kind)?;
+    /// Begins to change the packed collection of a record that was looked up, an empty one if there is none.
+    pub(crate) fn draft_of(&mut self, old: Option<RecordView<'_>>) -> Draft {
         let buffer = std::mem::take(&mut self.lent.scratch.value);
-        Ok(Draft::new(buffer, old.map(|record| (record.value, record.expire_at_ms))))
+        Draft::new(buffer, old.map(|record| (record.value, record.expire_at_ms)))
     }
 
     /// Writes a changed collection back; its time of expiry stays. `change` tells the append-only file what has changed

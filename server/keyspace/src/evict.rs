@@ -161,7 +161,7 @@ impl Evictor {
         let cursor = self.cursor.take().unwrap_or_else(|| self.random.next_u64() % buckets);
         let Evictor { candidates, random, drawn, .. } = self;
         let before = *drawn;
-        let next = lent.pinned.scan(cursor, 1, 0, lent.held, &mut |record| {
+        let next = lent.pinned.scan(cursor, 1, 0, false, lent.held, &mut |record| {
             if consider(lent, rank, random, candidates, &record) {
                 *drawn += 1;
             }

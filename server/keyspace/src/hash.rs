@@ -1,23 +1,27 @@
-//! Hashes: what their commands read and change.
+//! Hashes: what their commands read and change. A small one is packed bytes in its record, a large one an object.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_hybridlog::ByteStrings;
 use ferrite_hybridlog::aof::Effect;
 
 use crate::collection::of_kind;
+use crate::large_hash::LargeHash;
 use crate::packed::{Draft, Packed};
-use crate::view::Keyspace;
+use crate::view::{Expiry, Keyspace};
 use crate::watch::Touch;
 use crate::{Kind, Pause, RecordView};
 
-/// Bits of a field's hash that order a scan: a cursor is exact as a double, too.
-const CURSOR_BITS: u32 = 48;
-
 /// A hash as a reader sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Hash<'k>(Packed<'k>);
+#[derive(Clone, Copy)]
+pub struct Hash<'k>(Form<'k>);
+
+#[derive(Clone, Copy)]
+enum Form<'k> {
+    Packed(Packed<'k>),
+    Large(&'k LargeHash),
+}
 
 /// A field and its value.
 pub type Pair<'k> = (&'k [u8], &'k [u8]);
@@ -34,59 +38,80 @@ impl<'k> Hash<'k> {
     /// The hash that a record of this type holds.
     pub fn of(record: &RecordView<'k>) -> Self {
         debug_assert_eq!(record.kind, Kind::Hash);
-        Hash(Packed::of(record.value))
+        Hash(match record.object.and_then(LargeHash::of) {
+            Some(large) => Form::Large(large),
+            None => Form::Packed(Packed::of(record.value)),
+        })
     }
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match self.0 {
+            Form::Packed(packed) => packed.len(),
+            Form::Large(large) => large.len(),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Bytes of fields and values, and a few more.
+    pub fn bytes(&self) -> usize {
+        match self.0 {
+            Form::Packed(packed) => packed.strings.as_bytes().len(),
+            Form::Large(large) => large.packed_len(),
+        }
+    }
+
     pub fn get(&self, field: &[u8]) -> Option<&'k [u8]> {
-        find(self.0.strings, field).map(|place| place.value)
+        match self.0 {
+            Form::Packed(packed) => find(packed.strings, field).map(|place| place.value),
+            Form::Large(large) => large.get(field),
+        }
+    }
+
+    /// Whether [`Hash::at`] takes as long wherever the pair is.
+    pub fn is_indexed(&self) -> bool {
+        matches!(self.0, Form::Large(_))
+    }
+
+    /// The pair at an index below [`Hash::len`].
+    pub fn at(&self, index: usize) -> Pair<'k> {
+        match self.0 {
+            Form::Packed(packed) => pairs(packed.strings).nth(index).expect("a hash has as many fields as it counts"),
+            Form::Large(large) => large.at(index),
+        }
     }
 
     /// All fields, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = Pair<'k>> + use<'k> {
-        pairs(self.0.strings)
+        let (packed, large) = match self.0 {
+            Form::Packed(packed) => (Some(pairs(packed.strings)), None),
+            Form::Large(large) => (None, Some(large.iter())),
+        };
+        packed.into_iter().flatten().chain(large.into_iter().flatten())
     }
 
-    /// Whether Redis would keep it as a listpack: such a hash is small, and is scanned in one go.
+    /// Whether Redis would keep it as a listpack: such a hash is scanned in one go.
     pub fn is_listpack(&self) -> bool {
-        !self.0.has_outgrown_listpack()
+        match self.0 {
+            Form::Packed(packed) => !packed.has_outgrown_listpack(),
+            Form::Large(large) => !large.has_outgrown_listpack(),
+        }
     }
 
     /// Gives `found` about `count` fields from `cursor` on; the next cursor, 0 at the end. A field that is there from the
-    /// first call to the last is found once, whatever else changes: the order is that of the fields' own hash values.
+    /// first call to the last is found, and once, whatever else changes. What lies in a record comes in one go.
     pub fn scan(&self, cursor: u64, count: usize, found: &mut dyn FnMut(&'k [u8], &'k [u8])) -> u64 {
-        if self.is_listpack() {
-            self.iter().for_each(|(field, value)| found(field, value));
-            return 0;
+        if let Form::Large(large) = self.0
+            && large.has_outgrown_listpack()
+        {
+            return large.scan(cursor, count, found);
         }
-        let hashed = |(field, value): Pair<'k>| (field_hash(field), field, value);
-        let mut left: Vec<_> = self.iter().map(hashed).filter(|(hash, ..)| *hash >= cursor).collect();
-        let next = if count < left.len() {
-            let bound = left.select_nth_unstable_by_key(count, |(hash, ..)| *hash).1.0;
-            // Fields of one hash value come together, or the next cursor would lose some.
-            let is_progress = left.iter().any(|(hash, ..)| *hash < bound);
-            let beyond = || left.iter().map(|(hash, ..)| *hash).filter(|&hash| hash > bound).min();
-            if is_progress { bound } else { beyond().unwrap_or(0) }
-        } else {
-            0
-        };
-        for (_, field, value) in left.iter().filter(|(hash, ..)| next == 0 || *hash < next) {
-            found(field, value);
-        }
-        next
+        self.iter().for_each(|(field, value)| found(field, value));
+        0
     }
-}
-
-fn field_hash(field: &[u8]) -> u64 {
-    rapidhash::v3::rapidhash_v3(field) >> (u64::BITS - CURSOR_BITS)
 }
 
 fn pairs(mut strings: ByteStrings<'_>) -> impl Iterator<Item = Pair<'_>> {
@@ -125,25 +150,58 @@ impl Keyspace<'_> {
         key: &[u8],
         pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
     ) -> Result<usize, Pause> {
-        let mut draft = self.draft(key, Kind::Hash)?;
         let mut change = std::mem::take(&mut self.lent.scratch.elements);
         change.clear();
-        let encodings = &self.databases().encodings;
-        let value_max = encodings.hash_max_listpack_value.load(Relaxed);
-        let (mut added, mut longest) = (0, 0);
+        let mut longest = 0;
         for (field, value) in pairs {
-            added += usize::from(set_field(&mut draft, field, value));
             longest = longest.max(field.len()).max(value.len());
             ByteStrings::push(&mut change, field);
             ByteStrings::push(&mut change, value);
         }
-        if longest > value_max || draft.packed().len() > encodings.hash_max_listpack_entries.load(Relaxed) {
+        let change_of = ByteStrings::trusted(&change);
+        let added = self.set_changed(key, change_of, longest);
+        self.lent.scratch.elements = change;
+        added
+    }
+
+    /// `change` names fields and values, of which the longest string has `longest` bytes.
+    fn set_changed(&mut self, key: &[u8], change: ByteStrings<'_>, longest: usize) -> Result<usize, Pause> {
+        let limits = self.listpack_limits();
+        let outgrows = |len: usize| longest > limits.value || len > limits.entries;
+        let old = of_kind(self.lookup_for_change(key)?, Kind::Hash)?;
+        if old.as_ref().is_some_and(is_large) {
+            let growth = pairs(change).map(|(field, value)| LargeHash::growth_of(field, value)).sum();
+            let effect = Effect::HashSet { db: self.db(), key, pairs: change };
+            return self.update_hash(key, growth, effect, change.as_bytes().len(), |hash| {
+                let added = pairs(change).filter(|(field, value)| hash.set(field, value)).count();
+                if outgrows(hash.len()) {
+                    hash.outgrow_listpack();
+                }
+                added
+            });
+        }
+        let mut draft = self.draft_of(old);
+        let change_len = change.as_bytes().len();
+        let effect = Effect::HashSet { db: self.db(), key, pairs: change };
+        if !self.keeps_in_record(key, draft.as_bytes().len() + change_len) {
+            let mut hash = LargeHash::from_packed(draft.packed(), self.random());
+            let expire_at_ms = draft.expire_at_ms;
+            self.discard(draft);
+            let added = pairs(change).filter(|(field, value)| hash.set(field, value)).count();
+            if outgrows(hash.len()) {
+                hash.outgrow_listpack();
+            }
+            match expire_at_ms {
+                Some(expire_at_ms) => self.write_hash(key, hash, expire_at_ms, effect, change_len)?,
+                None => self.put_hash(key, hash, Expiry::Never)?,
+            }
+            return Ok(added);
+        }
+        let added = pairs(change).filter(|(field, value)| set_field(&mut draft, field, value)).count();
+        if outgrows(draft.packed().len()) {
             draft.outgrow_listpack();
         }
-        let effect = Effect::HashSet { db: self.db(), key, pairs: ByteStrings::trusted(&change) };
-        let written = self.keep(key, Kind::Hash, draft, effect, change.len());
-        self.lent.scratch.elements = change;
-        written.map(|()| added)
+        self.keep(key, Kind::Hash, draft, effect, change_len).map(|()| added)
     }
 
     /// Deletes fields, and the key with the last one; how many of them were there.
@@ -161,31 +219,77 @@ impl Keyspace<'_> {
         fields: impl Iterator<Item = &'p [u8]>,
         keep_empty: bool,
     ) -> Result<usize, Pause> {
-        let mut draft = self.draft(key, Kind::Hash)?;
         let mut change = std::mem::take(&mut self.lent.scratch.elements);
         change.clear();
+        let old = self.lookup_for_change(key).and_then(|record| of_kind(record, Kind::Hash));
+        let deleted = match old {
+            Ok(Some(record)) if is_large(&record) => {
+                self.delete_of_large(key, &record, fields, keep_empty, &mut change)
+            }
+            Ok(record) => self.delete_of_packed(key, record, fields, keep_empty, &mut change),
+            Err(pause) => Err(pause),
+        };
+        self.lent.scratch.elements = change;
+        deleted
+    }
+
+    fn delete_of_packed<'p>(
+        &mut self,
+        key: &[u8],
+        old: Option<RecordView<'_>>,
+        fields: impl Iterator<Item = &'p [u8]>,
+        keep_empty: bool,
+        change: &mut Vec<u8>,
+    ) -> Result<usize, Pause> {
+        let mut draft = self.draft_of(old);
         let mut deleted = 0;
         for field in fields {
             if let Some(Place { pair, .. }) = find(draft.packed().strings, field) {
                 draft.remove(pair);
-                ByteStrings::push(&mut change, field);
+                ByteStrings::push(change, field);
                 deleted += 1;
             }
         }
-        let written = if deleted == 0 {
+        if deleted == 0 {
             self.discard(draft);
-            Ok(())
         } else if draft.packed().len() == 0 && !keep_empty {
             self.discard(draft);
             let before = self.presence(key)?;
-            self.remove(key, before, Touch::Changed)
+            self.remove(key, before, Touch::Changed)?;
         } else {
-            let effect = Effect::HashDelete { db: self.db(), key, fields: ByteStrings::trusted(&change) };
-            self.keep(key, Kind::Hash, draft, effect, change.len())
-        };
-        self.lent.scratch.elements = change;
-        written.map(|()| deleted)
+            let effect = Effect::HashDelete { db: self.db(), key, fields: ByteStrings::trusted(change) };
+            self.keep(key, Kind::Hash, draft, effect, change.len())?;
+        }
+        Ok(deleted)
     }
+
+    fn delete_of_large<'p>(
+        &mut self,
+        key: &[u8],
+        record: &RecordView<'_>,
+        fields: impl Iterator<Item = &'p [u8]>,
+        keep_empty: bool,
+        change: &mut Vec<u8>,
+    ) -> Result<usize, Pause> {
+        let hash = Hash::of(record);
+        let there: BTreeSet<&[u8]> = fields.filter(|field| hash.get(field).is_some()).collect();
+        if there.is_empty() {
+            return Ok(0);
+        }
+        if there.len() == hash.len() && !keep_empty {
+            let before = self.presence(key)?;
+            self.remove(key, before, Touch::Changed)?;
+            return Ok(there.len());
+        }
+        there.iter().for_each(|field| ByteStrings::push(change, field));
+        let fields = ByteStrings::trusted(change);
+        let effect = Effect::HashDelete { db: self.db(), key, fields };
+        self.update_hash(key, 0, effect, change.len(), |hash| fields.filter(|field| hash.delete(field)).count())
+    }
+}
+
+fn is_large(record: &RecordView<'_>) -> bool {
+    record.object.and_then(LargeHash::of).is_some()
 }
 
 /// True: the field is new.
@@ -204,8 +308,6 @@ fn set_field(draft: &mut Draft, field: &[u8], value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn draft_of(fields: impl Iterator<Item = u32>) -> Draft {
@@ -218,7 +320,7 @@ mod tests {
     fn fields_are_found_in_the_order_they_came() {
         let mut draft = draft_of(0..300);
         assert!(!set_field(&mut draft, b"f7", b"seven, and longer than before"));
-        let hash = Hash(draft.packed());
+        let hash = Hash(Form::Packed(draft.packed()));
         assert_eq!(hash.len(), 300);
         assert_eq!(hash.get(b"f299"), Some(&b"299"[..]));
         assert_eq!(hash.get(b"f7"), Some(&b"seven, and longer than before"[..]));
@@ -230,35 +332,7 @@ mod tests {
     fn a_small_hash_is_scanned_in_one_go() {
         let draft = draft_of(0..5);
         let mut found = 0;
-        assert_eq!(Hash(draft.packed()).scan(77, 1, &mut |_, _| found += 1), 0);
+        assert_eq!(Hash(Form::Packed(draft.packed())).scan(77, 1, &mut |_, _| found += 1), 0);
         assert_eq!(found, 5);
-    }
-
-    #[test]
-    fn a_scan_finds_each_field_once_whatever_is_deleted_meanwhile() {
-        let mut draft = draft_of(0..500);
-        draft.outgrow_listpack();
-        let (mut cursor, mut found, mut calls) = (0, BTreeSet::new(), 0);
-        loop {
-            let mut page = 0;
-            cursor = Hash(draft.packed()).scan(cursor, 10, &mut |field, _| {
-                assert!(found.insert(field.to_vec()), "found twice");
-                page += 1;
-            });
-            calls += 1;
-            assert!(page >= 10 || cursor == 0);
-            // One that was found goes, and one that was never there from the beginning comes.
-            let gone = found.iter().next_back().expect("at least one").clone();
-            if let Some(Place { pair, .. }) = find(draft.packed().strings, &gone) {
-                draft.remove(pair);
-            }
-            set_field(&mut draft, format!("new{calls}").as_bytes(), b"");
-            if cursor == 0 {
-                break;
-            }
-        }
-        assert!(calls >= 50);
-        let found_of_old = found.iter().filter(|field| field.starts_with(b"f")).count();
-        assert_eq!(found_of_old, 500);
     }
 }

@@ -4,6 +4,7 @@ use ferrite_hybridlog::aof::Effect;
 use ferrite_hybridlog::{Address, Held, Kind, Pinned};
 
 use crate::databases::Databases;
+use crate::large_hash::LargeHash;
 
 /// Which space each database showed at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +37,13 @@ pub fn images(
     spaces: &Spaces,
     into: &mut Vec<u8>,
 ) -> Result<u64, Vec<Address>> {
-    pinned.scan(cursor, buckets, 0, held, &mut |record| {
+    pinned.scan(cursor, buckets, 0, true, held, &mut |record| {
         if let Some(db) = spaces.database_of(record.space) {
-            value_effect(db, record.key, record.kind, record.value, record.expire_at_ms).encode_into(into);
+            let (key, kind, expire_at_ms) = (record.key, record.kind, record.expire_at_ms);
+            match record.object.and_then(LargeHash::of) {
+                Some(hash) => value_effect(db, key, kind, &hash.packed(), expire_at_ms).encode_into(into),
+                None => value_effect(db, key, kind, record.value, expire_at_ms).encode_into(into),
+            }
         }
     })
 }

@@ -12,6 +12,8 @@ mod evict;
 mod expired;
 mod hash;
 mod image;
+mod large;
+mod large_hash;
 mod limits;
 mod packed;
 mod promote;
@@ -37,7 +39,15 @@ pub use scratch::Scratch;
 pub use view::{Expiry, Keyspace, Lent};
 pub use watch::WatchSet;
 
-use ferrite_hybridlog::{Address, NeedSpace};
+use ferrite_hybridlog::{Address, NeedSpace, Object};
+
+/// Makes the large collections that the engine reads back: for [`ferrite_hybridlog::Store::with_objects`].
+pub fn decode_object(kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
+    match kind {
+        Kind::Hash => large_hash::LargeHash::decode(kind, bytes),
+        _ => None,
+    }
+}
 
 /// Why a command stopped. Nothing has changed; but for [`Pause::Refused`] it is called again later.
 #[derive(Debug)]
@@ -46,6 +56,8 @@ pub enum Pause {
     Keys,
     /// Records that the command does not declare are on disk (a scan, EXEC, another database).
     Records(Vec<Address>),
+    /// As [`Pause::Records`], for a command that asks for the keys alone: large values need not be read.
+    Headers(Vec<Address>),
     /// There is no room for what the command would write.
     Space(NeedSpace),
     /// The command cannot be done: this is the error to reply.

@@ -40,6 +40,11 @@ impl<'k> Packed<'k> {
     }
 }
 
+/// The bytes before the elements of a collection.
+pub(crate) fn header_of(len: usize, outgrown: bool) -> [u8; HEADER] {
+    (len as u32 | if outgrown { OUTGROWN } else { 0 }).to_le_bytes()
+}
+
 /// Whether `value` is a packed collection of this type: for bytes that come from a file.
 pub(crate) fn is_well_formed(kind: Kind, value: &[u8]) -> bool {
     let Kind::Hash = kind else { return false };

@@ -27,7 +27,7 @@ pub(crate) enum RandomWalk {
 }
 
 impl Keyspace<'_> {
-    /// Gives `f` the live keys of `buckets` index buckets from `cursor` on; the next cursor, 0 at the end. To be called
+    /// Gives `f` the live keys, not the values of large ones, of `buckets` index buckets from `cursor` on; the next cursor, 0 at the end. To be called
     /// without a latch.
     pub fn scan(&mut self, cursor: u64, buckets: usize, f: &mut dyn FnMut(&RecordView<'_>)) -> Result<u64, Pause> {
         let (now_ms, db) = (self.now_ms(), self.db());
@@ -39,7 +39,7 @@ impl Keyspace<'_> {
         let expired = &mut self.lent.scratch.expired;
         self.lent
             .pinned
-            .scan(cursor, buckets, since, self.lent.held, &mut |record| {
+            .scan(cursor, buckets, since, false, self.lent.held, &mut |record| {
                 if record.space != space {
                     return;
                 }
@@ -49,7 +49,7 @@ impl Keyspace<'_> {
                     f(&record);
                 }
             })
-            .map_err(Pause::Records)
+            .map_err(Pause::Headers)
     }
 
     /// A key of the database, by chance; `None` if there is none.
@@ -82,7 +82,7 @@ impl Keyspace<'_> {
             let next = match next {
                 Ok(next) => Some(next),
                 // In a transaction that has written nothing can be fetched any more: any key in memory will do.
-                Err(Pause::Records(_)) if self.has_written() => None,
+                Err(Pause::Headers(_)) if self.has_written() => None,
                 Err(pause) => {
                     if let RandomWalk::Draw { draws_left, .. } = &mut walk {
                         *draws_left = draws_left.saturating_sub(COLD_DRAWS);

@@ -7,6 +7,9 @@ use crate::random::Random;
 use crate::scan::RandomWalk;
 use crate::wheel::Reminder;
 
+/// Bytes of a buffer that is kept from one command to the next.
+const KEPT_MAX: usize = 1 << 20;
+
 /// Buffers and the state of the command at hand. One per worker; commands of one worker run one after the other.
 pub struct Scratch {
     /// Encoded effects of the command at hand, until its frame is appended.
@@ -111,6 +114,23 @@ impl Scratch {
             silent: false,
             random_walk: None,
             random: Random::new(seed),
+        }
+    }
+
+    /// Gives back what a large value has left behind.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if self.effects.capacity().max(self.value.capacity()).max(self.elements.capacity()) > KEPT_MAX {
+            self.shrink_now();
+        }
+    }
+
+    #[cold]
+    fn shrink_now(&mut self) {
+        for buffer in [&mut self.effects, &mut self.value, &mut self.elements] {
+            if buffer.capacity() > KEPT_MAX {
+                *buffer = Vec::new();
+            }
         }
     }
 

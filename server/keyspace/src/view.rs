@@ -6,6 +6,7 @@ use ferrite_telemetry::{Tier, TraceBuffer};
 
 use crate::databases::{Databases, State};
 use crate::image::value_effect;
+use crate::large_hash::LargeHash;
 use crate::scratch::{Lookup, Presence, Scratch, has_expired};
 use crate::watch::{Touch, WatchSet};
 use crate::wheel::Reminder;
@@ -74,7 +75,8 @@ impl<'a> Keyspace<'a> {
     /// Deletes a key whose time has come, if that is still so, and ends the view. What pauses is kept for later.
     pub fn delete_expired(mut self, key: &[u8]) -> Result<(), Pause> {
         let now_ms = self.lent.now_ms;
-        let result = match self.presence(key) {
+        // The value is not asked for: a large one may not have been read.
+        let result = match self.presence_for_write(key) {
             Ok(presence @ Presence::Present { .. }) if presence.live(now_ms).is_none() => {
                 self.remove(key, presence, Touch::Expired)
             }
@@ -189,6 +191,9 @@ impl<'a> Keyspace<'a> {
     /// Writes a value, whatever the key held.
     #[inline]
     pub fn put(&mut self, key: &[u8], kind: Kind, value: &[u8], expiry: Expiry) -> Result<(), Pause> {
+        if kind != Kind::String && !self.keeps_in_record(key, value.len()) {
+            return self.put_packed_hash(key, value, expiry);
+        }
         let target = self.key(key);
         let pinned = self.lent.pinned;
         let place = pinned.seek(&target, self.lent.held);
@@ -233,13 +238,16 @@ impl<'a> Keyspace<'a> {
         value.clear();
         let source = self.get(from)?.map(|record| {
             value.extend_from_slice(record.value);
-            (record.kind, record.expire_at_ms)
+            (record.kind, record.expire_at_ms, record.object.and_then(LargeHash::of).cloned())
         });
-        let (kind, expire_at_ms) = source.expect("the caller has looked the key up");
+        let (kind, expire_at_ms, large) = source.expect("the caller has looked the key up");
         let from_db = self.db;
         self.select(to_db);
         let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
-        let written = self.put(to, kind, &value, expiry);
+        let written = match large {
+            Some(hash) => self.put_hash(to, hash, expiry),
+            None => self.put(to, kind, &value, expiry),
+        };
         self.select(from_db);
         self.lent.scratch.value = value;
         written
@@ -282,17 +290,14 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    /// Refuses a value that no record can hold. Writers of several values ask before the first.
+    /// Refuses a value longer than any may be. Writers of several values ask before the first.
     pub fn check_value(&self, key: &[u8], value_len: usize) -> Result<(), Pause> {
         self.lent.pinned.check_value(key.len(), value_len).map_err(|error| Pause::Space(error.into()))
     }
 
-    /// The longest value that a record can hold.
+    /// The longest value that there can be.
     pub fn value_max(&self) -> usize {
-        match self.lent.pinned.check_value(0, u32::MAX as usize) {
-            Err(error) => error.max,
-            Ok(()) => u32::MAX as usize,
-        }
+        self.lent.pinned.check_value(0, usize::MAX).map_or_else(|error| error.max, |()| usize::MAX)
     }
 
     /// Empties one database, at once. Exclusive mode only.
@@ -380,7 +385,7 @@ impl<'a> Keyspace<'a> {
         let found = pinned.find(&target, held, trace);
         self.mute(false);
         match found {
-            Found::Record(record) => Ok(record.value.len()),
+            Found::Record(record) => Ok(record.value_len()),
             Found::Missing => Ok(0),
             Found::Cold(address) => Err(address),
         }
@@ -429,6 +434,7 @@ impl<'a> Keyspace<'a> {
         }
         scratch.reserved = 0;
         scratch.effects.clear();
+        scratch.shrink();
         scratch.covered = false;
         scratch.wrote = false;
         scratch.last = None;

@@ -320,7 +320,14 @@ impl<W: World> Connection<W> {
             Pause::Records(addresses) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
-                if let Err(error) = prefetch::records(self, &addresses).await {
+                if let Err(error) = prefetch::records(self, &addresses, true).await {
+                    self.refuse(progress, error.into());
+                }
+            }
+            Pause::Headers(addresses) => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Disk);
+                if let Err(error) = prefetch::records(self, &addresses, false).await {
                     self.refuse(progress, error.into());
                 }
             }
@@ -367,6 +374,8 @@ pub(crate) async fn wait_for_space(node: &Node, need: NeedSpace) -> Result<(), F
         }
         NeedReason::Memory
         | NeedReason::LogFile
+        | NeedReason::ObjectMemory
+        | NeedReason::ObjectFile
         | NeedReason::ValueTooLarge { .. }
         | NeedReason::BurstTooLarge { .. } => Ok(node.store.wait_for_space(&need).await?),
     }

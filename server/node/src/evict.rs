@@ -70,7 +70,7 @@ async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
                 held.clear();
                 give_way().await;
             }
-            Err(Pause::Records(addresses)) => {
+            Err(Pause::Records(addresses) | Pause::Headers(addresses)) => {
                 if held.len() > HELD_MAX {
                     held.clear();
                 }

@@ -57,7 +57,7 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
     trace.configure(None);
     while !due.is_empty() {
         let cold = cold_records(&worker.handle.pin(), &held, due);
-        let reads = join_all(cold.iter().map(|&address| worker.device.read_record(address))).await;
+        let reads = join_all(cold.iter().map(|&address| worker.device.read_header(address))).await;
         for (&address, read) in cold.iter().zip(reads) {
             match read {
                 Ok(read) => held.insert(address, read.record),
@@ -78,7 +78,9 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
                     return false;
                 }
             }
-            Err(Pause::Keys | Pause::Refused(_)) => unreachable!("a deletion names its records and is never refused"),
+            Err(Pause::Keys | Pause::Headers(_) | Pause::Refused(_)) => {
+                unreachable!("a deletion names its records and is never refused")
+            }
         }
     }
     true

@@ -33,7 +33,8 @@ impl Node {
         let rings: usize = self.recorders.lock().iter().map(|(ring, _)| ring.bytes()).sum();
         let accounts = MemoryAccounts {
             startup: self.memory.startup.load(Relaxed),
-            pages: store.page_bytes as u64,
+            // The objects of their records weigh on the same budget.
+            pages: (store.page_bytes + store.object_bytes) as u64,
             index: store.index_bytes as u64,
             expiry: self.databases.expiry_bytes() as u64,
             clients: self.clients.buffer_bytes(),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use ferrite_commands::Slowlog;
 use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
-use ferrite_keyspace::{Databases, Encodings, MemoryLimits};
+use ferrite_keyspace::{Databases, Encodings, MemoryLimits, decode_object};
 use ferrite_otlp::Telemetry;
 use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring};
 use parking_lot::Mutex;
@@ -92,7 +92,7 @@ pub struct Node {
 impl Node {
     pub fn new(setup: Setup) -> Arc<Node> {
         let config = setup.config;
-        let store = Store::new(store_config(&config, setup.workers, setup.seed));
+        let store = Store::with_objects(store_config(&config, setup.workers, setup.seed), decode_object);
         let encodings = Encodings {
             hash_max_listpack_entries: AtomicUsize::new(config.server.hash_max_listpack_entries),
             hash_max_listpack_value: AtomicUsize::new(config.server.hash_max_listpack_value),

@@ -105,11 +105,20 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
     cold
 }
 
-/// Fetches records that a scan has met, or EXEC's queued commands.
-pub(crate) async fn records<W: World>(connection: &mut Connection<W>, addresses: &[Address]) -> Result<(), ReadError> {
+/// Fetches records that a scan has met, or EXEC's queued commands, with their large values or without.
+pub(crate) async fn records<W: World>(
+    connection: &mut Connection<W>,
+    addresses: &[Address],
+    values: bool,
+) -> Result<(), ReadError> {
     let worker = connection.worker.clone();
     let slot = connection.trace.disk_read_open();
-    let results = join_all(addresses.iter().map(|&address| worker.device.read_record(address))).await;
+    let device = &worker.device;
+    let read = async |&address: &Address| match values {
+        true => device.read_record(address).await,
+        false => device.read_header(address).await,
+    };
+    let results = join_all(addresses.iter().map(read)).await;
     let (mut first, mut last, mut id, mut bytes) = (u64::MAX, 0, 0, 0);
     let mut failed = None;
     for (&address, result) in addresses.iter().zip(results) {

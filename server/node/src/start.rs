@@ -11,9 +11,9 @@ use std::time::Duration;
 use ferrite_hybridlog::aof::{Effect, Rewriter, SyncTimes, aof_task};
 use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof, open_data_dir};
 use ferrite_hybridlog::{
-    Address, Held, LogDevice, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
+    Address, Held, LogDevice, LogFiles, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
 };
-use ferrite_io::{Clock, Disk, Entropy, Network, OpenMode, World};
+use ferrite_io::{Clock, Disk, Entropy, Network, World};
 use ferrite_keyspace::{Keyspace, Lent, Pause, Scratch};
 use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, TraceBuffer, cold, cold_span};
 use futures_util::future::{Either, select};
@@ -59,8 +59,6 @@ enum ReplayError {
     Storage(#[from] StorageError),
     #[error("{0}")]
     Read(#[from] ReadError),
-    #[error("{0}")]
-    Open(std::io::Error),
     #[error("{0}")]
     Refused(&'static str),
 }
@@ -266,7 +264,7 @@ async fn worker<W: World>(
     handle: WorkerHandle,
 ) -> Result<Rc<Worker<W>>, StartError> {
     let path = log_path(node);
-    let file = world.disk().open(&path, OpenMode::Device).await.map_err(|error| StartError::Open { path, error })?;
+    let files = LogFiles::open(world, &path).await.map_err(|error| StartError::Open { path, error })?;
     let telemetry = &node.config.telemetry;
     let (sampler, warnings) = telemetry.sampler();
     if id == 0 {
@@ -287,7 +285,7 @@ async fn worker<W: World>(
         id,
         node: node.clone(),
         world: world.clone(),
-        device: LogDevice::new(node.store.clone(), world.clone(), file),
+        device: LogDevice::new(node.store.clone(), world.clone(), files),
         handle,
         recorder: RefCell::new(recorder),
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
@@ -377,10 +375,9 @@ impl<W: World> Replay<W> {
     async fn device(&mut self) -> Result<&LogDevice<W>, ReplayError> {
         if self.device.is_none() {
             let (store, path) = (&self.node.store, log_path(&self.node));
-            let file = create_log(store, &self.world, &path).await?;
-            self.world.spawn(flush_task(store.clone(), self.world.clone(), file));
-            let file = self.world.disk().open(&path, OpenMode::Device).await.map_err(ReplayError::Open)?;
-            self.device = Some(LogDevice::new(store.clone(), self.world.clone(), file));
+            let files = create_log(store, &self.world, &path).await?;
+            self.world.spawn(flush_task(store.clone(), self.world.clone(), files.clone()));
+            self.device = Some(LogDevice::new(store.clone(), self.world.clone(), files));
         }
         Ok(self.device.as_ref().expect("just made"))
     }
@@ -390,7 +387,7 @@ impl<W: World> Replay<W> {
         let result = loop {
             match self.try_apply(effect) {
                 Ok(()) => break Ok(()),
-                Err(Pause::Keys) => unreachable!("a replay names the records itself"),
+                Err(Pause::Keys | Pause::Headers(_)) => unreachable!("a replay names the records itself"),
                 Err(Pause::Records(addresses)) => self.fetch(&addresses).await?,
                 Err(Pause::Space(need)) => self.wait_for_space(need).await?,
                 Err(Pause::Refused(reason)) => break Err(ReplayError::Refused(reason)),

@@ -228,11 +228,13 @@ impl Generator {
     }
 
     fn key_of(&self, number: u64) -> Vec<u8> {
-        // Keys of several lengths, one of them empty when there is no prefix, one with bytes that end lines.
+        // Keys of several lengths, one of them empty when there is no prefix, one with bytes that end lines, one that does
+        // not fit into a page.
         let tail = match number {
             0 => String::new(),
             1 => "\r\n".to_string(),
             2 => "long".repeat(40),
+            4 => "longer".repeat(800),
             _ => format!("k{number}"),
         };
         format!("{}{tail}", self.profile.prefix).into_bytes()
@@ -278,7 +280,8 @@ impl Generator {
             1..=2 => return self.rng.below(100_000).to_string().into_bytes(),
             3..=7 => self.rng.between(1, 16),
             8..=12 => self.rng.between(17, 300),
-            _ => self.rng.between(300, 6000),
+            13..=14 => self.rng.between(300, 6000),
+            _ => self.rng.between(4000, 20_000),
         };
         let mut bytes = vec![0; len.min(most) as usize];
         self.rng.fill(&mut bytes);

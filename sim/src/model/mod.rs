@@ -52,12 +52,7 @@ pub struct Model {
     data: Dump,
     /// Keys that the last command has changed in the sense of WATCH: written, be it with what they held.
     touched: BTreeSet<Vec<u8>>,
-    /// A page of the server's log: what key and value must fit into, with this many bytes beside them.
-    record_max: Option<usize>,
 }
-
-/// Bytes of a record beside its key and its value.
-const RECORD_HEADER: usize = 40;
 
 impl Model {
     /// An empty database.
@@ -68,11 +63,6 @@ impl Model {
     /// A database with that content.
     pub fn from_dump(data: Dump) -> Self {
         Self { data, ..Self::default() }
-    }
-
-    /// The same database on a server that refuses a value that does not fit into a page of that size.
-    pub fn with_page_size(self, bytes: usize) -> Self {
-        Self { record_max: Some(bytes - RECORD_HEADER), ..self }
     }
 
     /// From now on it holds this.
@@ -95,34 +85,13 @@ impl Model {
         std::mem::take(&mut self.touched)
     }
 
-    /// Executes one command; one whose result would not fit into a page changes nothing.
+    /// Executes one command.
     ///
     /// # Panics
     /// On a command that the model does not know, or a wrong number of arguments: the caller compares replies of
     /// commands that it generated.
     pub fn apply(&mut self, command: &[Vec<u8>]) -> Reply {
         self.touched.clear();
-        let Some(record_max) = self.record_max else {
-            return self.execute(command);
-        };
-        let before = self.data.clone();
-        let reply = self.execute(command);
-        let refused = |(key, bytes): (&Vec<u8>, usize)| {
-            (key.len() + bytes > record_max).then(|| too_large(bytes, record_max - key.len()))
-        };
-        // MSET looks at each of its values, whatever follows it.
-        let in_command =
-            command[1..].chunks_exact(2).filter(|_| command[0] == b"MSET").map(|pair| (&pair[0], pair[1].len()));
-        let held = self.touched.iter().filter_map(|key| Some((key, self.data.values.get(key)?.size())));
-        if let Some(error) = in_command.chain(held).find_map(refused) {
-            self.data = before;
-            self.touched.clear();
-            return error;
-        }
-        reply
-    }
-
-    fn execute(&mut self, command: &[Vec<u8>]) -> Reply {
         self.try_execute(command).unwrap_or_else(|reply| reply)
     }
 
@@ -310,10 +279,6 @@ fn wrong_type() -> Reply {
     error("WRONGTYPE Operation against a key holding the wrong kind of value")
 }
 
-fn too_large(bytes: usize, max: usize) -> Reply {
-    Reply::Error(format!("ERR value of {bytes} bytes exceeds storage.page_size: at most {max} bytes fit"))
-}
-
 /// An integer in the one spelling that Redis takes: no plus, no leading zeros, no spaces.
 fn integer(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
@@ -327,16 +292,6 @@ mod tests {
     fn check(model: &mut Model, line: &str, expected: &str) {
         let command: Command = line.split(' ').map(|word| word.replace('~', "").into_bytes()).collect();
         assert_eq!(format!("{:?}", model.apply(&command)), expected, "{line}");
-    }
-
-    #[test]
-    fn what_does_not_fit_into_a_page_changes_nothing() {
-        let mut model = Model::new().with_page_size(44);
-        check(&mut model, "SET k abc", "+OK");
-        check(&mut model, "APPEND k d", "-ERR value of 4 bytes exceeds storage.page_size: at most 3 bytes fit");
-        check(&mut model, "MSET k abcd k a", "-ERR value of 4 bytes exceeds storage.page_size: at most 3 bytes fit");
-        check(&mut model, "RENAME k ke", "-ERR value of 3 bytes exceeds storage.page_size: at most 2 bytes fit");
-        check(&mut model, "GET k", "\"abc\"");
     }
 
     /// Expected replies are those of redis-server 7.0.

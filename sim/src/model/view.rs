@@ -21,11 +21,6 @@ impl ClientView {
         Self::default()
     }
 
-    /// No keys, nothing sent, on a server whose log has pages of that size.
-    pub fn with_page_size(bytes: usize) -> Self {
-        Self { model: Model::new().with_page_size(bytes), ..Self::default() }
-    }
-
     /// That content, nothing sent.
     pub fn with_expected(expected: Dump) -> Self {
         Self { model: Model::from_dump(expected), ..Self::default() }

@@ -12,7 +12,7 @@ use crate::model::{ClientView, Generator, Profile};
 use crate::plan::FaultPlan;
 use crate::resp::Reply;
 use crate::runner::{Scenario, ScenarioFuture};
-use crate::server::{PAGE_BYTES, config, launch, serve, watch};
+use crate::server::{config, launch, serve, watch};
 use crate::sim::{Host, Sim, lock};
 use crate::world::SimWorld;
 
@@ -64,7 +64,7 @@ async fn failure(sim: Sim) {
         });
         watch(world, starting).await;
     });
-    let mut view = ClientView::with_page_size(PAGE_BYTES);
+    let mut view = ClientView::new();
     let profile =
         Profile { keys: 60, payload_max: 600, whole_database: false, transactions: true, ..Profile::default() };
     let mut generator = Generator::new(profile, sim.rng("commands")).cut_by(sim.script("client"));

@@ -169,7 +169,7 @@ where
             let made = connect_redis(&world, address, ProtocolVersion::RESP3).await;
             client = Client::Library(made.expect("the server listens"));
         }
-        let view = ClientView::with_page_size(PAGE_BYTES);
+        let view = ClientView::new();
         let mut load = LoadClient { client, generator, view, last_writes: 0 };
         load.fill(&mut fill).await;
         work(load).await

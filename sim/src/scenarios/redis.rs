@@ -43,8 +43,6 @@ pub struct Load {
     pub keys: u64,
     /// Somebody asks for a rewrite of the append-only file again and again.
     pub rewrites: bool,
-    /// The size of the server's pages, if what does not fit into one is refused.
-    pub page_size: Option<usize>,
     /// Transactions and scans, too: connections have a state, and commands take several calls.
     pub sessions: bool,
 }
@@ -201,7 +199,7 @@ impl LoadClient {
             generator: Generator::new(profile, sim.rng(&format!("commands {number}")))
                 .cut_by(sim.script(&format!("client {number}"))),
             rng: sim.rng(&format!("client {number}")),
-            view: load.page_size.map_or_else(ClientView::new, ClientView::with_page_size),
+            view: ClientView::new(),
             connection: None,
             life: 0,
         }

@@ -30,7 +30,6 @@ const MODEL_LOAD: Load = Load {
     payload_max: 6000,
     keys: 16,
     rewrites: false,
-    page_size: None,
     sessions: false,
 };
 const CRASH_LOAD: Load = Load {
@@ -40,7 +39,6 @@ const CRASH_LOAD: Load = Load {
     payload_max: 6000,
     keys: 16,
     rewrites: false,
-    page_size: None,
     sessions: false,
 };
 

@@ -73,7 +73,7 @@ fn renamenx(call: &mut Call<'_>) -> Result<(), Pause> {
 /// False: the new name is taken, which matters only to `nx`.
 fn rename_unless(call: &mut Call<'_>, nx: bool) -> Result<bool, Pause> {
     let (from, to) = (call.args.get(1), call.args.get(2));
-    let len = call.keys.get(from)?.ok_or(NO_SUCH_KEY)?.value.len();
+    let len = call.keys.get(from)?.ok_or(NO_SUCH_KEY)?.value_len();
     if from == to {
         return Ok(!nx);
     }
@@ -123,7 +123,7 @@ fn move_key(call: &mut Call<'_>) -> Result<(), Pause> {
     if to_db == db {
         return Err(SAME_OBJECT);
     }
-    let len = call.keys.get(key)?.map(|record| record.value.len());
+    let len = call.keys.get(key)?.map(|record| record.value_len());
     let moved = len.is_some() && !exists_in(call, to_db, key)?;
     if moved {
         call.keys.reserve(2 * key.len() + len.unwrap_or(0), 2)?;

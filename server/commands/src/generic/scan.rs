@@ -80,7 +80,7 @@ fn scan(call: &mut Call<'_>) -> Result<(), Pause> {
         cursor = match next {
             Ok(next) => next,
             // What was found is worth replying; the next call begins at the records on disk.
-            Err(Pause::Records(_)) if seen > 0 => break,
+            Err(Pause::Headers(_)) if seen > 0 => break,
             Err(pause) => return Err(pause),
         };
         buckets -= step;

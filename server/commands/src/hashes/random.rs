@@ -1,5 +1,7 @@
 //! HRANDFIELD: fields by chance.
 
+use std::collections::BTreeSet;
+
 use ferrite_keyspace::{Hash, Pair, Pause, Random};
 use ferrite_resp::{Protocol, Reply};
 
@@ -52,15 +54,17 @@ fn hrandfield(call: &mut Call<'_>) -> Result<(), Pause> {
         distinct(&mut call.reply, hash, wanted.min(hash.len()), with_values, &mut random);
         return Ok(());
     }
-    let pairs: Vec<Pair<'_>> = hash.iter().collect();
+    // Of a small one the pairs are searched for once.
+    let pairs: Vec<Pair<'_>> = if hash.is_indexed() { Vec::new() } else { hash.iter().collect() };
     // The reply is gathered before it is sent: unlike any other one, it could be of any size.
-    let mean = pairs.iter().map(|(field, value)| field.len() + value.len()).sum::<usize>() / pairs.len() + 1;
+    let mean = hash.bytes() / hash.len() + 1;
     if wanted.saturating_mul(mean) > reply_max {
         return Err(Pause::Refused("ERR value is out of range, the reply would exceed proto-max-bulk-len"));
     }
     begin(&mut call.reply, wanted, with_values);
     for _ in 0..wanted {
-        write(&mut call.reply, pairs[random.below(pairs.len())], with_values);
+        let at = random.below(hash.len());
+        write(&mut call.reply, if hash.is_indexed() { hash.at(at) } else { pairs[at] }, with_values);
     }
     Ok(())
 }
@@ -69,18 +73,32 @@ fn one(call: &mut Call<'_>) -> Result<(), Pause> {
     let mut random = Random::new(call.keys.random());
     match call.keys.read_hash(call.args.get(1))? {
         Some(hash) => {
-            let pick = hash.iter().nth(random.below(hash.len())).expect("a hash has as many fields as it counts");
-            call.reply.bulk(pick.0);
+            let (field, _) = hash.at(random.below(hash.len()));
+            call.reply.bulk(field);
         }
         None => call.reply.null(),
     }
     Ok(())
 }
 
+/// Of a large hash, if no more than this part of it is wanted, drawing until there are enough different fields takes fewer
+/// draws than going through all.
+const DRAWN_PART: usize = 4;
+
 /// Replies `wanted` of the fields, each at most once: of every field in turn with the chance that makes all choices
-/// equally likely (Knuth, algorithm S).
+/// equally likely (Knuth, algorithm S), or drawn.
 fn distinct(reply: &mut Reply<'_>, hash: Hash<'_>, wanted: usize, with_values: bool, random: &mut Random) {
     begin(reply, wanted, with_values);
+    if hash.is_indexed() && wanted <= hash.len() / DRAWN_PART {
+        let mut drawn = BTreeSet::new();
+        while drawn.len() < wanted {
+            let at = random.below(hash.len());
+            if drawn.insert(at) {
+                write(reply, hash.at(at), with_values);
+            }
+        }
+        return;
+    }
     let (mut wanted, mut left) = (wanted, hash.len());
     for pair in hash.iter() {
         if random.below(left) < wanted {

@@ -11,7 +11,8 @@ use super::open::{Files, LOCK, failed, holds_no_frame, lock, read_manifest, read
 use crate::address::FILE_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Effect, Extent, Replayed};
-use crate::flush::check_file_header;
+use crate::device::extents_path;
+use crate::flush::{EXTENTS_MAGIC, LOG_MAGIC, check_file_header};
 
 /// Bytes read at a time.
 const READ_LEN: usize = 1 << 20;
@@ -47,8 +48,11 @@ pub async fn check_data_dir<W: World>(world: &W, dir: &Path, log: &str) -> Resul
     if let Some(manifest) = &manifest {
         check.left_over(manifest, &names).await;
     }
-    if names.iter().any(|name| name == log) {
-        check.log(log).await;
+    let extents = extents_path(Path::new(log));
+    for (name, magic) in [(log, LOG_MAGIC), (&*extents.to_string_lossy(), EXTENTS_MAGIC)] {
+        if names.iter().any(|found| found == name) {
+            check.device(name, magic).await;
+        }
     }
     Ok(check.report)
 }
@@ -153,14 +157,14 @@ impl<D: Disk> Check<'_, D> {
         }
     }
 
-    async fn log(&mut self, name: &str) {
+    async fn device(&mut self, name: &str, magic: [u8; 8]) {
         let path = self.files.dir.join(name);
         let start = async {
             let file = self.files.disk.open(&path, OpenMode::ReadOnly).await?;
             Ok((read_start(&file, FILE_HEADER).await?, file.len().await?))
         };
         match start.await.map_err(failed("read", &path)) {
-            Ok((start, len)) => match check_file_header(&start) {
+            Ok((start, len)) => match check_file_header(&start, magic) {
                 Ok(()) => self.sound(name, format_args!("{len} bytes, made anew at each start")),
                 Err(what) => self.report.damage.push(OpenError::Log { path, what }),
             },

@@ -24,7 +24,7 @@ const FIRST_SEGMENT: LogName = LogName::Segment(1);
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
 
 /// Endings of files that hold a user's data. One of them without a manifest stops the start.
-const DATA_ENDINGS: [&str; 2] = [".aof", ".log"];
+const DATA_ENDINGS: [&str; 3] = [".aof", ".log", ".extents"];
 
 #[derive(Clone, Debug)]
 pub struct DataDirConfig {

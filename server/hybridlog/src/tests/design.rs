@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::aof::frame;
 use crate::aof::segment::{self, SegmentHeader};
+use crate::objects::{self, Descriptor, Extent};
 use crate::record::{self, Kind, NewRecord, Raw, TOMBSTONE};
-use crate::{address, datadir, flush, index};
+use crate::{address, datadir, flush, index, log};
 
 const PAGE: &str = include_str!("../../DESIGN.md");
 
@@ -31,6 +32,11 @@ fn the_numbers_are_the_codes() {
         ("record::HEADER", record::HEADER as u64),
         ("record::ALIGN", record::ALIGN as u64),
         ("record::VERSION", record::VERSION),
+        ("record::DIGEST", record::DIGEST as u64),
+        ("log::RECORD_MAX", log::RECORD_MAX as u64),
+        ("log::COLLECTION_MIN", log::COLLECTION_MIN as u64),
+        ("objects::DESCRIPTOR", objects::DESCRIPTOR as u64),
+        ("objects::EXTENT_HEADER", objects::EXTENT_HEADER),
         ("flush::VERSION", flush::VERSION.into()),
         ("flush::PAGES_AHEAD", flush::PAGES_AHEAD),
         ("flush::IN_FLIGHT_MAX", flush::IN_FLIGHT_MAX as u64),
@@ -82,7 +88,9 @@ fn a_record_lies_as_it_is_drawn() {
         previous: 0xabcd_ef01_2340,
         space: 77,
         key,
+        long_key: false,
         kind: Kind::Hash,
+        object: false,
         tombstone: true,
         expire_at_ms: 123_456_789_012,
         access: 4242,
@@ -113,6 +121,19 @@ fn a_record_lies_as_it_is_drawn() {
     let at = fields["key"].0;
     assert_eq!(&page[at..at + 14], b"a keyits value");
     assert_eq!(fields.len(), 9, "every field was looked at");
+}
+
+#[test]
+fn a_descriptor_lies_as_it_is_drawn() {
+    let fields = layout("descriptor field");
+    let extent = Extent { offset: 8192, len: 77_777, crc: 0xc0ff_ee11, key_len: 4242 };
+    let bytes = Descriptor { id: 0x1122_3344_5566_7788, extent: Some(extent) }.encode();
+    for (name, value) in
+        [("id", 0x1122_3344_5566_7788), ("offset", 8192), ("len", 77_777), ("crc", 0xc0ff_ee11), ("long_key", 4242)]
+    {
+        assert_eq!(number(&bytes, fields[name]), value, "{name}");
+    }
+    assert_eq!(fields.len(), 5, "every field was looked at");
 }
 
 fn bytes_of(words: &mut [u64]) -> &mut [u8] {

@@ -63,7 +63,7 @@ fn no_key_and_no_update_is_lost_while_workers_grow_the_index() {
                         assert!(value == key || value >= KEYS, "the value of another key");
                     }
                     if n % 2000 == 0 {
-                        worker.pin().exclusive().scan(0, usize::MAX, 0, &Held::default(), &mut |_| {}).unwrap();
+                        worker.pin().exclusive().scan(0, usize::MAX, 0, true, &Held::default(), &mut |_| {}).unwrap();
                     }
                 }
             });
@@ -106,7 +106,7 @@ fn a_scan_beside_growth_on_another_worker_meets_every_key_that_stays() {
             loop {
                 cursor = worker
                     .pin()
-                    .scan(cursor, 3, 0, &Held::default(), &mut |record| {
+                    .scan(cursor, 3, 0, true, &Held::default(), &mut |record| {
                         met.insert(u64::from_le_bytes(record.key.try_into().unwrap()));
                     })
                     .unwrap();
@@ -140,7 +140,7 @@ proptest! {
             cursor = engine
                 .run(|pinned, held, _| {
                     pinned
-                        .scan(cursor, buckets, 0, held, &mut |record| {
+                        .scan(cursor, buckets, 0, true, held, &mut |record| {
                             *met.entry(u16::from_le_bytes(record.key.try_into().unwrap())).or_default() += 1;
                         })
                         .map_err(Wait::Records)
@@ -194,7 +194,8 @@ fn keys_of(engine: &Engine, space: u32, since: u64) -> usize {
     engine
         .run(|pinned, held, _| {
             let mut keys = 0;
-            let all = pinned.scan(0, usize::MAX, since, held, &mut |record| keys += usize::from(record.space == space));
+            let all =
+                pinned.scan(0, usize::MAX, since, true, held, &mut |record| keys += usize::from(record.space == space));
             all.map(|_| keys).map_err(Wait::Records)
         })
         .unwrap()
@@ -249,7 +250,7 @@ fn entries_of_a_retired_space_are_swept_in_memory_and_on_disk_and_others_stay() 
     let left = loop {
         let mut left = BTreeMap::<u32, usize>::new();
         let scan =
-            worker.pin().scan(0, usize::MAX, 0, &held, &mut |record| *left.entry(record.space).or_default() += 1);
+            worker.pin().scan(0, usize::MAX, 0, true, &held, &mut |record| *left.entry(record.space).or_default() += 1);
         match scan {
             Ok(_) => break left,
             Err(cold) => {

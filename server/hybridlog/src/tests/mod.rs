@@ -5,6 +5,7 @@ mod design;
 mod faults;
 mod growth;
 mod model;
+mod objects;
 mod stress;
 mod tiers;
 mod world;
@@ -14,7 +15,7 @@ use ferrite_telemetry::TraceBuffer;
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
-use world::{FakeDisk, FakeFile, FakeWorld};
+use world::{FakeDisk, FakeWorld};
 
 pub(crate) fn silent() -> TraceBuffer {
     TraceBuffer::new(|| 0)
@@ -39,10 +40,13 @@ impl Engine {
     }
 
     pub(crate) fn on(config: StoreConfig, world: FakeWorld) -> Self {
-        let store = Store::new(config);
-        let file: FakeFile = world.block_on(crate::create_log(&store, &world, Path::new("log"))).unwrap();
-        world.start(crate::flush_task(store.clone(), world.clone(), file.clone()));
-        let device = LogDevice::new(store.clone(), world.clone(), file);
+        Self::with(Store::new(config), world)
+    }
+
+    pub(crate) fn with(store: Arc<Store>, world: FakeWorld) -> Self {
+        let files = world.block_on(crate::create_log(&store, &world, Path::new("log"))).unwrap();
+        world.start(crate::flush_task(store.clone(), world.clone(), files.clone()));
+        let device = LogDevice::new(store.clone(), world.clone(), files);
         Self { worker: store.worker(0), device, store, world, trace: RefCell::new(silent()) }
     }
 
@@ -143,7 +147,7 @@ impl Engine {
             cursor = self
                 .run(|pinned, held, _| {
                     pinned
-                        .scan(cursor, buckets, 0, held, &mut |record| {
+                        .scan(cursor, buckets, 0, true, held, &mut |record| {
                             all.push((record.key.to_vec(), record.value.to_vec()));
                         })
                         .map_err(Wait::Records)

@@ -58,12 +58,8 @@ proptest! {
                 Op::Append(key, len) => {
                     let key = vec![b'k', key];
                     let entry = map.entry(key.clone()).or_default();
-                    if entry.0.len() + len <= engine.store.max_value(2) {
-                        engine.append(&key, &value(len, turn)).unwrap();
-                        entry.0.extend(value(len, turn));
-                    } else if entry.0.is_empty() {
-                        map.remove(&key);
-                    }
+                    engine.append(&key, &value(len, turn)).unwrap();
+                    entry.0.extend(value(len, turn));
                 }
                 Op::Delete(key) => {
                     let key = vec![b'k', key];

@@ -1,4 +1,4 @@
-//! A World with one file in memory, switches for its faults, and an executor that stops when nothing can go on.
+//! A World with a log's two files in memory, switches for its faults, and an executor that stops when nothing can go on.
 
 use ferrite_io::{
     AlignedBuf, Clock, Disk, Done, Entropy, File, Listener, Mapping, Network, OpenMode, Stream, SubmissionId, World,
@@ -32,6 +32,7 @@ pub(crate) struct Switches {
 #[derive(Clone, Default)]
 pub(crate) struct FakeDisk {
     pub(crate) bytes: Arc<Mutex<Vec<u8>>>,
+    pub(crate) extents: Arc<Mutex<Vec<u8>>>,
     pub(crate) switches: Arc<Switches>,
 }
 
@@ -43,8 +44,12 @@ impl Disk for FakeDisk {
     type File = FakeFile;
     type Lock = Lock;
 
-    async fn open(&self, _: &Path, _: OpenMode) -> io::Result<FakeFile> {
-        Ok(self.clone())
+    async fn open(&self, path: &Path, _: OpenMode) -> io::Result<FakeFile> {
+        let mut file = self.clone();
+        if path.extension().is_some_and(|extension| extension == "extents") {
+            file.bytes = self.extents.clone();
+        }
+        Ok(file)
     }
     async fn create_dir_all(&self, _: &Path) -> io::Result<()> {
         Ok(())

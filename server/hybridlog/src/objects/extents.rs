@@ -1,0 +1,365 @@
+//! The space of the file of extents: which blocks belong to which object, which are free, which are promised.
+//!
+//! What is promised to objects in memory lies behind everything in use, so that a flush never lacks space, however the free
+//! blocks lie: `high + promised ≤ end`. A flush prefers free blocks, the smallest run that suffices.
+
+use crate::sync::{AtomicBool, Mutex, Ordering};
+use ferrite_io::BLOCK;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes before the first extent: the file's header. So no extent has the offset 0.
+pub(crate) const EXTENT_HEADER: u64 = BLOCK as u64;
+
+/// Bytes of file that an object of `len` bytes takes.
+pub(crate) fn padded(len: usize) -> u64 {
+    (len as u64).next_multiple_of(BLOCK as u64)
+}
+
+pub(crate) struct Extents {
+    space: Mutex<Space>,
+    /// The last attempt to let the file grow found the disk full.
+    pub(crate) full: AtomicBool,
+}
+
+struct Space {
+    /// Below it the file has space.
+    end: u64,
+    /// From here on nothing was ever used, or nothing is used any more.
+    high: u64,
+    /// To objects in memory, and to commands that will make some.
+    promised_to_objects: u64,
+    promised_to_commands: u64,
+    /// Where the file should end for what is waited for.
+    wanted: u64,
+    /// Offset → bytes of every free run below `high`; neighbours are one.
+    free: BTreeMap<u64, u64>,
+    by_len: BTreeSet<(u64, u64)>,
+    /// Offset → whose it is.
+    used: BTreeMap<u64, Used>,
+    /// Those of `used` that are being written: they outlive their objects until that ends.
+    writing: BTreeSet<u64>,
+    used_bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Used {
+    bytes: u64,
+    id: u64,
+}
+
+/// What the file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ExtentStats {
+    pub(crate) extents: usize,
+    pub(crate) used_bytes: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) promised_bytes: u64,
+}
+
+impl Extents {
+    /// Without a file there is no lack of space.
+    pub(crate) fn new() -> Self {
+        let space = Space {
+            end: u64::MAX / 2,
+            high: EXTENT_HEADER,
+            promised_to_objects: 0,
+            promised_to_commands: 0,
+            wanted: 0,
+            free: BTreeMap::new(),
+            by_len: BTreeSet::new(),
+            used: BTreeMap::new(),
+            writing: BTreeSet::new(),
+            used_bytes: 0,
+        };
+        Self { space: Mutex::new(space), full: AtomicBool::new(false) }
+    }
+
+    /// The file has space up to `end`.
+    pub(crate) fn set_end(&self, end: u64) {
+        self.space.lock().end = end;
+    }
+
+    /// Where the file ends, and where it should end for what is waited for.
+    pub(crate) fn ends(&self) -> (u64, u64) {
+        let space = self.space.lock();
+        (space.end, space.wanted)
+    }
+
+    /// Nobody waits any more for what the disk refused.
+    pub(crate) fn forget_wanted(&self) {
+        let mut space = self.space.lock();
+        space.wanted = space.high.saturating_add(space.promised());
+    }
+
+    /// [`Extents::has_room`]; if there is none, the file is to grow.
+    pub(crate) fn wants(&self, bytes: u64) -> bool {
+        self.space.lock().want(bytes)
+    }
+
+    /// Whether `bytes` more could be promised.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.space.lock().has_room(bytes)
+    }
+
+    /// Promises space to an object in memory; false: the file has to grow first.
+    pub(crate) fn promise_to_object(&self, bytes: u64) -> bool {
+        let mut space = self.space.lock();
+        let room = space.want(bytes);
+        if room {
+            space.promised_to_objects += bytes;
+        }
+        room
+    }
+
+    /// Promises space to a command; false: the file has to grow first.
+    pub(crate) fn promise_to_command(&self, bytes: u64) -> bool {
+        let mut space = self.space.lock();
+        let room = space.want(bytes);
+        if room {
+            space.promised_to_commands += bytes;
+        }
+        room
+    }
+
+    /// An object of `bytes` was made by a command that `taken` of what it was promised goes to. What it was not promised
+    /// the file has to get by the time of the flush.
+    pub(crate) fn hand_to_object(&self, bytes: u64, taken: u64) {
+        let mut space = self.space.lock();
+        space.promised_to_commands -= taken;
+        space.promised_to_objects += bytes;
+        let end = space.high.saturating_add(space.promised());
+        space.wanted = space.wanted.max(end);
+    }
+
+    pub(crate) fn end_promise_to_command(&self, bytes: u64) {
+        self.space.lock().promised_to_commands -= bytes;
+    }
+
+    /// An object that was promised space is gone, or takes less.
+    pub(crate) fn end_promise_to_object(&self, bytes: u64) {
+        self.space.lock().promised_to_objects -= bytes;
+    }
+
+    /// Takes space for an object that was promised it, for writing. `None` if the file has no room, which it has but for
+    /// what [`Extents::hand_to_object`] says.
+    pub(crate) fn begin_writing(&self, bytes: u64, id: u64) -> Option<u64> {
+        let mut space = self.space.lock();
+        let offset = match space.by_len.range((bytes, 0)..).next().copied() {
+            Some((len, offset)) => {
+                space.unlist(offset, len);
+                if len > bytes {
+                    space.list(offset + bytes, len - bytes);
+                }
+                offset
+            }
+            None if space.high + bytes <= space.end => {
+                let offset = space.high;
+                space.high += bytes;
+                offset
+            }
+            None => {
+                let end = space.high + space.promised();
+                space.wanted = space.wanted.max(end);
+                return None;
+            }
+        };
+        space.promised_to_objects -= bytes;
+        space.used.insert(offset, Used { bytes, id });
+        space.used_bytes += bytes;
+        space.writing.insert(offset);
+        Some(offset)
+    }
+
+    /// The extent was written, and its object is still there; otherwise it is free again.
+    pub(crate) fn end_writing(&self, offset: u64, id: u64, is_wanted: bool) {
+        let mut space = self.space.lock();
+        space.writing.remove(&offset);
+        if !is_wanted {
+            space.free(offset, id);
+        }
+    }
+
+    /// Whether the extent still belongs to that object.
+    pub(crate) fn belongs(&self, offset: u64, id: u64) -> bool {
+        self.space.lock().used.get(&offset).is_some_and(|used| used.id == id)
+    }
+
+    /// The object is gone. Does nothing if its extent went before, or is still being written.
+    pub(crate) fn free(&self, offset: u64, id: u64) {
+        let mut space = self.space.lock();
+        if !space.writing.contains(&offset) {
+            space.free(offset, id);
+        }
+    }
+
+    /// Every object is gone. What is being written is freed by who writes it.
+    pub(crate) fn free_all(&self) {
+        let mut space = self.space.lock();
+        let space = &mut *space;
+        let kept: Vec<(u64, Used)> = space.writing.iter().map(|offset| (*offset, space.used[offset])).collect();
+        space.free.clear();
+        space.by_len.clear();
+        space.used.clear();
+        space.used_bytes = 0;
+        space.promised_to_objects = 0;
+        space.high = EXTENT_HEADER;
+        for (offset, used) in kept {
+            if offset > space.high {
+                space.list(space.high, offset - space.high);
+            }
+            space.high = offset + used.bytes;
+            space.used.insert(offset, used);
+            space.used_bytes += used.bytes;
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ExtentStats {
+        let space = self.space.lock();
+        ExtentStats {
+            extents: space.used.len(),
+            used_bytes: space.used_bytes,
+            file_bytes: space.high,
+            promised_bytes: space.promised(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+}
+
+impl Space {
+    fn promised(&self) -> u64 {
+        self.promised_to_objects + self.promised_to_commands
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.high.saturating_add(self.promised()).saturating_add(bytes) <= self.end
+    }
+
+    fn want(&mut self, bytes: u64) -> bool {
+        let room = self.has_room(bytes);
+        if !room {
+            self.wanted = self.wanted.max(self.high.saturating_add(self.promised()).saturating_add(bytes));
+        }
+        room
+    }
+
+    fn list(&mut self, offset: u64, len: u64) {
+        self.free.insert(offset, len);
+        self.by_len.insert((len, offset));
+    }
+
+    fn unlist(&mut self, offset: u64, len: u64) {
+        self.free.remove(&offset);
+        self.by_len.remove(&(len, offset));
+    }
+
+    fn free(&mut self, mut offset: u64, id: u64) {
+        match self.used.get(&offset) {
+            Some(used) if used.id == id => {}
+            _ => return,
+        }
+        let mut len = self.used.remove(&offset).expect("looked up just now").bytes;
+        self.used_bytes -= len;
+        if let Some((&before, &bytes)) = self.free.range(..offset).next_back()
+            && before + bytes == offset
+        {
+            self.unlist(before, bytes);
+            (offset, len) = (before, len + bytes);
+        }
+        if let Some(&bytes) = self.free.get(&(offset + len)) {
+            self.unlist(offset + len, bytes);
+            len += bytes;
+        }
+        if offset + len == self.high {
+            self.high = offset;
+        } else {
+            self.list(offset, len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const K: u64 = BLOCK as u64;
+
+    fn written(extents: &Extents, blocks: u64, id: u64) -> u64 {
+        assert!(extents.promise_to_object(blocks * K));
+        let offset = extents.begin_writing(blocks * K, id).expect("promised");
+        extents.end_writing(offset, id, true);
+        offset
+    }
+
+    #[test]
+    fn freed_neighbours_become_one_run_and_the_end_falls_back() {
+        let extents = Extents::new();
+        let at: Vec<u64> = (0..4).map(|id| written(&extents, 2, id)).collect();
+        assert_eq!(at, [K, 3 * K, 5 * K, 7 * K]);
+        extents.free(at[0], 0);
+        extents.free(at[2], 2);
+        assert_eq!(written(&extents, 3, 9), 9 * K, "no run of three blocks");
+        extents.free(at[1], 1);
+        assert_eq!(written(&extents, 6, 10), K);
+        extents.free(at[3], 77);
+        assert!(extents.belongs(at[3], 3), "another's id frees nothing");
+        for (offset, id) in [(at[3], 3), (K, 10), (9 * K, 9), (9 * K, 9)] {
+            extents.free(offset, id);
+        }
+        assert_eq!(extents.stats(), ExtentStats { file_bytes: K, ..ExtentStats::default() });
+    }
+
+    #[test]
+    fn what_is_promised_is_there_whatever_is_free() {
+        let extents = Extents::new();
+        extents.set_end(K + 4 * K);
+        assert!(extents.promise_to_object(3 * K) && extents.promise_to_command(K));
+        assert!(!extents.promise_to_object(K));
+        assert_eq!(extents.ends(), (5 * K, 6 * K), "it says how large the file has to be");
+        extents.hand_to_object(K, K);
+        extents.end_promise_to_object(K);
+        assert!(extents.promise_to_object(K));
+        assert!(extents.begin_writing(3 * K, 1).is_some() && extents.begin_writing(K, 2).is_some());
+    }
+
+    #[test]
+    fn an_extent_that_is_being_written_outlives_everything() {
+        let extents = Extents::new();
+        written(&extents, 2, 1);
+        assert!(extents.promise_to_object(2 * K));
+        let offset = extents.begin_writing(2 * K, 2).expect("promised");
+        extents.free(offset, 2);
+        extents.free_all();
+        assert!(extents.belongs(offset, 2));
+        assert_eq!(written(&extents, 2, 3), K, "what lies before it is free");
+        assert_eq!(written(&extents, 2, 4), offset + 2 * K);
+        extents.end_writing(offset, 2, false);
+        assert_eq!(written(&extents, 2, 5), offset);
+    }
+
+    proptest! {
+        #[test]
+        fn extents_never_overlap_and_nothing_leaks(ops in prop::collection::vec((any::<bool>(), 1..6u64, any::<prop::sample::Index>()), 1..200)) {
+            let extents = Extents::new();
+            let mut all: Vec<(u64, u64, u64)> = Vec::new();
+            for (id, (add, blocks, which)) in ops.into_iter().enumerate() {
+                if add || all.is_empty() {
+                    let offset = written(&extents, blocks, id as u64);
+                    prop_assert!(all.iter().all(|&(other, len, _)| offset + blocks * K <= other || other + len * K <= offset));
+                    all.push((offset, blocks, id as u64));
+                } else {
+                    let (offset, _, id) = all.swap_remove(which.index(all.len()));
+                    extents.free(offset, id);
+                }
+                prop_assert_eq!(extents.stats().used_bytes, all.iter().map(|(_, blocks, _)| blocks * K).sum::<u64>());
+            }
+            for (offset, _, id) in all {
+                extents.free(offset, id);
+            }
+            prop_assert_eq!(extents.stats(), ExtentStats { file_bytes: K, ..ExtentStats::default() });
+        }
+    }
+}

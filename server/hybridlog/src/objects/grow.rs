@@ -1,0 +1,78 @@
+//! The file of extents grows when somebody waits for it.
+
+use super::EXTENT_HEADER;
+use crate::space::StorageError;
+use crate::store::Store;
+use crate::sync::Ordering;
+use ferrite_io::{Clock, File, World};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The file grows by an eighth at least, and by no more than this beyond what is waited for.
+const AHEAD_MAX: u64 = 64 << 20;
+/// Wait after the disk was full: the first and, doubling, the longest.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Lets the file grow.
+#[derive(Default)]
+pub(crate) struct ExtentReserve {
+    /// Do not try before this time, [`Clock::monotonic_ns`].
+    not_before_ns: u64,
+    wait: Duration,
+    unsupported: bool,
+}
+
+impl ExtentReserve {
+    pub(crate) async fn run<W: World>(&mut self, store: &Arc<Store>, world: &W, file: &impl File) {
+        let extents = &store.log.objects.extents;
+        let (mut end, wanted) = extents.ends();
+        if wanted <= end || world.clock().monotonic_ns() < self.not_before_ns {
+            return;
+        }
+        let mut to = wanted + (end / 8).next_multiple_of(EXTENT_HEADER).min(AHEAD_MAX);
+        loop {
+            let result = match self.unsupported {
+                true => file.set_len(to).await,
+                false => file.allocate(end, to - end).await,
+            };
+            match result {
+                Ok(()) => {
+                    end = to;
+                    extents.set_end(end);
+                    self.wait = Duration::ZERO;
+                    if extents.full.swap(false, Ordering::AcqRel) {
+                        tracing::info!("the disk of the file of extents has space again");
+                    }
+                    store.log.space.notify_waiters();
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Unsupported && !self.unsupported => {
+                    self.unsupported = true;
+                }
+                // What the disk has left may be less than the usual step.
+                Err(_) if to > wanted => to = wanted,
+                Err(error) => return self.refused(store, world, &error),
+            }
+        }
+    }
+
+    fn refused<W: World>(&mut self, store: &Arc<Store>, world: &W, error: &io::Error) {
+        if !store.log.objects.extents.full.swap(true, Ordering::AcqRel) {
+            let full = StorageError::is_full(error);
+            tracing::error!(%error, full, "no space for the file of extents: large values are refused");
+        }
+        // What was waited for is refused; who tries again says so again.
+        store.log.objects.extents.forget_wanted();
+        store.log.space.notify_waiters();
+        self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);
+        self.not_before_ns = world.clock().monotonic_ns() + self.wait.as_nanos() as u64;
+        let (clock, wait, log) = (world.clock().clone(), self.wait, store.log.clone());
+        world.spawn(async move {
+            clock.sleep(wait).await;
+            log.objects.extents.full.store(false, Ordering::Release);
+            log.work.notify_one();
+        });
+    }
+}

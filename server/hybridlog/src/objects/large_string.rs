@@ -1,0 +1,40 @@
+//! A string that does not fit into a page.
+
+use super::Object;
+
+pub(crate) struct LargeString(Vec<u8>);
+
+impl LargeString {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The concatenation of `parts`, of `len` bytes.
+    pub(crate) fn of(parts: &[&[u8]], len: usize) -> Self {
+        let mut bytes = Vec::with_capacity(len);
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Self(bytes)
+    }
+}
+
+impl Object for LargeString {
+    fn written_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+
+    fn as_written(&self) -> Option<&[u8]> {
+        Some(&self.0)
+    }
+
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.0.capacity()
+    }
+
+    fn duplicate(&self) -> Box<dyn Object> {
+        Box::new(Self(self.0.clone()))
+    }
+}

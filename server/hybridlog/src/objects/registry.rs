@@ -1,0 +1,297 @@
+//! The objects in memory: whose they are, what they weigh, and how each of them leaves.
+
+use super::extents::padded;
+use super::{Decode, Descriptor, Extent, Extents, LargeString, Object, Stored};
+use crate::reclaim::{Guard, defer};
+use crate::record::Kind;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Locks over the objects: two workers seldom want the same.
+const SHARDS: u64 = 16;
+
+pub(crate) struct Objects {
+    /// Id → object.
+    shards: [Mutex<BTreeMap<u64, Entry>>; SHARDS as usize],
+    /// The objects whose records lie in each page.
+    pages: Mutex<BTreeMap<u64, PageObjects>>,
+    next_id: AtomicU64,
+    bytes: AtomicUsize,
+    /// Of objects that have not been written.
+    unwritten_bytes: AtomicUsize,
+    pub(crate) extents: Extents,
+    /// Of a store that was emptied: no batch looks at them any more.
+    condemned: Arc<Mutex<Vec<BTreeMap<u64, Entry>>>>,
+    condemned_count: Arc<AtomicUsize>,
+    decode: Decode,
+}
+
+#[derive(Default)]
+struct PageObjects {
+    /// Also of objects that are gone.
+    ids: Vec<u64>,
+    bytes: usize,
+}
+
+struct Entry {
+    stored: Arc<Stored>,
+    page: u64,
+    /// What it was found to weigh last.
+    bytes: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// With so many bytes of the file of extents promised.
+    Memory {
+        promised: u64,
+    },
+    Writing,
+    Written(Extent),
+}
+
+impl Objects {
+    pub(crate) fn new(decode: Decode) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::new(BTreeMap::new())),
+            pages: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            bytes: AtomicUsize::new(0),
+            unwritten_bytes: AtomicUsize::new(0),
+            extents: Extents::new(),
+            condemned: Arc::default(),
+            condemned_count: Arc::default(),
+            decode,
+        }
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<BTreeMap<u64, Entry>> {
+        &self.shards[(id % SHARDS) as usize]
+    }
+
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn decode(&self, kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
+        match kind {
+            Kind::String => Some(Box::new(LargeString::new(bytes))),
+            _ => (self.decode)(kind, bytes),
+        }
+    }
+
+    /// Bytes of all objects in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unwritten_bytes(&self) -> usize {
+        self.unwritten_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether a record may own an object, in memory or in the file.
+    pub(crate) fn are_there(&self) -> bool {
+        self.bytes() > 0 || self.extents.stats().extents > 0
+    }
+
+    /// Bytes of the objects whose records lie in these pages.
+    pub(crate) fn bytes_in(&self, pages: std::ops::RangeInclusive<u64>) -> usize {
+        self.pages.lock().range(pages).map(|(_, page)| page.bytes).sum()
+    }
+
+    /// Takes an object, `promised` space in the file, whose record lies in `page` and is not published yet.
+    pub(crate) fn insert(&self, id: u64, page: u64, stored: Arc<Stored>, promised: u64) {
+        let bytes = stored.memory();
+        {
+            let mut pages = self.pages.lock();
+            let of_page = pages.entry(page).or_default();
+            of_page.ids.push(id);
+            of_page.bytes += bytes;
+        }
+        // After the page's: who compares the two never finds more to wait for than there is.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.unwritten_bytes.fetch_add(bytes, Ordering::Release);
+        let entry = Entry { stored, page, bytes, state: State::Memory { promised } };
+        let before = self.shard(id).lock().insert(id, entry);
+        debug_assert!(before.is_none(), "ids are given once");
+    }
+
+    /// The object under an id, which stays while the caller is pinned and holds the latch of its record's bucket.
+    pub(crate) fn get(&self, id: u64) -> Option<NonNull<Stored>> {
+        self.shard(id).lock().get(&id).map(|entry| NonNull::from(&*entry.stored))
+    }
+
+    /// The object for changing it; the caller, who holds the latch for writing, calls [`Objects::changed`] afterwards.
+    pub(crate) fn get_mut(&self, id: u64) -> Option<NonNull<Stored>> {
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get_mut(&id)?;
+        if Arc::get_mut(&mut entry.stored).is_none() {
+            // It has moved here while the flush was reading it: that keeps what it reads.
+            entry.stored = Arc::new(entry.stored.duplicate());
+        }
+        Arc::get_mut(&mut entry.stored).map(NonNull::from)
+    }
+
+    /// Bytes of the file that an object in memory was promised.
+    pub(crate) fn promised(&self, id: u64) -> u64 {
+        match self.shard(id).lock().get(&id) {
+            Some(Entry { state: State::Memory { promised }, .. }) => *promised,
+            _ => 0,
+        }
+    }
+
+    /// An object was changed, and promised `more` before: puts down what it weighs now, and gives back what it does not need.
+    pub(crate) fn changed(&self, id: u64, more: u64) {
+        let mut shard = self.shard(id).lock();
+        let Some(entry) = shard.get_mut(&id) else { return };
+        let (before, now) = (entry.bytes, entry.stored.memory());
+        entry.bytes = now;
+        // Both directions in one: the sum of all changes is never negative.
+        let change = now.wrapping_sub(before);
+        let change_page = || {
+            if let Some(of_page) = self.pages.lock().get_mut(&entry.page) {
+                of_page.bytes = of_page.bytes.wrapping_add(change);
+            }
+        };
+        // The page weighs no less at any time than what of it is to be written: see `insert`.
+        if now > before {
+            change_page();
+        }
+        self.bytes.fetch_add(change, Ordering::Relaxed);
+        if let State::Memory { promised } = &mut entry.state {
+            let needed = padded(entry.stored.written_len());
+            let have = *promised + more;
+            debug_assert!(needed <= have, "an object has grown beyond what was promised");
+            *promised = needed.min(have);
+            self.extents.end_promise_to_object(have - *promised);
+            self.unwritten_bytes.fetch_add(change, Ordering::Release);
+        }
+        if now < before {
+            change_page();
+        }
+    }
+
+    /// The record that owns the object is replaced or deleted.
+    pub(crate) fn release(&self, descriptor: &Descriptor, guard: &Guard) {
+        match self.remove(descriptor.id) {
+            Some(entry) => {
+                self.let_go(descriptor.id, entry.state);
+                let stored = entry.stored;
+                defer(guard, move || drop(stored));
+            }
+            None => {
+                if let Some(extent) = descriptor.extent {
+                    self.extents.free(extent.offset, descriptor.id);
+                }
+            }
+        }
+    }
+
+    /// Takes an object in memory from a record that is being replaced.
+    pub(crate) fn take(&self, id: u64) -> Option<Arc<Stored>> {
+        let entry = self.remove(id)?;
+        self.let_go(id, entry.state);
+        Some(entry.stored)
+    }
+
+    fn let_go(&self, id: u64, state: State) {
+        match state {
+            State::Memory { promised } => self.extents.end_promise_to_object(promised),
+            // Who writes it will see that it is gone.
+            State::Writing => {}
+            State::Written(extent) => self.extents.free(extent.offset, id),
+        }
+    }
+
+    fn remove(&self, id: u64) -> Option<Entry> {
+        let entry = self.shard(id).lock().remove(&id)?;
+        self.bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+        if !matches!(entry.state, State::Written(_)) {
+            self.unwritten_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+        }
+        if let Some(of_page) = self.pages.lock().get_mut(&entry.page) {
+            of_page.bytes -= entry.bytes;
+        }
+        Some(entry)
+    }
+
+    /// Takes an object for writing, and its place in the file. `None`: its record is dead, or it has been written.
+    ///
+    /// # Errors
+    /// The file has no room, against all promises.
+    pub(crate) fn begin_writing(&self, id: u64) -> Result<Option<(Arc<Stored>, u64)>, ()> {
+        let mut shard = self.shard(id).lock();
+        let Some(entry) = shard.get_mut(&id) else { return Ok(None) };
+        let State::Memory { promised } = entry.state else { return Ok(None) };
+        let offset = self.extents.begin_writing(promised, id).ok_or(())?;
+        entry.state = State::Writing;
+        Ok(Some((entry.stored.clone(), offset)))
+    }
+
+    /// An object has been written: it stays in memory until its page goes. If its record died meanwhile, the extent is free.
+    pub(crate) fn end_writing(&self, id: u64, extent: Extent) {
+        let mut shard = self.shard(id).lock();
+        let entry = shard.get_mut(&id);
+        self.extents.end_writing(extent.offset, id, entry.is_some());
+        if let Some(entry) = entry {
+            entry.state = State::Written(extent);
+            self.unwritten_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A page has left memory, and no batch looks at its records: nor at their objects.
+    pub(crate) fn page_left(&self, page: u64) {
+        let ids = self.pages.lock().remove(&page).unwrap_or_default().ids;
+        for id in ids {
+            let entry = self.remove(id);
+            debug_assert!(entry.is_none_or(|entry| matches!(entry.state, State::Written(_))), "it was not written");
+        }
+    }
+
+    /// Every record is gone. In the exclusive mode. True: [`Objects::free_some`] has work.
+    pub(crate) fn forget_all(&self, guard: &Guard) -> bool {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let entries = std::mem::take(&mut *shard.lock());
+            if !entries.is_empty() {
+                all.push(entries);
+            }
+        }
+        self.extents.free_all();
+        self.pages.lock().clear();
+        self.bytes.store(0, Ordering::Relaxed);
+        self.unwritten_bytes.store(0, Ordering::Relaxed);
+        let any = !all.is_empty();
+        if any {
+            self.condemned_count.fetch_add(all.len(), Ordering::AcqRel);
+            let condemned = self.condemned.clone();
+            defer(guard, move || condemned.lock().extend(all));
+        }
+        any
+    }
+
+    pub(crate) fn has_condemned(&self) -> bool {
+        self.condemned_count.load(Ordering::Acquire) > 0
+    }
+
+    /// Frees some objects of a store that was emptied; false if a batch may still be looking at all that there are.
+    pub(crate) fn free_some(&self, most: usize) -> bool {
+        let mut condemned = self.condemned.lock();
+        let Some(entries) = condemned.last_mut() else { return false };
+        let mut some = Vec::with_capacity(most);
+        while some.len() < most
+            && let Some((_, entry)) = entries.pop_first()
+        {
+            some.push(entry);
+        }
+        if entries.is_empty() {
+            condemned.pop();
+            self.condemned_count.fetch_sub(1, Ordering::AcqRel);
+        }
+        drop(condemned);
+        true
+    }
+}

@@ -1,0 +1,185 @@
+//! Objects to their extents and back.
+
+use super::extents::padded;
+use super::{Descriptor, Extent, Object, Stored};
+use crate::record::{Kind, each_object};
+use crate::store::Store;
+use crate::sync::Ordering;
+use ferrite_io::{AlignedBuf, BLOCK, Clock, File, SubmissionId, World};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Longest single transfer: bounds the copy that the kernel or we hold. Whole blocks.
+const PIECE: usize = 1 << 20;
+/// Wait after a failed write: the first and, doubling, the longest.
+const RETRY_MIN: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Why an object could not be read.
+pub(crate) enum ExtentError {
+    Io(io::Error, SubmissionId),
+    Short(SubmissionId),
+    /// The bytes are not those that were written.
+    Damaged(Option<SubmissionId>),
+    /// The extent is another's, or nobody's, by now.
+    Gone,
+}
+
+/// Writes the objects of a sealed page, and puts down in `page`, the copy that goes to the file, where they are. The first
+/// record begins at `from`. Tries until the disk takes them: the page stays in memory as long.
+pub(crate) async fn write_page_objects<W: World>(
+    store: &Store,
+    world: &W,
+    file: &impl File,
+    page: &mut [u8],
+    from: usize,
+) {
+    let mut places = Vec::new();
+    each_object(page, from, |at, descriptor| places.push((at, descriptor.id)));
+    for (at, id) in places {
+        let Some((stored, offset)) = begin(store, world, id).await else { continue };
+        let extent = write(store, world, file, id, &stored, offset).await;
+        drop(stored);
+        store.log.objects.end_writing(id, extent);
+        let descriptor = Descriptor { id, extent: Some(extent) }.encode();
+        page[at..at + descriptor.len()].copy_from_slice(&descriptor);
+    }
+}
+
+async fn begin<W: World>(store: &Store, world: &W, id: u64) -> Option<(Arc<Stored>, u64)> {
+    loop {
+        match store.log.objects.begin_writing(id) {
+            Ok(taken) => return taken,
+            Err(()) => {
+                // Its promise came too late for the file to grow before. The flush task lets it grow now.
+                store.log.work.notify_one();
+                world.clock().sleep(RETRY_MIN).await;
+            }
+        }
+    }
+}
+
+async fn write<W: World>(store: &Store, world: &W, file: &impl File, id: u64, stored: &Stored, offset: u64) -> Extent {
+    let mut made = Vec::new();
+    let value = match stored.value.as_written() {
+        Some(bytes) => bytes,
+        None => {
+            made.reserve_exact(stored.value.written_len());
+            stored.value.write(&mut made);
+            debug_assert_eq!(made.len(), stored.value.written_len());
+            &made
+        }
+    };
+    let key = stored.key.as_deref().unwrap_or_default();
+    let len = key.len() + value.len();
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(checksum_of_id(id), key), value);
+    let mut at = 0;
+    while at < len {
+        let mut piece = AlignedBuf::zeroed((padded(len) as usize - at).min(PIECE));
+        let end = (at + piece.len()).min(len);
+        copy_range([key, value], at, &mut piece[..end - at]);
+        write_piece(store, world, file, piece, offset + at as u64).await;
+        at = end;
+    }
+    Extent { offset, len: len as u64, crc, key_len: key.len() as u32 }
+}
+
+/// Copies what lies at `at` of the concatenation of two parts.
+fn copy_range([first, second]: [&[u8]; 2], at: usize, into: &mut [u8]) {
+    let of_first = first.get(at..).unwrap_or_default();
+    let split = of_first.len().min(into.len());
+    let (begin, rest) = into.split_at_mut(split);
+    begin.copy_from_slice(&of_first[..split]);
+    let from = (at + split) - first.len().min(at + split);
+    rest.copy_from_slice(&second[from..from + rest.len()]);
+}
+
+async fn write_piece<W: World>(store: &Store, world: &W, file: &impl File, mut piece: AlignedBuf, offset: u64) {
+    let mut wait = RETRY_MIN;
+    loop {
+        let len = piece.len();
+        let done = file.write_at(piece, offset).await;
+        piece = done.buf;
+        let error = match done.result {
+            Ok(written) if written == len => break,
+            Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
+            Err(error) => error,
+        };
+        store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(offset, %error, "writing to the file of extents failed; the value stays in memory and is tried again");
+        *store.log.failing.lock() = Some(error.to_string());
+        store.log.space.notify_waiters();
+        world.clock().sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+    *store.log.failing.lock() = None;
+}
+
+/// Reads an object back: as many transfers as it takes, each counted by `count`. Gives the last one's id, too.
+pub(crate) async fn read_extent(
+    store: &Store,
+    file: &impl File,
+    kind: Kind,
+    id: u64,
+    extent: Extent,
+    mut count: impl FnMut(),
+) -> Result<(Arc<Stored>, Option<SubmissionId>), ExtentError> {
+    let objects = &store.log.objects;
+    let (len, key_len) = (extent.len as usize, extent.key_len as usize);
+    if !objects.extents.belongs(extent.offset, id) {
+        return Err(ExtentError::Gone);
+    }
+    let mut bytes = Vec::with_capacity(len);
+    let mut last = None;
+    while bytes.len() < len {
+        let at = bytes.len();
+        let piece = AlignedBuf::zeroed((len - at).next_multiple_of(BLOCK).min(PIECE));
+        count();
+        let done = file.read_at(piece, extent.offset + at as u64).await;
+        let read = done.result.map_err(|error| ExtentError::Io(error, done.id))?.min(len - at);
+        last = Some(done.id);
+        bytes.extend_from_slice(&done.buf[..read]);
+        if read < done.buf.len().min(len - at) {
+            return Err(ExtentError::Short(done.id));
+        }
+    }
+    let is_whole = key_len <= len && crc32c::crc32c_append(checksum_of_id(id), &bytes) == extent.crc;
+    if !objects.extents.belongs(extent.offset, id) {
+        // Freed while we read: what we have may be another's.
+        return Err(ExtentError::Gone);
+    }
+    if !is_whole {
+        return Err(ExtentError::Damaged(last));
+    }
+    let (key, value) = match key_len {
+        0 => (None, bytes),
+        _ => {
+            let value = bytes.split_off(key_len);
+            (Some(bytes.into_boxed_slice()), value)
+        }
+    };
+    let value: Box<dyn Object> = objects.decode(kind, value).ok_or(ExtentError::Damaged(last))?;
+    Ok((Arc::new(Stored { key, value }), last))
+}
+
+fn checksum_of_id(id: u64) -> u32 {
+    crc32c::crc32c(&id.to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_two_parts() {
+        let parts = [&b"abc"[..], b"defgh"];
+        for at in 0..8 {
+            for end in at..=8 {
+                let mut out = vec![0; end - at];
+                copy_range(parts, at, &mut out);
+                assert_eq!(out, b"abcdefgh"[at..end], "{at}..{end}");
+            }
+        }
+    }
+}
