@@ -112,6 +112,11 @@ impl RecordView<'_> {
     pub fn value_len(&self) -> usize {
         self.object.map_or(self.value.len(), |object| object.written_len())
     }
+
+    /// Bytes of the record in the log and of what it owns in memory.
+    pub fn memory(&self) -> usize {
+        self.object.map_or(self.size, |object| self.size - object.written_len() + object.memory())
+    }
 }
 
 /// What goes into a new record.

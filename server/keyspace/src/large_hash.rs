@@ -22,7 +22,7 @@ const CHUNK: usize = 512;
 const SEED: usize = 8;
 /// What a pair takes beside its bytes: the allocator's own, its places in the list and in the trees with what their nodes leave
 /// unused.
-const PAIR_OVERHEAD: usize = 16 + 8 + 24 + 60;
+const PAIR_OVERHEAD: usize = 16 + 8 + 26 + 85;
 
 /// A field and its value in one allocation.
 #[derive(Clone)]

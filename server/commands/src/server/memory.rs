@@ -71,7 +71,7 @@ fn usage(call: &mut Call<'_>) -> Result<(), Pause> {
     }
     match call.keys.get(args.get(2))? {
         Some(record) => {
-            let bytes = key_bytes(record.size, record.expire_at_ms);
+            let bytes = key_bytes(record.memory(), record.expire_at_ms);
             call.reply.integer(bytes as i64);
         }
         None => call.reply.null(),
