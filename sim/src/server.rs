@@ -155,6 +155,13 @@ pub async fn watch(world: SimWorld, starting: Starting) {
                 sim.sometimes("an eviction was recorded");
             }
         }
+        let saves = starting.node.saves.figures();
+        if saves.done > 0 {
+            sim.sometimes("a checkpoint was taken");
+        }
+        if saves.keys_loaded > 0 {
+            sim.sometimes("a checkpoint was restored");
+        }
         if rewrite.last_took_s.is_some() {
             sim.sometimes(if rewrite.failed_in_a_row > 0 { "a rewrite failed" } else { "a rewrite was done" });
         }
@@ -171,6 +178,9 @@ impl Drop for Death {
     fn drop(&mut self) {
         if self.node.rewrite.figures().running_since_ns.is_some() {
             self.sim.sometimes("died in a rewrite");
+        }
+        if self.node.saves.figures().running_since_ns.is_some() {
+            self.sim.sometimes("died in a checkpoint");
         }
     }
 }

@@ -417,6 +417,12 @@ golden! {
         stage.keep(spans);
     }
 
+    checkpoint(FULL) |stage| {
+        stage.command("SET key value").await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("SAVE").await, Reply::ok());
+    }
+
     not_sampled(NOT_SAMPLED) |stage| {
         assert_eq!(stage.command("SET key value").await, Reply::ok());
         stage.settle().await;
@@ -433,6 +439,8 @@ enum Part {
     Shutdown,
     /// On the data of the life before, whose last write is torn.
     Restart,
+    /// On a checkpoint and the write after it.
+    RestartFromCheckpoint,
 }
 
 /// Lives up to this part and gives to the report what `tracing` made of it.
@@ -473,6 +481,10 @@ async fn live(sim: Sim, wanted: Part) {
     }
     let connected = sim.add_host("client").spawn(move |world| async move {
         let mut client = RawClient::connect(&world, address).await.expect("the server listens");
+        if wanted == Part::RestartFromCheckpoint {
+            assert_eq!(client.command(&["SET", "before", "it"]).await.expect("answers"), Reply::ok());
+            assert_eq!(client.command(&["SAVE"]).await.expect("answers"), Reply::ok());
+        }
         assert_eq!(client.command(&["SET", "key", "value"]).await.expect("answers"), Reply::ok());
         client
     });
@@ -483,6 +495,12 @@ async fn live(sim: Sim, wanted: Part) {
         return;
     }
     host.kill();
+    if wanted == Part::RestartFromCheckpoint {
+        host.boot();
+        boot(&host).await;
+        assert!(happened(Part::RestartFromCheckpoint));
+        return;
+    }
     host.corrupt("/data/appendonly-1.aof", |bytes| {
         let end = bytes.iter().rposition(|&byte| byte != 0).expect("it has a header") + 1;
         bytes.resize(bytes.len().max(end + 5), 0);
@@ -509,6 +527,7 @@ lives! {
     first_start(Part::FirstStart)
     shutdown(Part::Shutdown)
     restart(Part::Restart)
+    restart_from_checkpoint(Part::RestartFromCheckpoint)
 }
 
 fn golden() -> impl Iterator<Item = &'static Scenario> {

@@ -19,6 +19,8 @@ pub enum Deferred {
     Sleep(Duration),
     /// Write the configuration back to its file, then [`crate::server::config::write_rewritten`].
     ConfigRewrite,
+    /// Take a checkpoint, then [`crate::server::persistence::write_saved`]. Only this connection waits.
+    Save,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +59,12 @@ pub trait Host {
     // Server.
 
     fn info(&self) -> InfoSnapshot;
-    /// Unix time in seconds of the last save (here: of the last checkpoint, or of the start).
+    /// Unix time in seconds of the last checkpoint of this process, or of its start.
     fn last_save(&self) -> u64;
+    /// Whether a checkpoint can hold what there is now.
+    fn can_save(&self) -> bool;
+    /// BGSAVE; with `schedule`, or in a transaction, it may also begin later.
+    fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave;
     /// BGREWRITEAOF; `later` leaves it to a moment after the command at hand.
     fn rewrite_aof(&self, later: bool) -> AofRewrite;
     fn slowlog(&self) -> &Slowlog;
@@ -84,6 +90,17 @@ pub enum AofRewrite {
     InProgress,
     /// There is nothing to rewrite, or it cannot be written any more; the log says which.
     Impossible,
+}
+
+/// What became of the wish for a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackgroundSave {
+    Started,
+    Scheduled,
+    /// One runs already.
+    InProgress,
+    /// A rewrite of the append-only file runs.
+    OtherActive,
 }
 
 /// Why CONFIG SET changed nothing. Names are as the client wrote them.

@@ -10,7 +10,7 @@ use ferrite_telemetry::{Recorder, RecorderConfig, Span, TraceBuffer};
 
 use crate::admit::{Admission, admit};
 use crate::call::{Env, execute};
-use crate::host::{AofRewrite, ClientInfo, ConfigSetError, Host};
+use crate::host::{AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Host};
 use crate::otel;
 use crate::server::info::InfoSnapshot;
 use crate::server::slowlog::Slowlog;
@@ -31,6 +31,10 @@ pub struct TestHost {
     pub killed: RefCell<Vec<u64>>,
     /// What it answers outside of a transaction.
     pub aof_rewrite: Cell<AofRewrite>,
+    pub can_save: Cell<bool>,
+    pub background_save: Cell<BackgroundSave>,
+    /// Whether each was to be scheduled, and in a transaction.
+    pub saves_asked: RefCell<Vec<(bool, bool)>>,
 }
 
 impl Host for TestHost {
@@ -85,6 +89,15 @@ impl Host for TestHost {
         if later { AofRewrite::Scheduled } else { self.aof_rewrite.get() }
     }
 
+    fn can_save(&self) -> bool {
+        self.can_save.get()
+    }
+
+    fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
+        self.saves_asked.borrow_mut().push((schedule, in_transaction));
+        self.background_save.get()
+    }
+
     fn slowlog(&self) -> &Slowlog {
         &self.slowlog
     }
@@ -132,6 +145,9 @@ impl Client {
             clients: RefCell::default(),
             killed: RefCell::default(),
             aof_rewrite: Cell::new(AofRewrite::Started),
+            can_save: Cell::new(true),
+            background_save: Cell::new(BackgroundSave::Started),
+            saves_asked: RefCell::default(),
         };
         let config = StoreConfig {
             page_size: 1 << 16,

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use ferrite_commands::{
-    Admission, AofRewrite, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog, admit, execute,
+    Admission, AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog,
+    admit, execute,
 };
 use ferrite_hybridlog::aof::{Aof, BaseWriter, Effect, Rewriter, aof_task};
 use ferrite_hybridlog::datadir::{DataDirConfig, RecoveredAof, open_data_dir};
@@ -42,6 +43,12 @@ impl Host for NoHost {
     }
     fn last_save(&self) -> u64 {
         0
+    }
+    fn can_save(&self) -> bool {
+        true
+    }
+    fn background_save(&self, _: bool, _: bool) -> BackgroundSave {
+        BackgroundSave::OtherActive
     }
     fn rewrite_aof(&self, _: bool) -> AofRewrite {
         AofRewrite::Impossible

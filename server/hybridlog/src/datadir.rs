@@ -6,6 +6,8 @@
 //! | `MANIFEST` | which files make up the append-only file, and up to where it was durable ([`manifest`]) |
 //! | `appendonly-<n>.aof` | its segments; their format is in [`crate::aof`] |
 //! | `appendonly-<n>.base.aof` | its beginning as the last rewrite left it, if there was one |
+//! | `checkpoint-<n>.ckpt` | the last two checkpoints ([`crate::checkpoint`]) |
+//! | `hybrid.log` | the log device; without a checkpoint it is made anew at each start |
 //!
 //! The manifest is written last: to `MANIFEST.new`, synced, renamed, and the directory synced. So a file that it names
 //! exists whole. A file that it does not name is what was not finished, or not needed any more, when the process ended; a
@@ -27,5 +29,7 @@ pub use error::OpenError;
 pub use manifest::ManifestError;
 #[cfg(test)]
 pub(crate) use manifest::VERSION as MANIFEST_VERSION;
-pub(crate) use manifest::{BaseEntry, SegmentEntry};
-pub use open::{DataDir, DataDirConfig, Recovered, RecoveredAof, Summary, open_data_dir};
+pub(crate) use manifest::{BaseEntry, CheckpointEntry, SegmentEntry};
+pub use open::{
+    DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
+};

@@ -161,8 +161,7 @@ impl<W: World> LogDevice<W> {
 
     async fn read_alone(&self, address: Address) -> Result<DiskRead, ReadError> {
         let submitted_ns = self.world.clock().monotonic_ns();
-        let paging = self.store.log.paging;
-        let room = paging.size() - paging.offset(address);
+        let room = self.store.log.room_on_disk(address);
         let start = file_offset(address);
         let first_block = start / BLOCK as u64 * BLOCK as u64;
         let in_block = (start - first_block) as usize;
@@ -226,6 +225,16 @@ impl<W: World> LogDevice<W> {
     fn count_submission(&self) {
         self.reads.set(self.reads.get() + 1);
         self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes durable what was flushed. Part of what a checkpoint does once every page that it names is flushed: none of them
+    /// leads into the file of extents.
+    pub(crate) async fn sync(&self) -> std::io::Result<()> {
+        self.files.log.sync().await
+    }
+
+    pub(crate) fn world(&self) -> &W {
+        &self.world
     }
 
     /// Reads whole blocks; a short read gives a shorter buffer.

@@ -12,7 +12,7 @@ use crate::record::seal_page;
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
-use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, World};
+use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, Entropy, File, World};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
@@ -35,32 +35,38 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(crate) const LOG_MAGIC: [u8; 8] = *b"FERRLOG\0";
 /// How a file of extents begins.
 pub(crate) const EXTENTS_MAGIC: [u8; 8] = *b"FERREXT\0";
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
-/// A file's first block: magic, version, page size, checksum; then zeros.
-fn file_header(magic: [u8; 8], page_size: usize) -> AlignedBuf {
+/// A file's first block: magic (8), version (4), page size (4), checksum of the rest (4), zeros (4), the file's own number (8);
+/// then zeros.
+fn file_header(magic: [u8; 8], page_size: usize, id: u64) -> AlignedBuf {
     let mut header = AlignedBuf::zeroed(FILE_HEADER as usize);
     header[..8].copy_from_slice(&magic);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header[12..16].copy_from_slice(&(page_size as u32).to_le_bytes());
-    let sum = crc32c::crc32c(&header[..16]);
+    header[24..32].copy_from_slice(&id.to_le_bytes());
+    let sum = header_sum(&header);
     header[16..20].copy_from_slice(&sum.to_le_bytes());
     header
 }
 
-/// What is wrong with the beginning of a log file, or a file of extents, if anything is.
-pub(crate) fn check_file_header(bytes: &[u8], magic: [u8; 8]) -> Result<(), &'static str> {
-    let Some(header) = bytes.get(..20) else { return Err("it is shorter than its header") };
+fn header_sum(header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..16]), &header[20..32])
+}
+
+/// The number of the log file, or file of extents, that begins with these bytes, or what is wrong with them.
+pub(crate) fn check_file_header(bytes: &[u8], magic: [u8; 8]) -> Result<u64, &'static str> {
+    let Some(header) = bytes.get(..32) else { return Err("it is shorter than its header") };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     match () {
         () if header[..8] != magic => Err("it does not begin as such a file of Ferrite does"),
         () if word(8) != VERSION => Err("it has another format version than this program reads"),
-        () if word(16) != crc32c::crc32c(&header[..16]) => Err("its header is damaged"),
-        () => Ok(()),
+        () if word(16) != header_sum(header) => Err("its header is damaged"),
+        () => Ok(u64::from(word(24)) | u64::from(word(28)) << 32),
     }
 }
 
-/// Makes an empty log file at `path`, whatever was there (the AOF is what recovery reads), with space for the
+/// Makes an empty log file at `path`, whatever was there (nothing that is still named leads into it), with space for the
 /// first pages, and an empty file of extents beside it. From here on the store appends only where the files have space, so
 /// [`flush_task`] must run.
 pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<LogFiles<W>, StorageError> {
@@ -69,20 +75,46 @@ pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Resu
     debug_assert_eq!(FILE_HEADER, EXTENT_HEADER);
     let files = LogFiles::open(world, path).await.map_err(failed)?;
     let page_size = store.log.paging.size();
-    for (file, magic) in [(&files.log, LOG_MAGIC), (&files.extents, EXTENTS_MAGIC)] {
-        file.set_len(0).await.map_err(failed)?;
-        file.write_at(file_header(magic, page_size), 0).await.result.map_err(failed)?;
-    }
-    store.log.objects.extents.set_end(EXTENT_HEADER);
-    let pages = store.log.next_page() + PAGES_AHEAD;
-    files.log.allocate(FILE_HEADER, pages * page_size as u64).await.map_err(failed)?;
-    store.log.file_pages.store(pages, Ordering::Release);
+    let id = world.entropy().next_u64();
+    files.log.set_len(0).await.map_err(failed)?;
+    files.log.write_at(file_header(LOG_MAGIC, page_size, id), 0).await.result.map_err(failed)?;
+    store.log.id.store(id, Ordering::Release);
+    make_extents(store, world, &files).await.map_err(failed)?;
+    reserve_first(store, &files.log).await.map_err(failed)?;
     Ok(files)
 }
 
-/// Runs for as long as the worker does; `files` are what [`create_log`] made.
+/// Opens the log file that a restored checkpoint leads into, without what a process wrote behind the checkpoint, and makes an
+/// empty file of extents beside it: nothing in a checkpoint leads into that.
+pub async fn open_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<LogFiles<W>, StorageError> {
+    let failed = |error: io::Error| StorageError::of(&error);
+    let files = LogFiles::open(world, path).await.map_err(failed)?;
+    let tail = store.log.regions.read_only();
+    files.log.set_len(file_offset(tail)).await.map_err(failed)?;
+    make_extents(store, world, &files).await.map_err(failed)?;
+    reserve_first(store, &files.log).await.map_err(failed)?;
+    Ok(files)
+}
+
+async fn make_extents<W: World>(store: &Store, world: &W, files: &LogFiles<W>) -> io::Result<()> {
+    let (id, page_size) = (world.entropy().next_u64(), store.log.paging.size());
+    files.extents.set_len(0).await?;
+    files.extents.write_at(file_header(EXTENTS_MAGIC, page_size, id), 0).await.result?;
+    store.log.objects.extents.set_end(EXTENT_HEADER);
+    Ok(())
+}
+
+async fn reserve_first<F: File>(store: &Store, file: &F) -> io::Result<()> {
+    let (first, size) = (store.log.released(), store.log.paging.size() as u64);
+    let pages = store.log.next_page() + PAGES_AHEAD;
+    file.allocate(FILE_HEADER + first * size, (pages - first) * size).await?;
+    store.log.file_pages.store(pages, Ordering::Release);
+    Ok(())
+}
+
+/// Runs for as long as the worker does; `files` are what [`create_log`] or [`open_log`] gave.
 pub async fn flush_task<W: World>(store: Arc<Store>, world: W, files: LogFiles<W>) {
-    let progress = Rc::new(RefCell::new(Progress::default()));
+    let progress = Rc::new(RefCell::new(Progress::from(store.log.released())));
     let (mut reserve, mut extent_reserve) = (Reserve::default(), ExtentReserve::default());
     let file = files.log.clone();
     loop {
@@ -96,7 +128,6 @@ pub async fn flush_task<W: World>(store: Arc<Store>, world: W, files: LogFiles<W
     }
 }
 
-#[derive(Default)]
 struct Progress {
     /// The next page to start writing.
     next: u64,
@@ -110,6 +141,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// Nothing at or above page `first` was ever in memory.
+    fn from(first: u64) -> Self {
+        Self { next: first, in_flight: 0, written: BTreeSet::new(), flushed: first, dropped: first }
+    }
+
     fn finish(&mut self, page: u64) {
         self.in_flight -= 1;
         self.written.insert(page);
@@ -132,6 +168,8 @@ fn start_writes<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, pr
         world.spawn(async move {
             flush_page(&store, &task_world, &files, page).await;
             progress.borrow_mut().finish(page);
+            store.log.flushed.store(progress.borrow().flushed, Ordering::Release);
+            store.log.space.notify_waiters();
             store.counters.pages_flushed.fetch_add(1, Ordering::Relaxed);
             store.log.work.notify_one();
         });
@@ -200,12 +238,7 @@ impl AsRef<[u8]> for Copied {
 fn evict<F: File>(store: &Arc<Store>, file: &F, progress: &Rc<RefCell<Progress>>) {
     let log = &store.log;
     let flushed = progress.borrow().flushed;
-    let read_only = log.paging.page(log.regions.read_only());
-    let to = match read_only.checked_sub(1) {
-        Some(last) => flushed.min(log.first_within(log.budget.read_only(), last)),
-        None => 0,
-    };
-    log.evict_below(to, &store.epochs);
+    log.evict_below(flushed.min(log.surplus()), &store.epochs);
     let mut state = progress.borrow_mut();
     let released = log.released();
     if released > state.dropped {

@@ -30,6 +30,8 @@ pub mod aof;
 #[cfg(not(loom))]
 mod by_hash;
 #[cfg(not(loom))]
+pub mod checkpoint;
+#[cfg(not(loom))]
 pub mod datadir;
 #[cfg(not(loom))]
 mod device;
@@ -39,6 +41,8 @@ mod flush;
 mod frames;
 #[cfg(not(loom))]
 mod held;
+#[cfg(not(loom))]
+mod imaging;
 #[cfg(not(loom))]
 mod key;
 #[cfg(not(loom))]
@@ -76,7 +80,7 @@ pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 #[cfg(not(loom))]
 pub use {
     device::{DiskRead, LogDevice, LogFiles, ReadError, extents_path},
-    flush::{create_log, flush_task},
+    flush::{create_log, flush_task, open_log},
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
     latched::Latch,

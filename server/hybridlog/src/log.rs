@@ -40,6 +40,14 @@ pub(crate) struct Log {
     anonymous: AtomicUsize,
     /// Pages served from a map.
     mapped: AtomicUsize,
+    /// Pages below this are in the file.
+    pub(crate) flushed: AtomicU64,
+    /// Names the log file: what its header says.
+    pub(crate) id: AtomicU64,
+    /// The sizes that its pages have had, each from an address on: a restart may bring another.
+    pub(crate) eras: Mutex<Vec<(Address, u64)>>,
+    /// A record on disk lies within a page of this size.
+    largest_page: AtomicU64,
     /// Pages below this have left memory and their frames are free.
     released: AtomicU64,
     /// Pages below this have space in the file.
@@ -82,6 +90,10 @@ impl Log {
             opener: Mutex::new(Opener { untouched: Some(0), promised: 0, spare: Vec::new() }),
             anonymous: AtomicUsize::new(1),
             mapped: AtomicUsize::new(0),
+            flushed: AtomicU64::new(0),
+            id: AtomicU64::new(0),
+            eras: Mutex::new(vec![(0, page_size as u64)]),
+            largest_page: AtomicU64::new(page_size as u64),
             released: AtomicU64::new(0),
             file_pages: AtomicU64::new(NO_DEVICE),
             wanted_pages: AtomicU64::new(0),
@@ -283,7 +295,55 @@ impl Log {
     fn shift_read_only(self: &Arc<Self>, last: u64, epochs: &EpochTable) {
         // The page at the tail is mutable, whatever it weighs.
         let first = self.first_within(self.budget.mutable(), last).min(last);
-        let to = self.paging.start(first);
+        self.shift_read_only_to(self.paging.start(first), epochs);
+    }
+
+    /// Closes the page at the tail, so that no record below the tail changes any more, and all of them will be flushed.
+    /// Returns the tail, where a page begins. Exclusive mode only.
+    pub(crate) fn fold_over(self: &Arc<Self>, epochs: &EpochTable) -> Address {
+        let tail = self.regions.tail.load(Ordering::Acquire);
+        if self.paging.offset(tail) == 0 {
+            self.shift_read_only_to(tail, epochs);
+            return tail;
+        }
+        // SAFETY: the rest of the page is ours: everybody else is out of its batch, and we are pinned, so the page is
+        // still there and unsealed.
+        unsafe { self.at(tail).write_filler() };
+        let cut = self.paging.start(self.paging.page(tail) + 1);
+        self.regions.tail.store(cut, Ordering::Release);
+        self.shift_read_only_to(cut, epochs);
+        cut
+    }
+
+    /// The log goes on behind `tail`, below which everything is on disk. Returns where. Only while nobody else uses it.
+    pub(crate) fn restore(&self, tail: Address, eras: &[(Address, u64)]) -> Address {
+        let page_size = self.paging.size() as u64;
+        let to = tail.next_multiple_of(page_size);
+        let page = self.paging.page(to);
+        let mut known = self.eras.lock();
+        *known = eras.to_vec();
+        if known.last().is_none_or(|&(_, size)| size != page_size) {
+            known.push((to, page_size));
+        }
+        let largest = known.iter().map(|&(_, size)| size).max().unwrap_or(page_size);
+        drop(known);
+        self.largest_page.store(largest, Ordering::Release);
+        drop(self.frames.replace(0, Owner::Nothing));
+        self.opener.lock().untouched = None;
+        self.anonymous.store(0, Ordering::Release);
+        self.released.store(page, Ordering::Release);
+        self.flushed.store(page, Ordering::Release);
+        self.regions.restore(to);
+        to
+    }
+
+    /// Bytes from an address on disk to where its page ends at the latest.
+    pub(crate) fn room_on_disk(&self, address: Address) -> usize {
+        let size = self.largest_page.load(Ordering::Relaxed);
+        (size - (address & (size - 1))) as usize
+    }
+
+    fn shift_read_only_to(self: &Arc<Self>, to: Address, epochs: &EpochTable) {
         if let Some(epoch) = self.regions.shift_read_only(to, epochs) {
             let log = self.clone();
             epochs.defer(epoch, move || {
@@ -388,6 +448,13 @@ impl Log {
         }
         self.space.notify_waiters();
         self.work.notify_one();
+    }
+
+    /// Pages below this are beyond the budget of both regions in memory. Counted from the tail: where a checkpoint has closed
+    /// the mutable region, what it held is read-only and stays as long as it would have.
+    pub(crate) fn surplus(&self) -> u64 {
+        let budget = self.budget.mutable() + self.budget.read_only();
+        self.next_page().checked_sub(1).map_or(0, |last| self.first_within(budget, last))
     }
 
     /// Takes the pages below `to`, all flushed, out of memory once no batch can be reading them.

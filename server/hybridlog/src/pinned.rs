@@ -190,6 +190,7 @@ impl<'p> Pinned<'p> {
         if self.store.log.objects.forget_all(&self.guard) {
             self.store.index_work.notify_one();
         }
+        self.store.imaging.forget_all(self.tail());
         self.store.discard(self.store.index.clear(), &self.guard);
     }
 
@@ -506,6 +507,9 @@ impl<'p> Pinned<'p> {
             Walk::Missing => return Ok(false),
             Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => {
                 self.store.index.remove(slot, self.worker);
+                if self.store.imaging.is_on() {
+                    self.store.imaging.removed(key.hash, self.tail());
+                }
             }
             // SAFETY: mutable and latched for writing.
             Walk::Found { raw, tier: Tier::Mutable, .. } => unsafe { raw.set_tombstone() },

@@ -446,6 +446,24 @@ pub(crate) fn verify(bytes: &[u8], address: Address, room: usize) -> Result<usiz
     if checksum(bytes, address) != u32_at(bytes, 8) { Err(RecordError::Checksum) } else { Ok(size) }
 }
 
+/// A record in bytes that [`verify`] accepted.
+pub(crate) struct RawRecord<'a>(pub &'a [u8]);
+
+impl<'a> RawRecord<'a> {
+    pub(crate) fn space(&self) -> u32 {
+        u32_at(self.0, 24)
+    }
+
+    /// Of a long key its digest.
+    pub(crate) fn key(&self) -> &'a [u8] {
+        &self.0[HEADER..HEADER + key_len_at(self.0)]
+    }
+
+    pub(crate) fn has_long_key(&self) -> bool {
+        u32_at(self.0, 28) & LONG_KEY != 0
+    }
+}
+
 /// Over header, key and value, not the slack, and over the address, so that a record found at the wrong
 /// place is no record.
 fn checksum(bytes: &[u8], address: Address) -> u32 {

@@ -33,6 +33,15 @@ impl Regions {
         }
     }
 
+    /// Everything below `to` is on disk, and nothing is in memory. Only while nobody else uses the log.
+    #[cfg(not(loom))]
+    pub(crate) fn restore(&self, to: Address) {
+        let limits = &self.limits;
+        for limit in [&*self.tail, &limits.read_only, &limits.safe_read_only, &limits.head] {
+            limit.store(to, Ordering::Release);
+        }
+    }
+
     /// Records from here on are updated in place.
     #[inline]
     pub(crate) fn read_only(&self) -> Address {

@@ -6,29 +6,59 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Retired spaces whose entries may still be in the index, each with the log's tail when it was retired.
 #[derive(Default)]
-pub(crate) struct Retired(Mutex<BTreeMap<u32, Address>>);
+pub(crate) struct Retired(Mutex<Spaces>);
+
+#[derive(Default)]
+struct Spaces {
+    unswept: BTreeMap<u32, Address>,
+    /// Those swept while a checkpoint is taken: its image may have their entries.
+    swept: Option<BTreeMap<u32, Address>>,
+}
 
 impl Retired {
     /// From now on no record of `space` is written: all lie below `tail`.
     pub(crate) fn add(&self, space: u32, tail: Address) {
-        self.0.lock().insert(space, tail);
+        self.0.lock().unswept.insert(space, tail);
     }
 
     /// No entry of any space is left.
     pub(crate) fn clear(&self) {
-        self.0.lock().clear();
+        let mut spaces = self.0.lock();
+        spaces.unswept.clear();
+        spaces.swept.iter_mut().for_each(BTreeMap::clear);
+    }
+
+    /// From now on what is swept is kept in mind.
+    pub(crate) fn begin_image(&self) {
+        self.0.lock().swept = Some(BTreeMap::new());
+    }
+
+    /// All spaces that an image begun by [`Retired::begin_image`] may have entries of.
+    pub(crate) fn of_image(&self) -> Vec<(u32, Address)> {
+        let spaces = self.0.lock();
+        let swept = spaces.swept.iter().flatten();
+        swept.chain(&spaces.unswept).map(|(&space, &tail)| (space, tail)).collect()
+    }
+
+    pub(crate) fn end_image(&self) {
+        self.0.lock().swept = None;
     }
 
     /// What is to be swept now, if anything is.
     pub(crate) fn begin(&self) -> Option<Pass> {
-        let spaces = self.0.lock().clone();
+        let spaces = self.0.lock().unswept.clone();
         let below = spaces.values().copied().max()?;
         Some(Pass { spaces, below, unreadable: BTreeSet::new() })
     }
 
     /// The whole index was swept.
     pub(crate) fn end(&self, pass: &Pass) {
-        self.0.lock().retain(|space, _| !pass.spaces.contains_key(space));
+        let spaces = &mut *self.0.lock();
+        let gone = spaces.unswept.extract_if(.., |space, _| pass.spaces.contains_key(space));
+        match &mut spaces.swept {
+            Some(swept) => swept.extend(gone),
+            None => gone.for_each(drop),
+        }
     }
 }
 
@@ -78,5 +108,18 @@ mod tests {
         assert!(rest.owns(7, 64) && !rest.owns(3, 64));
         retired.clear();
         assert!(retired.begin().is_none());
+    }
+
+    #[test]
+    fn an_image_names_spaces_that_were_swept_while_it_was_taken() {
+        let retired = Retired::default();
+        retired.add(3, 800);
+        let pass = retired.begin().expect("a space");
+        retired.begin_image();
+        retired.end(&pass);
+        retired.add(4, 900);
+        assert_eq!(retired.of_image(), [(3, 800), (4, 900)]);
+        retired.end_image();
+        assert_eq!(retired.of_image(), [(4, 900)]);
     }
 }

@@ -3,6 +3,7 @@
 use crate::access::AccessMode;
 use crate::address::{Address, FIRST_ADDRESS};
 use crate::epoch::EpochTable;
+use crate::imaging::Imaging;
 use crate::index::{Chunk, Index};
 use crate::key::{HashSeed, Key};
 use crate::log::Log;
@@ -13,7 +14,7 @@ use crate::retired::Retired;
 use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use ferrite_telemetry::StackTrace;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Store {
     pub(crate) log: Arc<Log>,
     pub(crate) epochs: EpochTable,
     pub(crate) retired: Retired,
+    /// What a checkpoint under way has to know.
+    pub(crate) imaging: Imaging,
     /// Wakes [`crate::tend_index`].
     pub(crate) index_work: Notify,
     /// Of an index that was given up: what no batch reads any more, to be freed piece by piece.
@@ -43,7 +46,9 @@ pub struct Store {
     /// Bytes of such an index that are not freed yet.
     discarded_bytes: AtomicUsize,
     reclaim: Reclaim,
-    seed: HashSeed,
+    seed: (u64, HashSeed),
+    /// That of a checkpoint that was restored: its index knows keys by it. Set before there is any other key.
+    restored_seed: OnceLock<(u64, HashSeed)>,
     /// Which worker ids have a handle.
     claimed: Box<[AtomicBool]>,
     pub(crate) counters: Counters,
@@ -119,11 +124,13 @@ impl Store {
             log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages, decode),
             epochs: EpochTable::new(config.workers),
             retired: Retired::default(),
+            imaging: Imaging::default(),
             index_work: Notify::new(),
             discarded: Arc::default(),
             discarded_bytes: AtomicUsize::new(0),
             reclaim: Reclaim::new(),
-            seed: HashSeed::new(config.hash_seed),
+            seed: (config.hash_seed, HashSeed::new(config.hash_seed)),
+            restored_seed: OnceLock::new(),
             claimed: (0..config.workers).map(|_| AtomicBool::new(false)).collect(),
             counters: Counters::default(),
         })
@@ -135,7 +142,7 @@ impl Store {
     /// If the worker has one already, or `id` is not below `StoreConfig::workers`.
     pub fn worker(self: &Arc<Self>, id: usize) -> WorkerHandle {
         assert!(!self.claimed[id].swap(true, Ordering::AcqRel), "worker {id} has a handle already");
-        let own = Own::new(Key::new(&self.seed, id as u32, b"access").hash);
+        let own = Own::new(Key::new(&self.seed.1, id as u32, b"access").hash);
         WorkerHandle { store: self.clone(), id, own, participant: self.reclaim.register() }
     }
 
@@ -164,11 +171,49 @@ impl Store {
 
     #[inline]
     pub fn key<'a>(&self, space: u32, bytes: &'a [u8]) -> Key<'a> {
-        Key::new(&self.seed, space, bytes)
+        Key::new(self.hash_seed(), space, bytes)
     }
 
+    #[inline]
     pub fn hash_seed(&self) -> &HashSeed {
-        &self.seed
+        &self.seed_in_force().1
+    }
+
+    #[inline]
+    pub(crate) fn seed_in_force(&self) -> &(u64, HashSeed) {
+        self.restored_seed.get().unwrap_or(&self.seed)
+    }
+
+    /// Whether a key may have a value in the file of extents, or on its way there: then there can be no checkpoint.
+    pub fn has_objects(&self) -> bool {
+        self.log.objects.are_there()
+    }
+
+    /// From now on keys are hashed as they were by the store of a checkpoint. Once, before there are any keys.
+    pub(crate) fn restore_seed(&self, seed: u64) {
+        let set = self.restored_seed.set((seed, HashSeed::new(seed)));
+        assert!(set.is_ok(), "one checkpoint is restored");
+    }
+
+    /// Waits until every page below `address` is in the log file; not yet durably. It is below `read_only`.
+    ///
+    /// # Errors
+    /// The disk refuses to be written. What is in memory stays there and will be tried again.
+    pub(crate) async fn flushed(&self, address: Address) -> Result<(), StorageError> {
+        debug_assert!(address <= self.log.regions.read_only());
+        loop {
+            let woken = self.log.space.notified();
+            let mut woken = std::pin::pin!(woken);
+            woken.as_mut().enable();
+            if self.log.paging.start(self.log.flushed.load(Ordering::Acquire)) >= address {
+                return Ok(());
+            }
+            if let Some(message) = self.log.failing.lock().clone() {
+                return Err(StorageError::Failed { message, stack: StackTrace::capture() });
+            }
+            self.log.work.notify_one();
+            woken.await;
+        }
     }
 
     pub fn page_size(&self) -> usize {

@@ -18,8 +18,8 @@ use ferrite_hybridlog::Address;
 /// space, swapping two swaps their spaces: both are done at once, whatever the number of keys. Spaces change only in the
 /// exclusive mode, so that a command sees one space from its beginning to its end.
 pub struct Databases {
-    slots: Box<[Slot]>,
-    next_space: AtomicU32,
+    pub(crate) slots: Box<[Slot]>,
+    pub(crate) next_space: AtomicU32,
     pub(crate) watchers: Arc<Registry>,
     pub(crate) wheel: Mutex<Wheel>,
     active_expiry: AtomicBool,
@@ -32,14 +32,14 @@ pub struct Databases {
     changes: AtomicU64,
 }
 
-struct Slot {
-    space: AtomicU32,
+pub(crate) struct Slot {
+    pub(crate) space: AtomicU32,
     /// No record of the space lies below this address of the log.
-    since: AtomicU64,
-    keys: AtomicU64,
-    expires: AtomicU64,
+    pub(crate) since: AtomicU64,
+    pub(crate) keys: AtomicU64,
+    pub(crate) expires: AtomicU64,
     /// Of the keys' records, wherever they lie.
-    record_bytes: AtomicU64,
+    pub(crate) record_bytes: AtomicU64,
 }
 
 /// What counts of a key that is there: its time of expiry, 0 for never, and the bytes of its record.

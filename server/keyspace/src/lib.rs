@@ -5,6 +5,7 @@
 //! waits: what it cannot do now it says with a [`Pause`], before anything has changed.
 
 mod active;
+mod checkpoint;
 mod collection;
 mod databases;
 mod encodings;
@@ -26,6 +27,7 @@ mod watch;
 mod wheel;
 
 pub use active::{Due, cold_records, expire_due};
+pub use checkpoint::{Reminders, RestoreError};
 pub use databases::{Databases, Figures};
 pub use encodings::Encodings;
 pub use evict::{Candidates, Evictor, Slice, evict_slice};

@@ -39,6 +39,16 @@ pub(crate) struct Wheel {
     len: usize,
     /// Where [`Wheel::sample`] goes on.
     sampled: usize,
+    /// While a copy is made: what was put somewhere, or taken, since it began.
+    journal: Option<Vec<Reminder>>,
+}
+
+/// Where a copy of the wheel stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Copying {
+    slot: usize,
+    /// Reminders of the slot that were copied.
+    done: usize,
 }
 
 impl Default for Wheel {
@@ -51,6 +61,7 @@ impl Default for Wheel {
             ready: Vec::new(),
             len: 0,
             sampled: 0,
+            journal: None,
         }
     }
 }
@@ -72,6 +83,9 @@ impl Wheel {
     }
 
     fn place(&mut self, reminder: Reminder) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(reminder);
+        }
         let tick = (reminder.due_ms >> TICK_MS_SHIFT).min(TICK_MAX);
         if tick < self.cursor {
             self.ready.push(reminder);
@@ -95,6 +109,9 @@ impl Wheel {
             } else if let Some(reminder) = self.ready.pop() {
                 self.len -= 1;
                 out.push(reminder);
+                if let Some(journal) = &mut self.journal {
+                    journal.push(reminder);
+                }
             } else if !self.turn(now) {
                 return false;
             }
@@ -145,6 +162,44 @@ impl Wheel {
         true
     }
 
+    /// Begins a copy in steps. Every reminder that is in the wheel at any moment from now until [`Wheel::end_copy`] will be in
+    /// what [`Wheel::copy`] gives or in the journal: a reminder that a step does not find where it was has been moved or
+    /// taken since, and whatever is moved or taken goes into the journal. Some are in both.
+    pub(crate) fn begin_copy(&mut self) -> Copying {
+        self.journal = Some(Vec::new());
+        Copying::default()
+    }
+
+    /// Copies at most `max` reminders. False: there are no more.
+    pub(crate) fn copy(&self, copying: &mut Copying, max: usize, f: &mut dyn FnMut(Reminder)) -> bool {
+        let mut left = max;
+        while left > 0 {
+            let slot = match copying.slot {
+                at if at < LEVELS * SLOTS => &self.levels[at / SLOTS].slots[at % SLOTS],
+                // Slots whose time comes are emptied into these: hence after them.
+                at if at == LEVELS * SLOTS => &self.falling,
+                at if at == LEVELS * SLOTS + 1 => &self.ready,
+                _ => return false,
+            };
+            let rest = slot.get(copying.done..).unwrap_or_default();
+            let some = &rest[..rest.len().min(left)];
+            some.iter().for_each(|&reminder| f(reminder));
+            left -= some.len();
+            copying.done += some.len();
+            if some.len() == rest.len() {
+                *copying = Copying { slot: copying.slot + 1, done: 0 };
+                // A look at an empty slot is work too.
+                left = left.saturating_sub(1);
+            }
+        }
+        true
+    }
+
+    /// Ends a copy: what its steps may have missed.
+    pub(crate) fn end_copy(&mut self) -> Vec<Reminder> {
+        self.journal.take().unwrap_or_default()
+    }
+
     /// Takes at most `max` reminders from anywhere, going round: to find those whose key is gone.
     pub(crate) fn sample(&mut self, max: usize, out: &mut Vec<Reminder>) {
         for _ in 0..LEVELS * SLOTS {
@@ -153,6 +208,9 @@ impl Wheel {
             let slot = &mut level.slots[at];
             let from = slot.len().saturating_sub(max - out.len());
             self.len -= slot.len() - from;
+            if let Some(journal) = &mut self.journal {
+                journal.extend_from_slice(&slot[from..]);
+            }
             out.extend(slot.drain(from..));
             if !slot.is_empty() {
                 return;
@@ -301,6 +359,46 @@ mod tests {
                 prop_assert_eq!(wheel.len(), model.len());
             }
             prop_assert_eq!(drain(&mut wheel, u64::MAX).len(), model.len());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_copy_in_steps_misses_nothing_whatever_happens_meanwhile(
+            first in prop::collection::vec(0u64..5_000_000, 0..80),
+            steps in prop::collection::vec((0u8..5, 0u64..5_000_000, 1usize..9), 0..80),
+        ) {
+            let mut wheel = Wheel::default();
+            let (mut inside, mut number) = (std::collections::BTreeSet::new(), 0);
+            let mut add = |wheel: &mut Wheel, inside: &mut std::collections::BTreeSet<Reminder>, due_ms| {
+                number += 1;
+                let reminder = Reminder { hash: number, due_ms };
+                wheel.add(reminder);
+                inside.insert(reminder);
+            };
+            first.iter().for_each(|&due_ms| add(&mut wheel, &mut inside, due_ms));
+            let mut ever = inside.clone();
+            let mut copied = Vec::new();
+            let (mut copying, mut now_ms) = (wheel.begin_copy(), 0);
+            for (what, value, max) in steps {
+                let mut out = Vec::new();
+                match what {
+                    0 => add(&mut wheel, &mut inside, value),
+                    1 => {
+                        now_ms = now_ms.max(value);
+                        wheel.take_due(now_ms, max, &mut out);
+                    }
+                    2 => wheel.sample(max, &mut out),
+                    _ => _ = wheel.copy(&mut copying, 40 * max, &mut |reminder| copied.push(reminder)),
+                }
+                ever.extend(&inside);
+                out.iter().for_each(|reminder| assert!(inside.remove(reminder)));
+            }
+            while wheel.copy(&mut copying, 100, &mut |reminder| copied.push(reminder)) {}
+            copied.extend(wheel.end_copy());
+            for reminder in ever {
+                prop_assert!(copied.contains(&reminder), "{:?} was missed", reminder);
+            }
         }
     }
 }

@@ -103,6 +103,23 @@ pub struct StorageConfig {
     /// untouched memory for few keys, and leaves 12 bits of the tag for 10 million.
     pub index_size_mb: f64,
     pub disk_backend: DiskBackend,
+    /// Redis's `save`: pairs of seconds and changes; empty for no checkpoints but those that are asked for.
+    pub save: String,
+}
+
+/// The pairs of seconds and changes in the text of `save`; `None` if it is not understood.
+pub fn save_points(text: &str) -> Option<Vec<(u64, u64)>> {
+    let numbers: Option<Vec<u64>> =
+        text.split_whitespace().map(|word| word.parse().ok().filter(|&number| number <= i32::MAX as u64)).collect();
+    let (pairs, rest) = numbers.as_deref()?.as_chunks::<2>();
+    // No changes at all would be a checkpoint a second.
+    let possible = rest.is_empty() && pairs.iter().all(|&[seconds, _]| seconds >= 1);
+    possible.then(|| pairs.iter().map(|&[seconds, changes]| (seconds, changes)).collect())
+}
+
+/// The text that [`save_points`] understands.
+pub fn save_points_text(points: &[(u64, u64)]) -> String {
+    points.iter().map(|(seconds, changes)| format!("{seconds} {changes}")).collect::<Vec<_>>().join(" ")
 }
 
 impl Default for StorageConfig {
@@ -114,6 +131,7 @@ impl Default for StorageConfig {
             page_size: 0,
             index_size_mb: 1.0,
             disk_backend: DiskBackend::Auto,
+            save: String::new(),
         }
     }
 }
@@ -399,6 +417,16 @@ mod tests {
         assert_eq!(OtlpProtocol::Http.name(), "http");
         assert_eq!(AppendFsync::of_name("EverySec"), Some(AppendFsync::Everysec));
         assert_eq!(AppendFsync::of_name("sometimes"), None);
+    }
+
+    #[test]
+    fn save_points_are_pairs() {
+        assert_eq!(save_points(""), Some(vec![]));
+        assert_eq!(save_points("3600 1 300  100"), Some(vec![(3600, 1), (300, 100)]));
+        assert_eq!(save_points_text(&[(3600, 1), (300, 100)]), "3600 1 300 100");
+        for wrong in ["3600", "0 1", "a 1", "-1 1", "60 1 60", "60 99999999999"] {
+            assert_eq!(save_points(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use ferrite_commands::server::{config, shutdown};
+use ferrite_commands::server::{config, persistence, shutdown};
 use ferrite_commands::{Deferred, Shutdown, TracesQuery, otel};
 use ferrite_io::{AlignedBuf, Clock, Disk, File, OpenMode, World};
 use ferrite_resp::Reply;
@@ -34,8 +34,16 @@ pub(crate) async fn perform<W: World>(connection: &mut Connection<W>, deferred: 
             let mut reply = Reply::new(&mut connection.output, connection.session.protocol);
             config::write_rewritten(&mut reply, result);
         }
-        Deferred::Shutdown(Shutdown::Begin { .. }) => {
+        Deferred::Save => {
+            let saved = node.saves.save().await;
+            persistence::write_saved(&mut Reply::new(&mut connection.output, connection.session.protocol), saved);
+        }
+        Deferred::Shutdown(Shutdown::Begin { save, .. }) => {
             connection.session.close_after_reply = true;
+            if let Some(save) = save {
+                // The first one counts.
+                let _ = node.save_at_end.set(save);
+            }
             node.shutdown.raise();
         }
         Deferred::Shutdown(Shutdown::Abort) => {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use ferrite_commands::{AofRewrite, ClientInfo, ConfigSetError, Host, InfoSnapshot, Slowlog};
+use ferrite_commands::{AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Host, InfoSnapshot, Slowlog};
 
 use crate::clients::Client;
 use crate::config::DebugCommand;
@@ -64,12 +64,24 @@ impl Host for NodeHost<'_> {
     }
 
     fn last_save(&self) -> u64 {
-        self.node.started_unix_ns / 1_000_000_000
+        last_save(self.node)
+    }
+
+    fn can_save(&self) -> bool {
+        !self.node.store.has_objects()
+    }
+
+    fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
+        let rewriting = self.node.rewrite.figures().running_since_ns.is_some();
+        self.node.saves.want(in_transaction || (schedule && rewriting), rewriting)
     }
 
     fn rewrite_aof(&self, later: bool) -> AofRewrite {
         match self.node.aof() {
-            Some(aof) if !aof.has_failed() => self.node.rewrite.want(later),
+            // Beside a checkpoint it waits for its turn.
+            Some(aof) if !aof.has_failed() => {
+                self.node.rewrite.want(later || self.node.saves.figures().running_since_ns.is_some())
+            }
             _ => {
                 tracing::warn!("BGREWRITEAOF is refused: there is no append-only file that could be written");
                 AofRewrite::Impossible
@@ -97,6 +109,11 @@ impl Host for NodeHost<'_> {
         }
         found.is_some()
     }
+}
+
+/// As in Redis, a start counts as a save.
+pub(crate) fn last_save(node: &Node) -> u64 {
+    node.saves.figures().last_unix_s.unwrap_or(node.started_unix_ns / 1_000_000_000)
 }
 
 impl NodeHost<'_> {

@@ -9,7 +9,7 @@ use ferrite_commands::server::info::{
 use ferrite_commands::table;
 
 use crate::config::Choice;
-use crate::host::NodeHost;
+use crate::host::{NodeHost, last_save};
 
 /// As Redis's `latency-tracking-info-percentiles` by default.
 const LATENCY_PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
@@ -21,6 +21,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
     let figures = node.databases.figures();
     let store = node.store.stats();
     let rewrite = node.rewrite.figures();
+    let saves = node.saves.figures();
     let aof_size = node.aof().map(|aof| aof.size()).unwrap_or_default();
     let commands = node
         .telemetry
@@ -73,8 +74,14 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             index_entries: store.index_entries as u64,
         },
         persistence: PersistenceInfo {
-            changes_since_save: figures.changes,
-            last_save: node.started_unix_ns / 1_000_000_000,
+            changes_since_save: figures.changes - saves.changes,
+            last_save: last_save(node),
+            save_in_progress: saves.running_since_ns.is_some(),
+            last_save_failed: saves.last_failed,
+            last_save_s: saves.last_took_s,
+            current_save_s: saves.running_since_ns.map(|since| host.monotonic_ns.saturating_sub(since) / 1_000_000_000),
+            saves: saves.done,
+            keys_loaded: saves.keys_loaded,
             aof_enabled: node.aof().is_some(),
             aof_last_write_ok: node.aof().is_none_or(|aof| !aof.has_failed()),
             aof_rewrite_in_progress: rewrite.running_since_ns.is_some(),

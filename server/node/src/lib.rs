@@ -6,6 +6,7 @@
 mod admin;
 mod batch;
 mod check;
+mod checkpoint;
 mod clients;
 mod command_log;
 pub mod config;
@@ -24,6 +25,7 @@ mod parameters;
 mod prefetch;
 mod rewrite;
 mod rewrite_status;
+mod save_status;
 mod session;
 mod signal;
 mod start;

@@ -19,6 +19,7 @@ use crate::config::{AppendFsync, Config, SpanDetail};
 use crate::live::Live;
 use crate::memory::MemoryStatus;
 use crate::rewrite_status::RewriteStatus;
+use crate::save_status::SaveStatus;
 use crate::signal::Signal;
 use crate::stats::{Totals, WorkerStats};
 
@@ -63,6 +64,11 @@ pub struct Node {
     aof: OnceLock<Arc<Aof>>,
     pub rewrite: RewriteStatus,
     pub(crate) memory: MemoryStatus,
+    pub saves: SaveStatus,
+    /// Held while a rewrite or a checkpoint is made: there is one at a time.
+    pub(crate) background: tokio::sync::Mutex<()>,
+    /// What SHUTDOWN said about a checkpoint at the end, if it said anything.
+    pub(crate) save_at_end: OnceLock<bool>,
     pub clients: Clients,
     pub slowlog: Slowlog,
     pub telemetry: Telemetry,
@@ -111,6 +117,9 @@ impl Node {
             aof: OnceLock::new(),
             rewrite: RewriteStatus::default(),
             memory: MemoryStatus::default(),
+            saves: SaveStatus::default(),
+            background: tokio::sync::Mutex::default(),
+            save_at_end: OnceLock::new(),
             clients: Clients::default(),
             slowlog: Slowlog::new(config.server.slowlog_log_slower_than, config.server.slowlog_max_len),
             telemetry: setup.telemetry,

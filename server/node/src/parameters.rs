@@ -9,7 +9,7 @@ use ferrite_commands::ConfigSetError;
 use ferrite_commands::glob;
 use ferrite_hybridlog::aof::FsyncPolicy;
 
-use crate::config::{Choice, SlowlogTraceId};
+use crate::config::{Choice, SlowlogTraceId, save_points, save_points_text};
 use crate::node::Node;
 
 type Set = fn(&Node, &str) -> Result<(), String>;
@@ -169,7 +169,14 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
     // Redis's snapshots do not exist here; redis-benchmark and others ask all the same.
-    fixed("save", |_| String::new()),
+    live(
+        "save",
+        |node| save_points_text(&node.live.save_points.lock()),
+        |node, value| {
+            *node.live.save_points.lock() = save_points(value).ok_or("Invalid save parameters")?;
+            Ok(())
+        },
+    ),
     live(
         "slowlog-log-slower-than",
         |node| node.slowlog.slower_than_us().to_string(),

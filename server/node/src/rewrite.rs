@@ -56,6 +56,8 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
         if !due && !status.figures().wanted {
             continue;
         }
+        // Not beside a checkpoint.
+        let _turn = node.background.lock().await;
         status.begin(worker.now_ns());
         let (began_ns, before) = (worker.now_ns(), rewriter.aof().size().current);
         tracing::info!(bytes = before, "the append-only file is rewritten");

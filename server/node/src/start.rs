@@ -9,18 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrite_hybridlog::aof::{Effect, Rewriter, SyncTimes, aof_task};
-use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof, open_data_dir};
+use ferrite_hybridlog::checkpoint::{Checkpoints, LoadError, restore};
+use ferrite_hybridlog::datadir::{
+    DataDir, DataDirConfig, NamedCheckpoint, OpenError, Recover, RecoveredAof, recover_data_dir,
+};
 use ferrite_hybridlog::{
     Address, Held, LogDevice, LogFiles, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
+    open_log,
 };
 use ferrite_io::{Clock, Disk, Entropy, Network, World};
-use ferrite_keyspace::{Keyspace, Lent, Pause, Scratch};
+use ferrite_keyspace::{Keyspace, Lent, Pause, RestoreError, Scratch};
 use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, TraceBuffer, cold, cold_span};
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use tracing::{Instrument, Span};
 
 use crate::admin;
+use crate::checkpoint;
 use crate::metrics;
 use crate::node::{Node, fsync_policy};
 use crate::rewrite;
@@ -61,6 +66,8 @@ enum ReplayError {
     Read(#[from] ReadError),
     #[error("{0}")]
     Refused(&'static str),
+    #[error("{0}")]
+    Databases(#[from] RestoreError),
 }
 
 /// The sockets that the workers share.
@@ -116,26 +123,33 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     node.fit_pages();
     let span = cold_span!(ServerStart, ServerPort, ServerWorkers);
     cold::set(&span, Attribute::ServerWorkers, node.workers() as u64);
-    // Locked until the last byte is written.
-    let _directory = cold::step(&span, start_up(start, world, &span)).await?;
+    let serving = cold::step(&span, start_up(start, world, &span)).await?;
     drop(span);
     node.shutdown.wait().await;
     let span = cold_span!(ServerShutdown);
-    cold::step(&span, shut_down(node, world)).await
+    cold::step(&span, shut_down(&serving, world)).await
+}
+
+/// What the first worker has while the node serves.
+struct Serving<W: World> {
+    worker: Rc<Worker<W>>,
+    checkpoints: Rc<Checkpoints<W>>,
+    /// Locked until the last byte is written.
+    _directory: DataDir<W>,
 }
 
 async fn start_up<W: World>(
     start: &Start<<W::Network as Network>::Bound>,
     world: &W,
     span: &Span,
-) -> Result<DataDir<W>, StartError> {
+) -> Result<Serving<W>, StartError> {
     let node = &start.node;
     // A busy port is found out before the data is read.
     let sockets = cold::step(&cold_span!(ServerBind), async { bind(node, world) }).await?;
     cold::set(span, Attribute::ServerPort, node.port().into());
     let opening = cold_span!(DataDirOpen, DataDirPath);
     cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
-    let Opened { directory, rewriter, handle } = cold::step(&opening, open(node, world)).await?;
+    let Opened { directory, rewriter, checkpoints, handle } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
     if let Some(admin) = &sockets.admin {
         let node = node.clone();
@@ -147,7 +161,9 @@ async fn start_up<W: World>(
     if let Some(rewriter) = rewriter {
         world.spawn(rewrite::run(worker.clone(), rewriter));
     }
-    worker.start(listen(world, &sockets)?);
+    let checkpoints = Rc::new(checkpoints);
+    world.spawn(checkpoint::run(worker.clone(), checkpoints.clone()));
+    worker.clone().start(listen(world, &sockets)?);
     start.ready.raise();
     tracing::info!(
         port = node.port(),
@@ -155,13 +171,15 @@ async fn start_up<W: World>(
         disk = world.disk().backend(),
         "Ready to accept connections"
     );
-    Ok(directory)
+    Ok(Serving { worker, checkpoints, _directory: directory })
 }
 
-async fn shut_down<W: World>(node: &Node, world: &W) -> Result<(), StartError> {
+async fn shut_down<W: World>(serving: &Serving<W>, world: &W) -> Result<(), StartError> {
+    let node = &serving.worker.node;
     let draining = cold_span!(ServerDrain, ServerConnections);
     cold::set(&draining, Attribute::ServerConnections, node.clients.len() as u64);
     drain(node, world).instrument(draining).await;
+    let saved = save_at_end(serving).await;
     if let Some(aof) = node.aof() {
         let closing = cold_span!(AofClose, AofBytes);
         let close = async {
@@ -172,8 +190,23 @@ async fn shut_down<W: World>(node: &Node, world: &W) -> Result<(), StartError> {
         cold::step(&closing, close).await?;
     }
     flush_telemetry(node, world).await;
+    // Whatever became of it, the append-only file is closed well.
+    saved?;
     tracing::info!("Bye");
     Ok(())
+}
+
+/// As Redis does: with save points, or if SHUTDOWN says so, and not if SHUTDOWN says no. Unlike Redis, which then goes on, the
+/// server ends with an error if it fails: its clients are gone by now.
+async fn save_at_end<W: World>(serving: &Serving<W>) -> Result<(), StartError> {
+    let node = &serving.worker.node;
+    let wanted = node.save_at_end.get().copied().unwrap_or(!node.live.save_points.lock().is_empty());
+    if !wanted || node.failure.get().is_some() {
+        return Ok(());
+    }
+    checkpoint::save(&serving.worker, &serving.checkpoints, false)
+        .await
+        .map_err(|error| StartError::Failed(format!("no checkpoint could be taken at the end: {error}")))
 }
 
 /// Lets what is queued leave. A backend that does not take it in time shows in the span, and costs spans but not the
@@ -253,7 +286,7 @@ fn listen<W: World>(
         .collect()
 }
 
-fn log_path(node: &Node) -> PathBuf {
+pub(crate) fn log_path(node: &Node) -> PathBuf {
     node.config.storage.dir.join(LOG_FILE)
 }
 
@@ -294,8 +327,8 @@ async fn worker<W: World>(
     }))
 }
 
-/// Opens the data directory, replays the append-only file and starts what writes on. The log device's file is made anew:
-/// recovery reads the append-only file.
+/// Opens the data directory, restores a checkpoint, replays the append-only file and starts what writes on. Without a
+/// checkpoint the log device's file is made anew.
 async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartError> {
     let config = DataDirConfig {
         aof: node.config.aof.enabled,
@@ -315,6 +348,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         world: world.clone(),
         handle: node.store.worker(0),
         device: None,
+        restored: false,
         held: Held::default(),
         scratch: Scratch::new(0),
         trace: TraceBuffer::new(W::Clock::monotonic_source()),
@@ -323,7 +357,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
     replay
         .handle
         .set_access_clock((world.clock().unix_ns() / 1_000_000_000) as u32, node.databases.limits.access_mode());
-    let recovered = open_data_dir(world, &config, async |effect| replay.apply(effect).await).await?;
+    let recovered = recover_data_dir(world, &config, &mut replay).await?;
     if recovered.summary.frames > 0 {
         tracing::info!(
             frames = recovered.summary.frames,
@@ -347,7 +381,8 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
             node.fail(error.to_string());
         });
     }
-    Ok(Opened { directory: recovered.dir, rewriter, handle: replay.handle })
+    let checkpoints = recovered.checkpoints;
+    Ok(Opened { directory: recovered.dir, rewriter, checkpoints, handle: replay.handle })
 }
 
 /// An open data directory whose log was replayed.
@@ -356,6 +391,7 @@ struct Opened<W: World> {
     directory: DataDir<W>,
     /// `None`: without an append-only file.
     rewriter: Option<Rewriter<W>>,
+    checkpoints: Checkpoints<W>,
     handle: WorkerHandle,
 }
 
@@ -366,23 +402,56 @@ struct Replay<W: World> {
     handle: WorkerHandle,
     /// Made with the log at the first effect: only once the directory is locked may its log be made anew.
     device: Option<LogDevice<W>>,
+    /// A checkpoint was: its log goes on.
+    restored: bool,
     held: Held,
     scratch: Scratch,
     trace: TraceBuffer,
+}
+
+impl<W: World> Recover for Replay<W> {
+    type Error = ReplayError;
+
+    async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, ReplayError> {
+        let (node, path) = (&self.node, log_path(&self.node));
+        let restored = match restore(&self.handle, &self.world, checkpoint, &path).await {
+            Ok(restored) => restored,
+            Err(error) => return Ok(Err(error)),
+        };
+        node.databases.restore(&restored.upper, &restored.chunks)?;
+        self.restored = true;
+        let keys = node.databases.total_keys();
+        node.saves.loaded(keys);
+        tracing::info!(
+            checkpoint = %checkpoint.path.display(),
+            keys,
+            bytes = restored.bytes,
+            taken_unix_ms = restored.unix_ms,
+            "a checkpoint was restored"
+        );
+        Ok(Ok(()))
+    }
+
+    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
+        self.replay(effect).await
+    }
 }
 
 impl<W: World> Replay<W> {
     async fn device(&mut self) -> Result<&LogDevice<W>, ReplayError> {
         if self.device.is_none() {
             let (store, path) = (&self.node.store, log_path(&self.node));
-            let files = create_log(store, &self.world, &path).await?;
+            let files = match self.restored {
+                true => open_log(store, &self.world, &path).await?,
+                false => create_log(store, &self.world, &path).await?,
+            };
             self.world.spawn(flush_task(store.clone(), self.world.clone(), files.clone()));
             self.device = Some(LogDevice::new(store.clone(), self.world.clone(), files));
         }
         Ok(self.device.as_ref().expect("just made"))
     }
 
-    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
+    async fn replay(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
         self.device().await?;
         let result = loop {
             match self.try_apply(effect) {

@@ -69,7 +69,7 @@ async fn failure(sim: Sim) {
         Profile { keys: 60, payload_max: 600, whole_database: false, transactions: true, ..Profile::default() };
     let mut generator = Generator::new(profile, sim.rng("commands")).cut_by(sim.script("client"));
     let client = sim.add_host("client");
-    let operator = operator(&sim, address, 6);
+    let operator = operator(&sim, address, &["BGREWRITEAOF"], 6);
     let checks = sim.clone();
     let (view_now, generator_now) = (view, generator);
     let load = client.spawn(move |world| async move {

@@ -86,7 +86,7 @@ async fn bad_reads(sim: Sim) {
 
 async fn full(sim: Sim) {
     let (server, address) = server(&sim);
-    let operator = operator(&sim, address, 120);
+    let operator = operator(&sim, address, &["BGREWRITEAOF"], 120);
     let (checks, disk) = (sim.clone(), server.clone());
     let mut rng = sim.rng("full disk");
     let load = on_client(&sim, address, move |mut load| async move {

@@ -1,6 +1,7 @@
 //! Every registered scenario.
 
 mod aof;
+mod checkpoint;
 mod disk;
 mod eviction;
 mod expiry;
@@ -31,6 +32,9 @@ pub const ALL: &[Scenario] = &[
     disk::BAD_READS,
     disk::FULL,
     aof::FAILURE,
+    checkpoint::CHECKPOINT,
+    checkpoint::WITHOUT_AOF,
+    checkpoint::DAMAGE,
 ];
 
 /// A scenario by its name.

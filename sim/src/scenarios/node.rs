@@ -19,6 +19,7 @@ const LOAD: Load = Load {
     payload_max: 6000,
     keys: 80,
     rewrites: false,
+    saves: false,
     sessions: true,
 };
 

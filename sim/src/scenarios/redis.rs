@@ -43,6 +43,8 @@ pub struct Load {
     pub keys: u64,
     /// Somebody asks for a rewrite of the append-only file again and again.
     pub rewrites: bool,
+    /// And for checkpoints, of which a crash may leave the newest damaged.
+    pub saves: bool,
     /// Transactions and scans, too: connections have a state, and commands take several calls.
     pub sessions: bool,
 }
@@ -65,8 +67,13 @@ pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
             client
         }));
     }
-    let operator = load.rewrites.then(|| operator(&sim, address, 120));
-    let crasher = Crasher { sim: sim.clone(), server: server.clone(), address, start, rng };
+    let orders: &[&str] = match load {
+        Load { saves: true, .. } => &["BGSAVE", "SAVE", "BGSAVE SCHEDULE", "BGREWRITEAOF", "BGSAVE"],
+        Load { rewrites: true, .. } => &["BGREWRITEAOF"],
+        _ => &[],
+    };
+    let operator = (!orders.is_empty()).then(|| operator(&sim, address, orders, 120));
+    let crasher = Crasher { sim: sim.clone(), server: server.clone(), address, start, rng, damages: load.saves };
     let mut crasher = crasher.run(load.crashes).await;
     let mut clients = Vec::new();
     for task in tasks {
@@ -91,6 +98,8 @@ struct Crasher {
     address: SocketAddr,
     start: StartServer,
     rng: SimRng,
+    /// Newest checkpoints, where there is something to fall back to.
+    damages: bool,
 }
 
 impl Crasher {
@@ -107,6 +116,9 @@ impl Crasher {
             }
             self.sim.sometimes("server crashed");
             self.look_at_files();
+            if self.damages && self.rng.one_in(3) {
+                self.damage_newest_checkpoint();
+            }
             self.restart().await;
         }
         self
@@ -116,6 +128,11 @@ impl Crasher {
     fn look_at_files(&self) {
         let text = |name: &str| self.server.peek(&format!("{DATA}/{name}"));
         let manifest = text("MANIFEST").map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        match manifest.matches("\ncheckpoint ").count() {
+            0 => {}
+            1 => self.sim.sometimes("died with a checkpoint"),
+            _ => self.sim.sometimes("died with two checkpoints"),
+        }
         if manifest.contains("\nbase ") {
             self.sim.sometimes("died with a base");
         }
@@ -124,6 +141,21 @@ impl Crasher {
         }
         if text("MANIFEST.new").is_some() {
             self.sim.sometimes("died in a change of the manifest");
+        }
+    }
+
+    fn damage_newest_checkpoint(&mut self) {
+        let manifest = self.server.peek(&format!("{DATA}/MANIFEST"));
+        let manifest = manifest.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let lines = |kind: &str| manifest.lines().filter(|line| line.starts_with(kind)).collect::<Vec<_>>();
+        let checkpoints = lines("checkpoint ");
+        let log_is_whole =
+            !lines("base ").is_empty() || lines("aof ").first().is_some_and(|line| line.ends_with(" from 0"));
+        let Some(newest) = checkpoints.last().and_then(|line| line.split(' ').nth(1)) else { return };
+        if checkpoints.len() > 1 || log_is_whole {
+            let (path, rng) = (format!("{DATA}/{newest}"), &mut self.rng);
+            self.server.corrupt(&path, |bytes| damage(bytes, rng));
+            self.sim.sometimes("the newest checkpoint was damaged");
         }
     }
 
@@ -143,8 +175,19 @@ impl Crasher {
     }
 }
 
-/// Asks for a rewrite of the append-only file every 1 to `ms_max` milliseconds, on a host of its own, until that is killed.
-pub(super) fn operator(sim: &Sim, address: SocketAddr, ms_max: u64) -> Host {
+/// Flips a bit, cuts the end off, or leaves nothing.
+pub(super) fn damage(bytes: &mut Vec<u8>, rng: &mut SimRng) {
+    let len = bytes.len() as u64;
+    match rng.below(6) {
+        0 => bytes.clear(),
+        1 => bytes.truncate(rng.below(len.max(1)) as usize),
+        _ if len > 0 => bytes[rng.below(len) as usize] ^= 1 << rng.below(8),
+        _ => {}
+    }
+}
+
+/// Gives one of the orders every 1 to `ms_max` milliseconds, on a host of its own, until that is killed.
+pub(super) fn operator(sim: &Sim, address: SocketAddr, orders: &'static [&'static str], ms_max: u64) -> Host {
     let host = sim.add_host("operator");
     let mut rng = sim.rng("operator");
     let plan = sim.plan();
@@ -154,13 +197,30 @@ pub(super) fn operator(sim: &Sim, address: SocketAddr, ms_max: u64) -> Host {
             madsim::time::sleep(Duration::from_millis(rng.between(1, ms_max))).await;
             let Ok(mut client) = RawClient::connect(&world, address).await else { continue };
             // A connection lost is another one made.
-            while let Ok(reply) = client.command(&["BGREWRITEAOF"]).await {
-                let text = format!("{reply:?}");
-                let refused = text.contains("MISCONF") || text.contains("Can't execute an AOF background rewriting");
-                assert!(
-                    text.contains("Background append only file rewriting") || aof_may_fail && refused,
-                    "BGREWRITEAOF was answered with {text}"
-                );
+            loop {
+                let order = orders[rng.below(orders.len() as u64) as usize];
+                let Ok(reply) = client.command(&order.split(' ').collect::<Vec<_>>()).await else { break };
+                let text = match &reply {
+                    Reply::Simple(text) | Reply::Error(text) => text.as_str(),
+                    other => panic!("{order} was answered with {other:?}"),
+                };
+                let expected: &[&str] = match order {
+                    "BGREWRITEAOF" => {
+                        &["Background append only file rewriting", "ERR Background append only file rewriting"]
+                    }
+                    "SAVE" => &["OK", "ERR Background save already in progress"],
+                    _ => &[
+                        "Background saving started",
+                        "Background saving scheduled",
+                        "ERR Background save already in progress",
+                        "ERR Another child process is active",
+                    ],
+                };
+                let refused = text.starts_with("MISCONF")
+                    || text.contains("Can't execute an AOF background rewriting")
+                    || text == "ERR";
+                let is_expected = expected.iter().any(|start| text.starts_with(start)) || aof_may_fail && refused;
+                assert!(is_expected, "{order} was answered with {text}");
                 madsim::time::sleep(Duration::from_millis(rng.between(1, ms_max))).await;
             }
         }

@@ -30,6 +30,7 @@ const MODEL_LOAD: Load = Load {
     payload_max: 6000,
     keys: 16,
     rewrites: false,
+    saves: false,
     sessions: false,
 };
 const CRASH_LOAD: Load = Load {
@@ -39,6 +40,7 @@ const CRASH_LOAD: Load = Load {
     payload_max: 6000,
     keys: 16,
     rewrites: false,
+    saves: false,
     sessions: false,
 };
 

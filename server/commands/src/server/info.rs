@@ -167,6 +167,14 @@ pub struct PersistenceInfo {
     pub changes_since_save: u64,
     /// Unix seconds.
     pub last_save: u64,
+    pub save_in_progress: bool,
+    pub last_save_failed: bool,
+    /// Seconds; `None`: there was none yet, or none runs.
+    pub last_save_s: Option<u64>,
+    pub current_save_s: Option<u64>,
+    pub saves: u64,
+    /// Keys that the start found in a checkpoint.
+    pub keys_loaded: u64,
     pub aof_enabled: bool,
     pub aof_last_write_ok: bool,
     pub aof_rewrite_in_progress: bool,

@@ -1,17 +1,80 @@
-//! BGREWRITEAOF.
+//! SAVE, BGSAVE and BGREWRITEAOF.
 
 use ferrite_keyspace::Pause;
+use ferrite_resp::Reply;
 
 use crate::call::Call;
-use crate::host::AofRewrite;
-use crate::spec::{CommandSpec, Group, flag};
+use crate::host::{AofRewrite, BackgroundSave, Deferred};
+use crate::spec::{Arg, CommandSpec, Group, flag};
 
-pub static SPECS: &[CommandSpec] = &[CommandSpec::new("bgrewriteaof", 1, bgrewriteaof)
-    .group(Group::Server)
-    .since("1.0.0")
-    .complexity("O(1)")
-    .summary("Shortens the append-only file to what the keys hold, while commands run.")
-    .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING)];
+pub static SPECS: &[CommandSpec] = &[
+    CommandSpec::new("bgrewriteaof", 1, bgrewriteaof)
+        .group(Group::Server)
+        .since("1.0.0")
+        .complexity("O(1)")
+        .summary("Shortens the append-only file to what the keys hold, while commands run.")
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING),
+    CommandSpec::new("bgsave", -1, background_save)
+        .group(Group::Server)
+        .since("1.0.0")
+        .complexity("O(1)")
+        .summary("Takes a checkpoint while commands run.")
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING)
+        .args(&[Arg::word("schedule", "SCHEDULE").since("3.2.2").optional()]),
+    CommandSpec::new("save", 1, save)
+        .group(Group::Server)
+        .since("1.0.0")
+        .complexity("O(N)")
+        .summary("Takes a checkpoint and answers when it is in force.")
+        .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI | flag::DEFERS),
+];
+
+const NOT_SAVED: &str = "ERR a checkpoint does not hold large values yet, and there are some: strings and keys of more than a \
+    mebibyte, hashes of more than 4 KiB. The append-only file holds them";
+
+/// Only this connection waits: other clients go on, unlike in Redis.
+fn save(call: &mut Call<'_>) -> Result<(), Pause> {
+    if !call.host.can_save() {
+        call.reply.error(NOT_SAVED);
+        return Ok(());
+    }
+    call.session.deferred = Some(Deferred::Save);
+    Ok(())
+}
+
+/// The answer to SAVE: `None` if another save runs, else whether it succeeded.
+pub fn write_saved(reply: &mut Reply<'_>, saved: Option<bool>) {
+    match saved {
+        Some(true) => reply.ok(),
+        Some(false) => reply.error("ERR"),
+        None => reply.error("ERR Background save already in progress"),
+    }
+}
+
+fn background_save(call: &mut Call<'_>) -> Result<(), Pause> {
+    let schedule = match call.args.len() {
+        1 => false,
+        2 if call.args.get(1).eq_ignore_ascii_case(b"schedule") => true,
+        _ => {
+            call.reply.error("ERR syntax error");
+            return Ok(());
+        }
+    };
+    if !call.host.can_save() {
+        call.reply.error(NOT_SAVED);
+        return Ok(());
+    }
+    match call.host.background_save(schedule, call.in_transaction) {
+        BackgroundSave::Started => call.reply.simple("Background saving started"),
+        BackgroundSave::Scheduled => call.reply.simple("Background saving scheduled"),
+        BackgroundSave::InProgress => call.reply.error("ERR Background save already in progress"),
+        BackgroundSave::OtherActive => call.reply.error(
+            "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to schedule \
+             a BGSAVE whenever possible.",
+        ),
+    }
+    Ok(())
+}
 
 fn bgrewriteaof(call: &mut Call<'_>) -> Result<(), Pause> {
     match call.host.rewrite_aof(call.in_transaction) {
@@ -27,8 +90,56 @@ fn bgrewriteaof(call: &mut Call<'_>) -> Result<(), Pause> {
 
 #[cfg(test)]
 mod tests {
-    use crate::host::AofRewrite;
+    use crate::host::{AofRewrite, BackgroundSave, Deferred};
     use crate::testing::Client;
+
+    #[test]
+    fn bgsave_answers_as_redis() {
+        let mut client = Client::new();
+        for (answer, reply) in [
+            (BackgroundSave::Started, "+Background saving started\r\n"),
+            (BackgroundSave::Scheduled, "+Background saving scheduled\r\n"),
+            (BackgroundSave::InProgress, "-ERR Background save already in progress\r\n"),
+            (
+                BackgroundSave::OtherActive,
+                "-ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE in order to \
+                 schedule a BGSAVE whenever possible.\r\n",
+            ),
+        ] {
+            client.host.background_save.set(answer);
+            assert_eq!(client.run("BGSAVE"), reply);
+        }
+        assert_eq!(client.host.saves_asked.take(), vec![(false, false); 4]);
+        client.run("bgsave schedule");
+        client.run("MULTI");
+        client.run("BGSAVE");
+        client.run("EXEC");
+        assert_eq!(client.host.saves_asked.take(), [(true, false), (false, true)]);
+        for wrong in ["BGSAVE now", "BGSAVE SCHEDULE 1"] {
+            assert_eq!(client.run(wrong), "-ERR syntax error\r\n");
+        }
+    }
+
+    #[test]
+    fn what_a_checkpoint_cannot_hold_is_said_at_once() {
+        let mut client = Client::new();
+        client.host.can_save.set(false);
+        for command in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE"] {
+            let reply = client.run(command);
+            assert!(reply.starts_with("-ERR a checkpoint does not hold large values yet"), "{reply}");
+        }
+        assert!(client.host.saves_asked.take().is_empty() && client.session.deferred.is_none());
+    }
+
+    #[test]
+    fn save_is_left_to_the_node_and_not_allowed_in_a_transaction() {
+        let mut client = Client::new();
+        assert_eq!(client.run("SAVE"), "");
+        assert_eq!(client.session.deferred.take(), Some(Deferred::Save));
+        assert_eq!(client.run("SAVE now"), "-ERR wrong number of arguments for 'save' command\r\n");
+        client.run("MULTI");
+        assert_eq!(client.run("SAVE"), "-ERR Command not allowed inside a transaction\r\n");
+    }
 
     #[test]
     fn replies_are_those_of_redis() {

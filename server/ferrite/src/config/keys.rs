@@ -7,7 +7,7 @@ use ferrite_node::config::{
 
 use super::kinds::{
     Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, OneOf, OptionalText, Pairs, Positive, Ratio,
-    Text, Whole,
+    SavePoints, Text, Whole,
 };
 
 /// One key of the configuration.
@@ -103,6 +103,7 @@ keys! {
     storage.page_size: Bytes, "Bytes of a page of the log; 0 derives it from the regions";
     storage.index_size_mb: Positive, "MiB of memory that the hash index starts with; it grows from five keys a bucket of 64 bytes on";
     storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";
+    storage.save: SavePoints, "Seconds and changes, in pairs as in Redis, after which a checkpoint is taken, and one at the end too; empty means only when it is asked for";
 
     aof.enabled: Flag, "Whether every write is logged to the append-only file";
     aof.appendfsync: OneOf<AppendFsync>, "When the append-only file is made durable";

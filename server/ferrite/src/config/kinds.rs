@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ferrite_node::config::Choice;
+use ferrite_node::config::{Choice, save_points};
 use toml_edit::{Array, InlineTable, Value};
 
 /// A value as a source gives it.
@@ -242,6 +242,25 @@ impl Kind for Text {
 
     fn read(given: &Given) -> Option<String> {
         given.text().filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn write(value: &String) -> Value {
+        value.into()
+    }
+}
+
+/// Pairs of seconds and changes, as Redis's `save` has them.
+pub struct SavePoints;
+
+impl Kind for SavePoints {
+    type Of = String;
+
+    fn expects() -> String {
+        "pairs of seconds and changes such as \"3600 1 300 100\"".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<String> {
+        given.text().filter(|text| save_points(text).is_some()).map(str::to_owned)
     }
 
     fn write(value: &String) -> Value {

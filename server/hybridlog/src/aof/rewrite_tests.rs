@@ -401,7 +401,7 @@ fn changed(world: &TestWorld, name: &str, change: impl FnOnce(Vec<u8>) -> Option
         Some(bytes) => disk.put(&path, &bytes),
         None => disk.delete(&path),
     }
-    TestWorld { disk, ..TestWorld::default() }
+    TestWorld::with_disk(disk)
 }
 
 #[test]
@@ -570,7 +570,7 @@ proptest! {
             }
             let mut fates = life.fates.iter().cycle();
             let disk: TestDisk = world.disk.after_power_loss(life.names_kept, || *fates.next().expect("endless"));
-            world = TestWorld { disk, ..TestWorld::default() };
+            world = TestWorld::with_disk(disk);
         }
     }
 }

@@ -445,7 +445,7 @@ impl Aof {
     }
 
     /// A file belongs to the log no more.
-    pub(super) fn file_gone(&self, number: u64) {
+    pub(crate) fn file_gone(&self, number: u64) {
         self.sealed.lock().remove(&number);
     }
 

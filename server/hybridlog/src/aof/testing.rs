@@ -22,6 +22,30 @@ use ferrite_io::{
 pub(crate) struct TestWorld {
     pub disk: TestDisk,
     pub clock: TestClock,
+    spawned: Rc<RefCell<Vec<Task>>>,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+impl TestWorld {
+    /// The machine after `disk` was put into it.
+    pub fn with_disk(disk: TestDisk) -> Self {
+        Self { disk, ..Self::default() }
+    }
+
+    /// What was spawned, to be run beside a test by [`run_with`]. Never ready.
+    pub async fn tasks(&self) {
+        let mut running: Vec<Task> = Vec::new();
+        poll_fn(|context| {
+            running.append(&mut self.spawned.borrow_mut());
+            running.retain_mut(|task| task.as_mut().poll(context).is_pending());
+            if !self.spawned.borrow().is_empty() {
+                context.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
 }
 
 /// Runs a future to its end; time passes only while it waits. Panics if it waits for something that never comes.
@@ -78,8 +102,8 @@ impl World for TestWorld {
         &TestEntropy
     }
 
-    fn spawn(&self, _task: impl Future<Output = ()> + 'static) {
-        unreachable!("tests run their tasks with run_with");
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.spawned.borrow_mut().push(Box::pin(task));
     }
 }
 
@@ -264,7 +288,7 @@ impl Disk for TestDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         let content = state.names.entry(path.to_owned()).or_default().clone();
-        Ok(TestFile { content, faults: self.faults.clone() })
+        Ok(TestFile { content, faults: self.faults.clone(), is_device: mode == OpenMode::Device })
     }
 
     async fn create_dir_all(&self, _path: &Path) -> io::Result<()> {
@@ -316,6 +340,7 @@ impl Disk for TestDisk {
 pub(crate) struct TestFile {
     content: Rc<RefCell<Content>>,
     faults: Rc<RefCell<Faults>>,
+    is_device: bool,
 }
 
 impl File for TestFile {
@@ -325,8 +350,8 @@ impl File for TestFile {
         transfer().await;
         let content = self.content.borrow();
         let rest = content.live.get(offset as usize..).unwrap_or_default();
-        // Short now and then, as a real read may be.
-        let len = rest.len().min(buf.len()).min(3000);
+        // Short now and then, as a real read may be, but for a direct one.
+        let len = rest.len().min(buf.len()).min(if self.is_device { usize::MAX } else { 3000 });
         buf[..len].copy_from_slice(&rest[..len]);
         Done { result: Ok(len), buf, id: SubmissionId(0) }
     }

@@ -296,7 +296,7 @@ fn what_a_start_has_read_is_durable() {
     // The process was killed: the frame is in the page cache alone. Clients of the next one may read it.
     assert_eq!(replayed(&world).0, [effect(1, 10)]);
     let disk = world.disk.after_power_loss(true, || Fate::Lost);
-    assert_eq!(replayed(&TestWorld { disk, ..TestWorld::default() }).0, [effect(1, 10)]);
+    assert_eq!(replayed(&TestWorld::with_disk(disk)).0, [effect(1, 10)]);
 }
 
 /// Stops a future after it was polled so many times: a crash at any I/O.
@@ -385,7 +385,7 @@ proptest! {
             }
             let mut fates = life.fates.iter().cycle();
             let disk = world.disk.after_power_loss(life.names_kept, || *fates.next().expect("endless"));
-            world = TestWorld { disk, ..TestWorld::default() };
+            world = TestWorld::with_disk(disk);
         }
         let (seen, _) = replayed(&world);
         prop_assert_eq!(seen.len(), appended.borrow().len());

@@ -8,7 +8,7 @@ use ferrite_io::{AlignedBuf, Disk, Entropy, File, OpenMode, World};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::manifest::{BaseEntry, LogName, Manifest, SegmentEntry};
+use super::manifest::{BaseEntry, CheckpointEntry, LogName, Manifest, SegmentEntry};
 use crate::aof::FileOf;
 use crate::aof::segment::SegmentHeader;
 
@@ -76,20 +76,32 @@ impl<W: World> Catalog<W> {
 
     /// Makes the file of a segment whose first frame is at `position`.
     pub async fn new_segment(&self, position: u64) -> Result<NewFile<W>, FileError> {
-        self.new_file(LogName::Segment, position).await
+        self.new_file(LogName::Segment, |salt| SegmentHeader { base: position, salt }.encode()).await
     }
 
     /// Makes the file of a base. Its frames have positions of their own.
     pub async fn new_base(&self) -> Result<NewFile<W>, FileError> {
-        self.new_file(LogName::Base, 0).await
+        self.new_file(LogName::Base, |salt| SegmentHeader { base: 0, salt }.encode()).await
     }
 
-    async fn new_file(&self, name: impl FnOnce(u64) -> LogName, position: u64) -> Result<NewFile<W>, FileError> {
+    /// Makes the file of a checkpoint; `header` gives its first bytes from its salt.
+    pub async fn new_checkpoint<const LEN: usize>(
+        &self,
+        header: impl FnOnce(u64) -> [u8; LEN],
+    ) -> Result<NewFile<W>, FileError> {
+        self.new_file(LogName::Checkpoint, header).await
+    }
+
+    async fn new_file<const LEN: usize>(
+        &self,
+        name: impl FnOnce(u64) -> LogName,
+        header: impl FnOnce(u64) -> [u8; LEN],
+    ) -> Result<NewFile<W>, FileError> {
         let number = self.number.get() + 1;
         self.number.set(number);
         let path = self.path_of(name(number));
         let salt = self.world.entropy().next_u64();
-        let header = SegmentHeader { base: position, salt }.encode();
+        let header = header(salt);
         let disk = self.world.disk();
         let file = write_whole(disk, &path, &header).await.map_err(at("write", &path));
         let named = match file {
@@ -127,16 +139,36 @@ impl<W: World> Catalog<W> {
     /// From now on `base` stands for everything below what it covers; the segments are durable up to `durable`. Removes the
     /// files that are not needed any more, and returns their numbers.
     pub async fn set_base(&self, base: BaseEntry, durable: u64) -> Result<Vec<u64>, SaveError> {
-        let (before, after) = self
-            .change(|manifest| {
-                // A segment is needed if one after it does not begin at or below what is covered.
-                let first = manifest.segments.iter().rposition(|segment| segment.position <= base.covers).unwrap_or(0);
-                manifest.segments.drain(..first);
-                manifest.base = Some(base);
-                // A segment added meanwhile may say more.
-                manifest.durable = manifest.durable.max(durable);
-            })
-            .await?;
+        self.change_and_clean(|manifest| {
+            manifest.set_base(base);
+            // A segment added meanwhile may say more.
+            manifest.durable = manifest.durable.max(durable);
+        })
+        .await
+    }
+
+    /// From now on a start begins with `checkpoint`, or with the one before it; the segments are durable up to `durable`.
+    /// Removes the files that are not needed any more, and returns their numbers.
+    pub async fn add_checkpoint(&self, checkpoint: CheckpointEntry, durable: u64) -> Result<Vec<u64>, SaveError> {
+        self.change_and_clean(|manifest| {
+            manifest.add_checkpoint(checkpoint);
+            manifest.durable = manifest.durable.max(durable);
+        })
+        .await
+    }
+
+    /// From now on there are these checkpoints only.
+    pub async fn keep_checkpoints(&self, kept: &[CheckpointEntry]) -> Result<Vec<u64>, SaveError> {
+        self.change_and_clean(|manifest| manifest.checkpoints = kept.to_vec()).await
+    }
+
+    /// A position that no checkpoint has, for one made without an append-only log.
+    pub async fn next_position(&self) -> u64 {
+        self.manifest.lock().await.durable + 1
+    }
+
+    async fn change_and_clean(&self, change: impl FnOnce(&mut Manifest)) -> Result<Vec<u64>, SaveError> {
+        let (before, after) = self.change(change).await?;
         let mut gone = Vec::new();
         for name in before.names().filter(|&name| after.names().all(|kept| kept != name)) {
             self.forget(&self.path_of(name)).await;

@@ -1,4 +1,5 @@
-//! Looking at every file of a data directory without changing any: what a start would read, and what it would stop at.
+//! Looking at every file of a data directory without changing any: what a start would read, and what it would stop at or
+//! pass over.
 
 use std::path::Path;
 
@@ -7,10 +8,11 @@ use ferrite_io::{Disk, File, OpenMode, World};
 use super::catalog::MANIFEST;
 use super::error::OpenError;
 use super::manifest::{LogName, Manifest};
-use super::open::{Files, LOCK, failed, holds_no_frame, lock, read_manifest, read_start};
+use super::open::{Files, LOCK, NamedCheckpoint, failed, holds_no_frame, lock, read_manifest, read_start};
 use crate::address::FILE_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Effect, Extent, Replayed};
+use crate::checkpoint;
 use crate::device::extents_path;
 use crate::flush::{EXTENTS_MAGIC, LOG_MAGIC, check_file_header};
 
@@ -26,7 +28,7 @@ pub struct Report {
 }
 
 /// Reads every file of a data directory that no server uses: the manifest, each file of the append-only log to its end, the
-/// header of the log file `log`.
+/// checkpoints, and of the log file `log` every record that they can lead to; its header alone if there is none.
 ///
 /// # Errors
 /// Only if the directory cannot be looked at: it is not there, or in use.
@@ -48,11 +50,15 @@ pub async fn check_data_dir<W: World>(world: &W, dir: &Path, log: &str) -> Resul
     if let Some(manifest) = &manifest {
         check.left_over(manifest, &names).await;
     }
+    match &manifest {
+        Some(manifest) if !manifest.checkpoints.is_empty() => check.checkpoints(manifest, log).await,
+        _ if names.iter().any(|name| name == log) => check.device(log, LOG_MAGIC).await,
+        _ => {}
+    }
     let extents = extents_path(Path::new(log));
-    for (name, magic) in [(log, LOG_MAGIC), (&*extents.to_string_lossy(), EXTENTS_MAGIC)] {
-        if names.iter().any(|found| found == name) {
-            check.device(name, magic).await;
-        }
+    let extents = extents.to_string_lossy();
+    if names.iter().any(|name| *name == extents) {
+        check.device(&extents, EXTENTS_MAGIC).await;
     }
     Ok(check.report)
 }
@@ -96,7 +102,7 @@ impl<D: Disk> Check<'_, D> {
             self.read(base.name(), header, extent).await;
         }
         for (index, segment) in manifest.segments.iter().enumerate() {
-            let (header, extent) = manifest.extent_of(index);
+            let (header, extent) = manifest.extent_of(index, 0);
             self.read(segment.name(), header, extent).await;
         }
     }
@@ -105,6 +111,10 @@ impl<D: Disk> Check<'_, D> {
     async fn unnamed(&mut self, names: &[String]) {
         for name in names {
             let Some(parsed) = LogName::parse(name) else { continue };
+            if let LogName::Checkpoint(_) = parsed {
+                self.sound(name, "cannot be judged without the manifest");
+                continue;
+            }
             let path = self.files.dir.join(name);
             match self.header(&path).await {
                 Ok(header) => self.read(parsed, header, Extent::default()).await,
@@ -144,6 +154,10 @@ impl<D: Disk> Check<'_, D> {
             else {
                 continue;
             };
+            if let LogName::Checkpoint(_) = parsed {
+                self.sound(name, "not named by the manifest: a start removes it");
+                continue;
+            }
             let path = self.files.dir.join(name);
             let young = matches!(parsed, LogName::Segment(number) if number > youngest);
             match holds_no_frame(self.files.disk, &path).await {
@@ -157,6 +171,21 @@ impl<D: Disk> Check<'_, D> {
         }
     }
 
+    async fn checkpoints(&mut self, manifest: &Manifest, log: &str) {
+        let dir = self.files.dir;
+        let named = |entry: &super::CheckpointEntry| NamedCheckpoint {
+            path: dir.join(entry.name().to_string()),
+            entry: *entry,
+        };
+        let named: Vec<NamedCheckpoint> = manifest.checkpoints.iter().map(named).collect();
+        let found = checkpoint::check(self.files.disk, &named, &dir.join(log)).await;
+        self.report.sound.extend(found.sound);
+        self.report.damage.extend(found.damage.into_iter().map(|error| match error {
+            checkpoint::LoadError::Damaged(damage) => OpenError::Damaged(damage),
+            checkpoint::LoadError::Read { path, source } => OpenError::Io { action: "read", path, source },
+        }));
+    }
+
     async fn device(&mut self, name: &str, magic: [u8; 8]) {
         let path = self.files.dir.join(name);
         let start = async {
@@ -165,7 +194,10 @@ impl<D: Disk> Check<'_, D> {
         };
         match start.await.map_err(failed("read", &path)) {
             Ok((start, len)) => match check_file_header(&start, magic) {
-                Ok(()) => self.sound(name, format_args!("{len} bytes, made anew at each start")),
+                Ok(_) if magic == LOG_MAGIC => {
+                    self.sound(name, format_args!("{len} bytes; without a checkpoint it is made anew at each start"))
+                }
+                Ok(_) => self.sound(name, format_args!("{len} bytes, made anew at each start")),
                 Err(what) => self.report.damage.push(OpenError::Log { path, what }),
             },
             Err(error) => self.report.damage.push(error),

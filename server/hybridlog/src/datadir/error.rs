@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::manifest::ManifestError;
 use crate::aof::{DecodeError, HeaderError};
+use crate::checkpoint::Damage;
 
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -55,8 +56,17 @@ pub enum OpenError {
     Decode { path: PathBuf, offset: u64, source: DecodeError },
     #[error("replaying the append-only file {} stopped at offset {offset}: {message}", path.display())]
     Apply { path: PathBuf, offset: u64, message: String },
-    #[error("the log file {} cannot be used: {what}. The next start makes it anew", path.display())]
+    #[error("the log file {} cannot be used: {what}. No checkpoint leads into it: the next start makes it anew", path.display())]
     Log { path: PathBuf, what: &'static str },
+    #[error("{0}")]
+    Damaged(Damage),
+    #[error(
+        "no checkpoint of {} can be used, and the append-only file does not go back to the beginning. {last}. Not starting without \
+         the data: restore the whole directory from one backup", path.display()
+    )]
+    NoCheckpoint { path: PathBuf, last: String },
+    #[error("the checkpoint {} cannot be restored: {message}", path.display())]
+    Restore { path: PathBuf, message: String },
     #[error(
         "the data directory {} holds an append-only file but the server is told to run without one. Not starting empty over existing \
          data: enable it, or choose another directory", .0.display()

@@ -1,16 +1,18 @@
 //! The manifest: a few lines of text, so that a user can read it, with a checksum, so that nobody edits it by mistake.
 //!
 //! ```text
-//! ferrite-manifest 2
+//! ferrite-manifest 3
 //! base appendonly-4.base.aof 5f1d6a0c91e3b244 covers 1234 holds 5678
 //! aof appendonly-3.aof 03c2b81f77aa0d19 from 1100
 //! aof appendonly-5.aof 9c0e52d1f4b86a37 from 9000
+//! checkpoint checkpoint-6.ckpt 71d05b6e2a9cf038 at 9100 log 4194304 holds 81920
 //! durable 9500
 //! crc32c 0a1b2c3d
 //! ```
 //! `base` is absent until the first rewrite. It stands for everything below the position that it `covers`, and `holds` so
 //! many bytes of frames. Each `aof` line is a segment with its salt and the position of its first frame; together they
-//! hold every frame from the first one's position on, in order. `durable` is a position up to which the segments were
+//! hold every frame from the first one's position on, in order. A `checkpoint` shows the state `at` a position, with everything
+//! in the `log` file below an address, and `holds` so many bytes; the younger of two comes last. `durable` is a position up to which the segments were
 //! durable when this was written.
 
 use std::fmt::Write as _;
@@ -21,7 +23,11 @@ use crate::aof::Extent;
 use crate::aof::segment::SegmentHeader;
 
 const MAGIC: &str = "ferrite-manifest";
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+/// The oldest version that is read: it has no checkpoints.
+const VERSION_MIN: u32 = 2;
+/// Checkpoints that are kept: the last, and one to fall back to.
+const CHECKPOINTS_MAX: usize = 2;
 
 /// What the data directory holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub(crate) struct Manifest {
     pub base: Option<BaseEntry>,
     /// In the order of their positions. Empty if the server ran without an append-only file.
     pub segments: Vec<SegmentEntry>,
+    /// In the order in which they were made; their positions do not fall. Nothing that the base covers.
+    pub checkpoints: Vec<CheckpointEntry>,
     pub durable: u64,
 }
 
@@ -52,6 +60,19 @@ pub(crate) struct BaseEntry {
     pub len: u64,
 }
 
+/// A checkpoint: see [`crate::checkpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointEntry {
+    pub number: u64,
+    pub salt: u64,
+    /// Position in the AOF from which on it is replayed over the checkpoint.
+    pub position: u64,
+    /// Address below which the log file belongs to it.
+    pub tail: u64,
+    /// Bytes of its file.
+    pub len: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ManifestError {
     #[error("it does not begin with `{MAGIC}`")]
@@ -64,16 +85,21 @@ pub enum ManifestError {
     Line(usize),
 }
 
-/// What a file of the append-only log is called.
+/// What a file is called that a manifest may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogName {
     Segment(u64),
     Base(u64),
+    Checkpoint(u64),
 }
 
 impl LogName {
-    /// None if the append-only log has no files of that name.
+    /// None if there are no files of that name.
     pub fn parse(name: &str) -> Option<Self> {
+        if let Some(digits) = name.strip_prefix("checkpoint-").and_then(|rest| rest.strip_suffix(".ckpt")) {
+            let parsed = Self::Checkpoint(digits.parse().ok()?);
+            return (parsed.to_string() == name).then_some(parsed);
+        }
         let rest = name.strip_prefix("appendonly-")?.strip_suffix(".aof")?;
         let (digits, made): (&str, fn(u64) -> Self) = match rest.strip_suffix(".base") {
             Some(digits) => (digits, Self::Base),
@@ -85,7 +111,7 @@ impl LogName {
 
     pub fn number(self) -> u64 {
         match self {
-            Self::Segment(number) | Self::Base(number) => number,
+            Self::Segment(number) | Self::Base(number) | Self::Checkpoint(number) => number,
         }
     }
 }
@@ -95,6 +121,7 @@ impl std::fmt::Display for LogName {
         match self {
             Self::Segment(number) => write!(f, "appendonly-{number}.aof"),
             Self::Base(number) => write!(f, "appendonly-{number}.base.aof"),
+            Self::Checkpoint(number) => write!(f, "checkpoint-{number}.ckpt"),
         }
     }
 }
@@ -116,10 +143,52 @@ impl BaseEntry {
     }
 }
 
+impl CheckpointEntry {
+    pub fn name(&self) -> LogName {
+        LogName::Checkpoint(self.number)
+    }
+}
+
 impl Manifest {
     /// Every file that it names, the base first.
     pub fn names(&self) -> impl Iterator<Item = LogName> + '_ {
-        self.base.iter().map(BaseEntry::name).chain(self.segments.iter().map(SegmentEntry::name))
+        let log = self.base.iter().map(BaseEntry::name).chain(self.segments.iter().map(SegmentEntry::name));
+        log.chain(self.checkpoints.iter().map(CheckpointEntry::name))
+    }
+
+    /// Whether the append-only log is all that a start needs.
+    pub fn log_is_whole(&self) -> bool {
+        self.segments.first().is_some_and(|first| self.base.is_some() || first.position == 0)
+    }
+
+    /// Whether the append-only log, if there is one, goes on from a checkpoint.
+    pub fn log_reaches(&self, checkpoint: &CheckpointEntry) -> bool {
+        self.segments.first().is_none_or(|first| first.position <= checkpoint.position)
+    }
+
+    /// Takes in a checkpoint: from now on nothing is needed that neither it nor the one before it needs.
+    pub fn add_checkpoint(&mut self, entry: CheckpointEntry) {
+        self.checkpoints.push(entry);
+        // The first has nothing before it but the whole log.
+        if let Some(too_many) = self.checkpoints.len().checked_sub(CHECKPOINTS_MAX) {
+            self.checkpoints.drain(..too_many);
+            let first = self.checkpoints[0].position;
+            self.base = None;
+            self.forget_segments_below(first);
+        }
+    }
+
+    /// Takes in a base: from now on it is where a start begins.
+    pub fn set_base(&mut self, base: BaseEntry) {
+        self.checkpoints.retain(|checkpoint| checkpoint.position >= base.covers);
+        self.forget_segments_below(base.covers);
+        self.base = Some(base);
+    }
+
+    /// A segment is needed if one after it does not begin at or below `position`.
+    fn forget_segments_below(&mut self, position: u64) {
+        let first = self.segments.iter().rposition(|segment| segment.position <= position).unwrap_or(0);
+        self.segments.drain(..first);
     }
 
     /// The highest number in use; 0 if none is.
@@ -132,11 +201,12 @@ impl Manifest {
         self.base.map_or(0, |base| base.covers)
     }
 
-    /// What the file of the segment at `index` begins with, and what of it is wanted. All but the last are sealed.
-    pub fn extent_of(&self, index: usize) -> (SegmentHeader, Extent) {
+    /// What the file of the segment at `index` begins with, and what of it is wanted by a replay from position `from` on. All
+    /// but the last are sealed.
+    pub fn extent_of(&self, index: usize, from: u64) -> (SegmentHeader, Extent) {
         let (segment, next) = (&self.segments[index], self.segments.get(index + 1));
         let durable = next.map_or(self.durable, |next| next.position);
-        let extent = Extent { apply_from: self.covered(), durable, sealed: next.is_some() };
+        let extent = Extent { apply_from: from, durable, sealed: next.is_some() };
         (SegmentHeader { base: segment.position, salt: segment.salt }, extent)
     }
 
@@ -148,6 +218,10 @@ impl Manifest {
         }
         for segment in &self.segments {
             let _ = writeln!(text, "aof {} {:016x} from {}", segment.name(), segment.salt, segment.position);
+        }
+        for checkpoint in &self.checkpoints {
+            let (name, CheckpointEntry { salt, position, tail, len, .. }) = (checkpoint.name(), checkpoint);
+            let _ = writeln!(text, "checkpoint {name} {salt:016x} at {position} log {tail} holds {len}");
         }
         let _ = writeln!(text, "durable {}", self.durable);
         let crc = crc32c::crc32c(text.as_bytes());
@@ -171,8 +245,9 @@ impl Manifest {
                 _ => ManifestError::Checksum,
             });
         }
-        if version != Some(VERSION) {
-            return Err(version.map_or(ManifestError::Line(1), ManifestError::Version));
+        match version {
+            Some(VERSION_MIN..=VERSION) => {}
+            other => return Err(other.map_or(ManifestError::Line(1), ManifestError::Version)),
         }
         let mut manifest = Self::default();
         for (index, line) in body.lines().enumerate().skip(1) {
@@ -198,6 +273,16 @@ impl Manifest {
                     Some(last) => (last.number < number && last.position <= next.position).then_some(())?,
                 }
                 self.segments.push(next);
+            }
+            ["checkpoint", name, salt, "at", position, "log", tail, "holds", len] => {
+                let LogName::Checkpoint(number) = LogName::parse(name)? else { return None };
+                let (position, tail, len) = (position.parse().ok()?, tail.parse().ok()?, len.parse().ok()?);
+                let next = CheckpointEntry { number, salt: hexadecimal(salt)?, position, tail, len };
+                (position >= self.covered()).then_some(())?;
+                if let Some(last) = self.checkpoints.last() {
+                    (last.number < number && last.position <= position && last.tail <= tail).then_some(())?;
+                }
+                self.checkpoints.push(next);
             }
             ["durable", position] => self.durable = position.parse().ok()?,
             _ => return None,
@@ -225,6 +310,10 @@ mod tests {
                 SegmentEntry { number: 3, salt: u64::MAX, position: 100 },
                 SegmentEntry { number: 5, salt: 7, position: u64::MAX },
             ],
+            checkpoints: vec![
+                CheckpointEntry { number: 6, salt: 1, position: 120, tail: 4096, len: 600 },
+                CheckpointEntry { number: 7, salt: 2, position: 120, tail: 8192, len: 512 },
+            ],
             durable: u64::MAX,
         }
     }
@@ -232,6 +321,7 @@ mod tests {
     #[test]
     fn reads_back_what_it_wrote() {
         for manifest in [Manifest::default(), Manifest { base: None, ..whole() }, whole()] {
+            assert_eq!(manifest.last_number(), if manifest.segments.is_empty() { 0 } else { 7 });
             assert_eq!(Manifest::decode(manifest.encode().as_bytes()), Ok(manifest));
         }
         assert!(
@@ -261,11 +351,12 @@ mod tests {
     fn says_what_is_wrong() {
         assert_eq!(Manifest::decode(b""), Err(ManifestError::Foreign));
         assert_eq!(Manifest::decode(b"file appendonly.aof.1 seq 1"), Err(ManifestError::Foreign));
-        assert_eq!(Manifest::decode(&with_crc("ferrite-manifest 3\n")), Err(ManifestError::Version(3)));
-        assert_eq!(Manifest::decode(b"ferrite-manifest 3\nsealed"), Err(ManifestError::Version(3)));
+        assert_eq!(Manifest::decode(&with_crc("ferrite-manifest 4\n")), Err(ManifestError::Version(4)));
+        assert_eq!(Manifest::decode(b"ferrite-manifest 4\nsealed"), Err(ManifestError::Version(4)));
         assert_eq!(Manifest::decode(&with_crc("ferrite-manifest 1\naof a\n")), Err(ManifestError::Version(1)));
-        assert_eq!(Manifest::decode(b"ferrite-manifest 2\n"), Err(ManifestError::Checksum));
-        let line = |body: &str| Manifest::decode(&with_crc(&format!("ferrite-manifest 2\n{body}")));
+        assert_eq!(Manifest::decode(b"ferrite-manifest 3\n"), Err(ManifestError::Checksum));
+        assert_eq!(Manifest::decode(&with_crc("ferrite-manifest 2\ndurable 0\n")), Ok(Manifest::default()));
+        let line = |body: &str| Manifest::decode(&with_crc(&format!("ferrite-manifest 3\n{body}")));
         const SALT: &str = "0000000000000001";
         for (body, at) in [
             (format!("aof ../x {SALT} from 1\n"), 2),
@@ -275,6 +366,21 @@ mod tests {
             ("aof appendonly-1.aof 1 from 1\n".to_owned(), 2),
             ("durable x\n".to_owned(), 2),
             ("what else\n".to_owned(), 2),
+            (format!("checkpoint appendonly-1.aof {SALT} at 1 log 1 holds 1\n"), 2),
+            (format!("checkpoint checkpoint-1.ckpt {SALT} at 1 log 1\n"), 2),
+            // Older than the one before, and one that the base covers.
+            (
+                format!(
+                    "checkpoint checkpoint-1.ckpt {SALT} at 2 log 1 holds 1\ncheckpoint checkpoint-2.ckpt {SALT} at 1 log 1 holds 1\n"
+                ),
+                3,
+            ),
+            (
+                format!(
+                    "base appendonly-9.base.aof {SALT} covers 2 holds 1\ncheckpoint checkpoint-2.ckpt {SALT} at 1 log 1 holds 1\n"
+                ),
+                3,
+            ),
             // Out of order, and a gap between what the base covers and the first segment.
             (format!("aof appendonly-2.aof {SALT} from 1\naof appendonly-1.aof {SALT} from 2\n"), 3),
             (format!("aof appendonly-1.aof {SALT} from 2\naof appendonly-2.aof {SALT} from 1\n"), 3),
@@ -282,5 +388,48 @@ mod tests {
         ] {
             assert_eq!(line(&body), Err(ManifestError::Line(at)), "{body}");
         }
+    }
+
+    fn checkpoint(number: u64, position: u64) -> CheckpointEntry {
+        CheckpointEntry { number, salt: 0, position, tail: 4096 * number, len: 0 }
+    }
+
+    fn segments(positions: &[u64]) -> Vec<SegmentEntry> {
+        (1..).zip(positions).map(|(number, &position)| SegmentEntry { number, salt: 0, position }).collect()
+    }
+
+    #[test]
+    fn the_log_goes_only_when_two_checkpoints_do_without_it() {
+        let base = Some(BaseEntry { number: 9, salt: 0, covers: 5, len: 0 });
+        let mut manifest = Manifest { base, segments: segments(&[0, 10, 20, 30]), ..Manifest::default() };
+        manifest.add_checkpoint(checkpoint(10, 12));
+        assert!(manifest.log_is_whole() && manifest.base.is_some() && manifest.segments.len() == 4);
+        manifest.add_checkpoint(checkpoint(11, 31));
+        assert!(manifest.base.is_none() && !manifest.log_is_whole());
+        assert_eq!(manifest.segments[0].position, 10, "the older one goes on from 12");
+        manifest.add_checkpoint(checkpoint(12, 32));
+        let kept: Vec<u64> = manifest.checkpoints.iter().map(|checkpoint| checkpoint.number).collect();
+        assert_eq!((kept, manifest.segments[0].position), (vec![11, 12], 30));
+        assert!(manifest.checkpoints.iter().all(|checkpoint| manifest.log_reaches(checkpoint)));
+    }
+
+    #[test]
+    fn a_base_stands_for_the_checkpoints_before_it() {
+        let mut manifest = Manifest { segments: segments(&[0, 10, 20]), ..Manifest::default() };
+        manifest.add_checkpoint(checkpoint(10, 12));
+        manifest.set_base(BaseEntry { number: 11, salt: 0, covers: 21, len: 0 });
+        assert!(manifest.checkpoints.is_empty() && manifest.log_is_whole());
+        assert_eq!(manifest.segments[0].position, 20);
+    }
+
+    #[test]
+    fn a_log_that_began_after_a_checkpoint_is_not_whole() {
+        let manifest = Manifest {
+            segments: segments(&[7]),
+            checkpoints: vec![checkpoint(1, 6), checkpoint(2, 7)],
+            ..Manifest::default()
+        };
+        assert!(!manifest.log_is_whole());
+        assert!(!manifest.log_reaches(&manifest.checkpoints[0]) && manifest.log_reaches(&manifest.checkpoints[1]));
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a data directory: lock, manifest, replay, and what a first start writes.
+//! Opening a data directory: lock, manifest, checkpoint, replay, and what a first start writes.
 
 use std::fmt::Display;
 use std::io;
@@ -11,10 +11,11 @@ use ferrite_telemetry::{Attribute, cold, cold_span};
 
 use super::catalog::{Catalog, FileError, MANIFEST, SaveError, save};
 use super::error::OpenError;
-use super::manifest::{LogName, Manifest, SegmentEntry};
+use super::manifest::{CheckpointEntry, LogName, Manifest, SegmentEntry};
 use crate::aof::frame::HEADER as FRAME_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Aof, AofFile, Effect, Extent, FsyncPolicy, ReplayError, Replayed, Rewriter, replay};
+use crate::checkpoint::{Checkpoints, LoadError};
 
 pub(super) const LOCK: &str = "LOCK";
 /// What a first start makes before there is a manifest.
@@ -24,7 +25,7 @@ const FIRST_SEGMENT: LogName = LogName::Segment(1);
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
 
 /// Endings of files that hold a user's data. One of them without a manifest stops the start.
-const DATA_ENDINGS: [&str; 3] = [".aof", ".log", ".extents"];
+const DATA_ENDINGS: [&str; 4] = [".aof", ".log", ".extents", ".ckpt"];
 
 #[derive(Clone, Debug)]
 pub struct DataDirConfig {
@@ -72,7 +73,44 @@ pub struct Recovered<W: World> {
     pub dir: DataDir<W>,
     /// None if the directory is used without an append-only file.
     pub aof: Option<RecoveredAof<W>>,
+    pub checkpoints: Checkpoints<W>,
     pub summary: Summary,
+}
+
+/// A checkpoint that a manifest names.
+#[derive(Clone, Debug)]
+pub struct NamedCheckpoint {
+    pub path: PathBuf,
+    pub(crate) entry: CheckpointEntry,
+}
+
+/// What a start does with what it finds.
+#[allow(async_fn_in_trait)]
+pub trait Recover {
+    type Error: Display;
+
+    /// Puts a checkpoint in force; once, before any effect. If it is damaged, nothing has changed, and the one before
+    /// comes next.
+    async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, Self::Error>;
+
+    /// Applies an effect of the append-only file. May wait, for memory or for a key on disk; its error ends the start.
+    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), Self::Error>;
+}
+
+/// Without checkpoints.
+struct ReplayOnly<F>(F);
+
+impl<E: Display, F: AsyncFnMut(Effect<'_>) -> Result<(), E>> Recover for ReplayOnly<F> {
+    type Error = E;
+
+    async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, E> {
+        let source = io::Error::other("only an append-only file is expected");
+        Ok(Err(LoadError::Read { path: checkpoint.path.clone(), source }))
+    }
+
+    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), E> {
+        (self.0)(effect).await
+    }
 }
 
 /// The append-only file after its replay.
@@ -97,13 +135,21 @@ pub struct Summary {
     pub torn: u64,
 }
 
-/// Locks the directory, creates what a first start needs, and applies every effect of the append-only file in order.
-///
-/// `apply` may wait, for memory or for a key on disk; its error ends the start.
+/// [`recover_data_dir`] of a directory that never has checkpoints.
 pub async fn open_data_dir<W: World, E: Display>(
     world: &W,
     config: &DataDirConfig,
-    mut apply: impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
+    apply: impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
+) -> Result<Recovered<W>, OpenError> {
+    recover_data_dir(world, config, &mut ReplayOnly(apply)).await
+}
+
+/// Locks the directory, creates what a first start needs, restores the newest checkpoint that is good, and applies every
+/// effect of the append-only file from there on in order.
+pub async fn recover_data_dir<W: World, R: Recover>(
+    world: &W,
+    config: &DataDirConfig,
+    recover: &mut R,
 ) -> Result<Recovered<W>, OpenError> {
     let disk = world.disk();
     let path = &config.path;
@@ -128,16 +174,23 @@ pub async fn open_data_dir<W: World, E: Display>(
             manifest
         }
     };
-    let without = found.segments.is_empty();
-    if !config.aof {
-        return match without {
-            true => Ok(Recovered { dir, aof: None, summary: Summary::default() }),
-            false => Err(OpenError::AofDisabled(path.clone())),
-        };
-    }
     let mut manifest = found;
+    if !config.aof && !manifest.segments.is_empty() {
+        return Err(OpenError::AofDisabled(path.clone()));
+    }
     let catalog = Rc::new(Catalog::new(world.clone(), path.clone(), manifest.clone()));
-    if without {
+    let kept = &restore_newest(path, &manifest, recover).await?;
+    let restored = kept.last().copied();
+    if kept.len() < manifest.checkpoints.len() {
+        // Before anything is written behind those that are kept.
+        catalog.keep_checkpoints(kept).await.map_err(save_failed)?;
+        manifest.checkpoints.truncate(kept.len());
+    }
+    if !config.aof {
+        let checkpoints = Checkpoints::new(None, catalog);
+        return Ok(Recovered { dir, aof: None, checkpoints, summary: Summary::default() });
+    }
+    if manifest.segments.is_empty() {
         let position = manifest.durable;
         let new = catalog.new_segment(position).await.map_err(file_failed)?;
         let entry = SegmentEntry { number: new.number, salt: new.salt, position };
@@ -146,9 +199,9 @@ pub async fn open_data_dir<W: World, E: Display>(
     }
     let files =
         Files { disk, dir: path, read_len: config.read_len.next_multiple_of(BLOCK), mode: OpenMode::Sequential };
-    let recovery = Recovery { files, manifest: &manifest };
+    let recovery = Recovery { files, manifest: &manifest, restored };
     let span = cold_span!(AofReplay, AofRecords, AofBytes, AofTornBytes);
-    let found = cold::step(&span, recovery.run(&mut apply)).await?;
+    let found = cold::step(&span, recovery.run(&mut async |effect| recover.apply(effect).await)).await?;
     let Found { last, summary, .. } = found;
     cold::set(&span, Attribute::AofRecords, summary.frames);
     cold::set(&span, Attribute::AofBytes, summary.bytes);
@@ -168,14 +221,58 @@ pub async fn open_data_dir<W: World, E: Display>(
         segment_max: config.segment_max,
         catalog: catalog.clone(),
     };
-    let rewriter = Rewriter::new(shared.clone(), catalog);
-    Ok(Recovered { dir, aof: Some(RecoveredAof { shared, file, rewriter }), summary })
+    let rewriter = Rewriter::new(shared.clone(), catalog.clone());
+    let checkpoints = Checkpoints::new(Some(shared.clone()), catalog);
+    Ok(Recovered { dir, aof: Some(RecoveredAof { shared, file, rewriter }), checkpoints, summary })
+}
+
+/// Restores the newest checkpoint that is good. Gives it and those before it, none if the append-only file is all that there
+/// is to start from.
+async fn restore_newest<R: Recover>(
+    dir: &Path,
+    manifest: &Manifest,
+    recover: &mut R,
+) -> Result<Vec<CheckpointEntry>, OpenError> {
+    let mut refused = None;
+    for (index, entry) in manifest.checkpoints.iter().enumerate().rev() {
+        let named = NamedCheckpoint { path: dir.join(entry.name().to_string()), entry: *entry };
+        if !manifest.log_reaches(entry) {
+            let message = "the append-only file begins after it";
+            tracing::warn!(checkpoint = %named.path.display(), "a checkpoint cannot be used: {message}");
+            refused = Some(format!("{}: {message}", named.path.display()));
+            continue;
+        }
+        let result = recover.restore(&named).await;
+        let result =
+            result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
+        match result {
+            Ok(()) => return Ok(manifest.checkpoints[..=index].to_vec()),
+            Err(LoadError::Damaged(damage)) => {
+                tracing::warn!(
+                    checkpoint = %named.path.display(),
+                    path = %damage.path.display(),
+                    offset = damage.offset,
+                    what = damage.what,
+                    "a checkpoint is damaged: falling back to what was before it"
+                );
+                refused = Some(damage.to_string());
+            }
+            // It may be sound: whether to do without it is not the server's to decide.
+            Err(LoadError::Read { path, source }) => return Err(OpenError::Io { action: "read", path, source }),
+        }
+    }
+    match refused {
+        Some(last) if !manifest.log_is_whole() => Err(OpenError::NoCheckpoint { path: dir.to_owned(), last }),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Reads the files that a manifest names.
 struct Recovery<'a, D> {
     files: Files<'a, D>,
     manifest: &'a Manifest,
+    /// What the log is replayed over.
+    restored: Option<CheckpointEntry>,
 }
 
 /// How the files of the append-only log are read.
@@ -210,6 +307,18 @@ impl<D: Disk> Files<'_, D> {
     }
 }
 
+impl<D: Disk> Files<'_, D> {
+    /// The bytes of a file of which nothing is applied: a checkpoint stands for it. It must still be there and the right one.
+    async fn passed_over(&self, name: LogName, expected: SegmentHeader) -> Result<u64, OpenError> {
+        let path = self.dir.join(name.to_string());
+        let (file, header) = open_segment(self.disk, &path, OpenMode::ReadOnly).await?;
+        match header == expected {
+            true => file.len().await.map_err(failed("read", &path)),
+            false => Err(OpenError::SegmentForeign(path)),
+        }
+    }
+}
+
 /// The segment in which the log goes on.
 struct Last<F> {
     file: F,
@@ -224,7 +333,7 @@ struct Found<F> {
     summary: Summary,
     /// Numbers and bytes of all files but the last segment.
     sealed: Vec<(u64, u64)>,
-    /// Bytes of the base.
+    /// Bytes from which growth is counted.
     base_bytes: u64,
 }
 
@@ -233,17 +342,27 @@ impl<D: Disk> Recovery<'_, D> {
         &self,
         apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
     ) -> Result<Found<D::File>, OpenError> {
-        let (mut summary, mut sealed, mut base_bytes) = (Summary::default(), Vec::new(), 0);
+        let (mut summary, mut sealed) = (Summary::default(), Vec::new());
+        let from = self.restored.map_or(self.manifest.covered(), |checkpoint| checkpoint.position);
         if let Some(base) = &self.manifest.base {
             let (header, extent) = base.extent();
-            let (.., replayed) = self.files.read(base.name(), header, extent, apply).await?;
-            summary.add(&replayed);
-            sealed.push((base.number, replayed.end));
-            base_bytes = replayed.end;
+            let bytes = match self.restored {
+                Some(_) => self.files.passed_over(base.name(), header).await?,
+                None => {
+                    let (.., replayed) = self.files.read(base.name(), header, extent, apply).await?;
+                    summary.add(&replayed);
+                    replayed.end
+                }
+            };
+            sealed.push((base.number, bytes));
         }
         let mut last = None;
         for (index, segment) in self.manifest.segments.iter().enumerate() {
-            let (header, extent) = self.manifest.extent_of(index);
+            let (header, extent) = self.manifest.extent_of(index, from);
+            if extent.sealed && extent.durable <= from {
+                sealed.push((segment.number, self.files.passed_over(segment.name(), header).await?));
+                continue;
+            }
             let (path, file, replayed) = self.files.read(segment.name(), header, extent, apply).await?;
             summary.add(&replayed);
             match extent.sealed {
@@ -256,6 +375,13 @@ impl<D: Disk> Recovery<'_, D> {
         summary.position = replayed.position;
         summary.torn = replayed.torn;
         let last = Last { file, path, entry: *segment, end: replayed.end };
+        let sealed_bytes = || sealed.iter().map(|&(_, bytes)| bytes).sum::<u64>();
+        let base_bytes = match (&self.restored, &self.manifest.base) {
+            // Growth is counted from here on.
+            (Some(_), _) => sealed_bytes() + last.end,
+            (None, Some(_)) => sealed.first().map_or(0, |&(_, bytes)| bytes),
+            (None, None) => 0,
+        };
         Ok(Found { last, summary, sealed, base_bytes })
     }
 

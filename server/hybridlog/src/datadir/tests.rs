@@ -240,7 +240,7 @@ fn an_unusable_manifest_stops_the_start() {
     for (bytes, expected) in [
         (&b""[..], "it does not begin with `ferrite-manifest`"),
         (&good[..good.len() - 1], "checksum"),
-        (b"ferrite-manifest 9\n", "it has format version 9 and this server reads version 2"),
+        (b"ferrite-manifest 9\n", "it has format version 9 and this server reads version 3"),
     ] {
         world.disk.put(&manifest(), bytes);
         let message = error(&world);

@@ -15,7 +15,7 @@ const ALIGN_BITS: u32 = 3;
 pub(super) const TAG_SHIFT: u32 = ADDRESS_BITS - ALIGN_BITS;
 /// Bits of a tag. The index can double this often: see [`super::Index`].
 pub(super) const TAG_BITS: u32 = u64::BITS - TAG_SHIFT;
-const TAG_MASK: u64 = u64::MAX << TAG_SHIFT;
+pub(super) const TAG_MASK: u64 = u64::MAX << TAG_SHIFT;
 
 #[repr(C, align(64))]
 pub(super) struct Bucket {
@@ -34,6 +34,18 @@ impl Slot<'_> {
     #[inline]
     pub(crate) fn address(self) -> Address {
         address(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Tag and address as they lie in the bucket.
+    #[cfg(not(loom))]
+    pub(crate) fn word(self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Where an entry's word leads.
+    #[cfg(not(loom))]
+    pub(crate) fn address_of(word: u64) -> Address {
+        address(word)
     }
 
     /// Lets an entry in use lead to another record.

@@ -24,7 +24,7 @@ struct Owned {
 
 impl Owned {
     fn new(buckets: usize, chunk_buckets: usize) -> Self {
-        let chunks: Vec<Chunk> = (0..buckets / chunk_buckets).map(|_| Chunk::zeroed(chunk_buckets)).collect();
+        let chunks: Vec<Chunk> = (0..buckets.div_ceil(chunk_buckets)).map(|_| Chunk::zeroed(chunk_buckets)).collect();
         let directory = Directory::of(&chunks, chunks.len().max(1));
         Self { chunks, directory }
     }
@@ -97,7 +97,7 @@ impl Chunks {
         defer(guard, move || drop(old));
     }
 
-    /// Begins anew with `buckets` of them and gives back the old ones. Only while nobody else uses the index.
+    /// Begins anew with at least `buckets` of them and gives back the old ones. Only while nobody else uses the index.
     pub(super) fn replace(&self, buckets: usize) -> Vec<Chunk> {
         let fresh = Owned::new(buckets, 1 << self.chunk_bits);
         let mut owned = self.owned.lock();

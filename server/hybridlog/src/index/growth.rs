@@ -36,7 +36,7 @@ impl Index {
     /// Buckets that are still to be split for what the index holds.
     pub(crate) fn wanted_splits(&self) -> usize {
         let wanted = self.entries() / ENTRIES_PER_BUCKET;
-        wanted.min(self.first << TAG_BITS).saturating_sub(self.len())
+        wanted.min(self.first.load(Ordering::Relaxed) << TAG_BITS).saturating_sub(self.len())
     }
 
     /// Splits buckets, `most` of them and no more than are wanted; none if another worker does. Called without a latch,
@@ -68,7 +68,7 @@ impl Index {
             self.count.store(count + 1, Ordering::Release);
         }
         // The bit by which the two differ lies in the entry where it lies in the hash.
-        let bit = self.shift + level;
+        let bit = self.shift.load(Ordering::Relaxed) + level;
         debug_assert!((TAG_SHIFT..u64::BITS).contains(&bit));
         let Growing { stay, move_on } = growing;
         self.divide(source, 1 << bit, stay, move_on);

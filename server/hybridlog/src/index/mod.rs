@@ -24,6 +24,8 @@ mod bucket;
 mod chunks;
 mod cursor;
 mod growth;
+#[cfg(not(loom))]
+mod image;
 #[cfg(all(test, loom))]
 mod loom_growth;
 mod overflow;
@@ -31,7 +33,7 @@ mod overflow;
 use crate::address::Address;
 use crate::latch;
 use crate::reclaim::Guard;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use bucket::{Bucket, TAG_SHIFT, address, entry, is_tagged};
 use chunks::{CHUNK_BUCKETS, Chunks};
 use crossbeam_utils::CachePadded;
@@ -59,10 +61,10 @@ pub(crate) struct Index {
     count: AtomicUsize,
     /// `2^(k+1) − 1`, the bits of a place that may count; `2^k − 1` before the first split. Set before `count` needs it.
     mask: AtomicUsize,
-    /// The place begins at this bit of a hash.
-    shift: u32,
+    /// The place begins at this bit of a hash. As `first`, it changes only while nobody else uses the index.
+    shift: AtomicU32,
     /// Buckets at the beginning.
-    first: usize,
+    first: AtomicUsize,
     buckets: Chunks,
     overflow: Overflow,
     /// Entries in use, counted by each worker for itself: one may be negative, only their sum means something.
@@ -78,8 +80,8 @@ impl Index {
         Self {
             count: AtomicUsize::new(buckets),
             mask: AtomicUsize::new(buckets - 1),
-            shift: TAG_SHIFT - buckets.trailing_zeros(),
-            first: buckets,
+            shift: AtomicU32::new(TAG_SHIFT - buckets.trailing_zeros()),
+            first: AtomicUsize::new(buckets),
             buckets: Chunks::new(buckets, chunk),
             overflow: Overflow::new(chunk),
             entries: (0..workers).map(|_| CachePadded::new(AtomicUsize::new(0))).collect(),
@@ -111,7 +113,7 @@ impl Index {
     #[inline]
     fn place(&self, hash: u64, count: usize) -> usize {
         let mask = self.mask.load(Ordering::Acquire);
-        let place = (hash >> self.shift) as usize & mask;
+        let place = (hash >> self.shift.load(Ordering::Relaxed)) as usize & mask;
         if place < count { place } else { place & (mask >> 1) }
     }
 
@@ -218,13 +220,19 @@ impl Index {
     /// Forgets everything at once and has its first size again. Gives what is to be dropped later, piece by piece. Only
     /// while nobody else uses the index.
     pub(crate) fn clear(&self) -> Vec<Chunk> {
-        if self.len() == self.first && self.entries() == 0 && self.overflow_len() == 0 {
+        let first = self.first.load(Ordering::Relaxed);
+        if self.len() == first && self.entries() == 0 && self.overflow_len() == 0 {
             return Vec::new();
         }
-        self.count.store(self.first, Ordering::Release);
-        self.mask.store(self.first - 1, Ordering::Release);
+        self.restart(first)
+    }
+
+    /// Empty, with `first` buckets. Only while nobody else uses the index.
+    fn restart(&self, first: usize) -> Vec<Chunk> {
+        self.count.store(first, Ordering::Release);
+        self.mask.store(first - 1, Ordering::Release);
         self.entries.iter().for_each(|own| own.store(0, Ordering::Relaxed));
-        let mut old = self.buckets.replace(self.first);
+        let mut old = self.buckets.replace(first);
         old.extend(self.overflow.clear());
         old
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::aof::frame;
 use crate::aof::segment::{self, SegmentHeader};
+use crate::checkpoint::{ChunkHeader, ChunkKind, FileHeader};
 use crate::objects::{self, Descriptor, Extent};
 use crate::record::{self, Kind, NewRecord, Raw, TOMBSTONE};
-use crate::{address, datadir, flush, index, log};
+use crate::{address, checkpoint, datadir, flush, index, log};
 
 const PAGE: &str = include_str!("../../DESIGN.md");
 
@@ -48,6 +49,7 @@ fn the_numbers_are_the_codes() {
     ]
     .into();
     expected.extend(index::NUMBERS);
+    expected.extend(checkpoint::NUMBERS);
     let table = rows("constant");
     let written: BTreeMap<&str, u64> =
         table.iter().map(|row| (row[0].as_str(), row[1].parse().expect("a number"))).collect();
@@ -163,5 +165,32 @@ fn segments_and_frames_lie_as_they_are_drawn() {
     let crc = fields["header_crc"];
     assert_ne!(number(&header, crc), number(&other, crc), "the salt is in it");
     assert_eq!(header[crc.1..], other[crc.1..], "and nowhere else");
+    assert_eq!(fields.len(), 5, "every field was looked at");
+}
+
+#[test]
+fn checkpoints_and_their_chunks_lie_as_they_are_drawn() {
+    let fields = layout("checkpoint field");
+    let header = FileHeader { salt: 0x11, log_id: 0x22 << 40, hash_seed: u64::MAX, first_buckets: 0x44 };
+    let bytes = header.encode();
+    assert_eq!(&bytes[fields["magic"].0..8], b"FERRCKP\n");
+    assert_eq!(number(&bytes, fields["version"]), 1);
+    assert_eq!(number(&bytes, fields["checksum"]), crc32c::crc32c(&bytes[16..]).into());
+    assert_eq!(number(&bytes, fields["salt"]), header.salt);
+    assert_eq!(number(&bytes, fields["log_id"]), header.log_id);
+    assert_eq!(number(&bytes, fields["hash_seed"]), header.hash_seed);
+    assert_eq!(number(&bytes, fields["first_buckets"]), header.first_buckets);
+    assert_eq!(fields.len(), 7, "every field was looked at");
+
+    let fields = layout("chunk field");
+    let bytes = ChunkHeader::encode(ChunkKind::Upper, b"payload", 987_654_321, 7);
+    assert_eq!(number(&bytes, fields["payload_crc"]), crc32c::crc32c(b"payload").into());
+    assert_eq!(number(&bytes, fields["len"]), 7);
+    assert_eq!(&bytes[fields["kind"].0..][..2], b"UP");
+    assert_eq!(number(&bytes, fields["offset"]), 987_654_321);
+    let other = ChunkHeader::encode(ChunkKind::Upper, b"payload", 987_654_321, 8);
+    let crc = fields["header_crc"];
+    assert_ne!(number(&bytes, crc), number(&other, crc), "the salt is in it");
+    assert_eq!(bytes[crc.1..], other[crc.1..], "and nowhere else");
     assert_eq!(fields.len(), 5, "every field was looked at");
 }

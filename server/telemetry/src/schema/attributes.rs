@@ -61,6 +61,14 @@ names! {
         EvictionKeysCount = "ferrite.eviction.keys_count",
         /// By how much the data shrank.
         EvictionBytes = "ferrite.eviction.bytes",
+        /// The size of a checkpoint's file.
+        CheckpointBytes = "ferrite.checkpoint.bytes",
+        /// The entries of a checkpoint's index.
+        CheckpointEntries = "ferrite.checkpoint.entries",
+        /// The address below which the log belongs to a checkpoint.
+        CheckpointLogTail = "ferrite.checkpoint.log_tail",
+        /// The bytes of the log that were read to complete a checkpoint's index.
+        CheckpointLogBytes = "ferrite.checkpoint.log_bytes",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
         /// The client's port.
@@ -119,6 +127,10 @@ impl Attribute {
             | Self::AofRewriteBytesAfter
             | Self::EvictionKeysCount
             | Self::EvictionBytes
+            | Self::CheckpointBytes
+            | Self::CheckpointEntries
+            | Self::CheckpointLogTail
+            | Self::CheckpointLogBytes
             | Self::NetPeerPort
             | Self::ConnectionId
             | Self::ConnectionCommandsCount

@@ -53,6 +53,10 @@ names! {
         AofRewrite = "ferrite.aof.rewrite",
         /// Keys that went because there was more data than `maxmemory`; a trace of its own.
         Eviction = "ferrite.eviction",
+        /// A checkpoint; a trace of its own.
+        Checkpoint = "ferrite.checkpoint",
+        /// Reading a checkpoint at the start, and the part of the log that was written while it was taken.
+        CheckpointLoad = "ferrite.checkpoint.load",
     }
 }
 

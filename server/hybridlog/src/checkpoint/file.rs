@@ -1,0 +1,313 @@
+//! The bytes of a checkpoint's file.
+//!
+//! All integers are little-endian. The file is a sector of 512 bytes, then chunks without gaps; it ends with the last chunk.
+//!
+//! | offset in the first sector | bytes | content |
+//! |---|---|---|
+//! | 0 | 8 | `FERRCKP\n` |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | CRC-32C of the sector's bytes from 16 on |
+//! | 16 | 8 | salt, random, part of every chunk's checksum |
+//! | 24 | 8 | number of the log file that the image leads into |
+//! | 32 | 8 | seed of the keys' hashes |
+//! | 40 | 8 | buckets that the index began with |
+//!
+//! | offset in a chunk | bytes | content |
+//! |---|---|---|
+//! | 0 | 4 | CRC-32C of bytes 4..24 and the salt |
+//! | 4 | 4 | CRC-32C of the payload |
+//! | 8 | 6 | length of the payload |
+//! | 14 | 2 | kind: `IX` index, `UP` of the layer above, `EN` the last one |
+//! | 16 | 8 | the chunk's offset in the file |
+//!
+//! An `IX` payload is groups of entries: a word with their number (16 bits) below their place (48), then a word an entry, as
+//! in the index. What an `UP` payload means the layer above knows. The `EN` payload is [`Meta`], in the order of its fields.
+
+use crate::address::Address;
+
+pub(crate) const HEADER_LEN: u64 = 512;
+/// Bytes in front of a payload.
+pub(crate) const CHUNK_HEADER: usize = 24;
+/// Longer payloads are not ours: writers begin a new chunk long before.
+pub(crate) const PAYLOAD_MAX: u64 = 1 << 30;
+
+const MAGIC: [u8; 8] = *b"FERRCKP\n";
+const VERSION: u32 = 1;
+
+/// What `DESIGN.md` says of checkpoints.
+#[cfg(test)]
+pub(crate) const NUMBERS: [(&str, u64); 3] = [
+    ("checkpoint::VERSION", VERSION as u64),
+    ("checkpoint::HEADER", HEADER_LEN),
+    ("checkpoint::CHUNK_HEADER", CHUNK_HEADER as u64),
+];
+
+/// What the first sector says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub salt: u64,
+    pub log_id: u64,
+    pub hash_seed: u64,
+    pub first_buckets: u64,
+}
+
+impl FileHeader {
+    pub fn encode(&self) -> [u8; HEADER_LEN as usize] {
+        let mut bytes = [0; HEADER_LEN as usize];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        for (at, word) in [(16, self.salt), (24, self.log_id), (32, self.hash_seed), (40, self.first_buckets)] {
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes[16..]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Or what is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let Some(header) = bytes.get(..HEADER_LEN as usize) else {
+            return Err("it is shorter than its header".to_owned());
+        };
+        let version = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+        let crc = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+        match () {
+            () if header[..8] != MAGIC => Err("it does not begin as a checkpoint of Ferrite does".to_owned()),
+            () if version != VERSION => {
+                Err(format!("it has format version {version} and this server reads version {VERSION}"))
+            }
+            () if crc != crc32c::crc32c(&header[16..]) => Err("its header is damaged".to_owned()),
+            () => {
+                let mut words = Words(&header[16..]);
+                let mut next = || words.next().expect("the header is long enough");
+                Ok(Self { salt: next(), log_id: next(), hash_seed: next(), first_buckets: next() })
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkKind {
+    Index,
+    Upper,
+    End,
+}
+
+impl ChunkKind {
+    const ALL: [Self; 3] = [Self::Index, Self::Upper, Self::End];
+
+    fn tag(self) -> [u8; 2] {
+        match self {
+            Self::Index => *b"IX",
+            Self::Upper => *b"UP",
+            Self::End => *b"EN",
+        }
+    }
+}
+
+/// The header of a chunk that was read back intact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkHeader {
+    pub kind: ChunkKind,
+    pub len: u64,
+    payload_crc: u32,
+}
+
+impl ChunkHeader {
+    /// A chunk's bytes in front of its payload.
+    pub fn encode(kind: ChunkKind, payload: &[u8], offset: u64, salt: u64) -> [u8; CHUNK_HEADER] {
+        assert!(payload.len() as u64 <= PAYLOAD_MAX, "a chunk is begun anew before it is so long");
+        let mut bytes = [0; CHUNK_HEADER];
+        bytes[4..8].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+        bytes[8..14].copy_from_slice(&(payload.len() as u64).to_le_bytes()[..6]);
+        bytes[14..16].copy_from_slice(&kind.tag());
+        bytes[16..24].copy_from_slice(&offset.to_le_bytes());
+        let crc = header_crc(&bytes, salt);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` if it is not the header of a chunk at `offset`.
+    pub fn decode(bytes: &[u8], offset: u64, salt: u64) -> Option<Self> {
+        let bytes: &[u8; CHUNK_HEADER] = bytes.first_chunk()?;
+        let [a, b, c, d, ..] = *bytes;
+        let kind = ChunkKind::ALL.into_iter().find(|kind| kind.tag() == bytes[14..16])?;
+        let is_intact = u32::from_le_bytes([a, b, c, d]) == header_crc(bytes, salt);
+        let mut words = Words(&bytes[8..]);
+        let (len, at) = (words.next()? & 0xffff_ffff_ffff, words.next()?);
+        let payload_crc = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        (is_intact && at == offset && len <= PAYLOAD_MAX).then_some(Self { kind, len, payload_crc })
+    }
+
+    pub fn payload_is_intact(&self, payload: &[u8]) -> bool {
+        crc32c::crc32c(payload) == self.payload_crc
+    }
+}
+
+fn header_crc(bytes: &[u8; CHUNK_HEADER], salt: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[4..]), &salt.to_le_bytes())
+}
+
+/// What the last chunk says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Position of the AOF at the cut.
+    pub position: u64,
+    /// The cut: everything below is in the log file, nothing above is meant.
+    pub tail: Address,
+    pub scan_from: Address,
+    /// CRC-32C of the log from `scan_from` to `tail`.
+    pub scan_crc: u32,
+    /// The image does not count: everything was forgotten after it had begun.
+    pub forgotten: bool,
+    /// Entries of the image.
+    pub entries: u64,
+    /// When the cut was, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+    /// Page sizes of the log, each from an address on.
+    pub eras: Vec<(Address, u64)>,
+    /// Spaces that nothing shows any more, with the log's tail when they were retired.
+    pub retired: Vec<(u32, Address)>,
+    /// Entries removed from the index after the walk began: hash, and the log's tail at that time; ascending by tail.
+    pub removed: Vec<(u64, Address)>,
+    /// What the layer above said at the cut.
+    pub upper: Vec<u8>,
+}
+
+impl Meta {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let fixed = [
+            self.position,
+            self.tail,
+            self.scan_from,
+            self.scan_crc.into(),
+            self.forgotten.into(),
+            self.entries,
+            self.unix_ms,
+        ];
+        fixed.iter().for_each(|&word| put(&mut out, word));
+        put_pairs(&mut out, self.eras.iter().copied());
+        put_pairs(&mut out, self.retired.iter().map(|&(space, tail)| (space.into(), tail)));
+        put_pairs(&mut out, self.removed.iter().copied());
+        out.extend_from_slice(&self.upper);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut words = Words(bytes);
+        Some(Self {
+            position: words.next()?,
+            tail: words.next()?,
+            scan_from: words.next()?,
+            scan_crc: words.next()?.try_into().ok()?,
+            forgotten: words.next()? != 0,
+            entries: words.next()?,
+            unix_ms: words.next()?,
+            eras: words.pairs()?,
+            retired: words
+                .pairs()?
+                .into_iter()
+                .map(|(space, tail)| Some((space.try_into().ok()?, tail)))
+                .collect::<Option<_>>()?,
+            removed: words.pairs()?,
+            upper: words.0.to_vec(),
+        })
+    }
+}
+
+pub(crate) fn put(out: &mut Vec<u8>, word: u64) {
+    out.extend_from_slice(&word.to_le_bytes());
+}
+
+fn put_pairs(out: &mut Vec<u8>, pairs: impl ExactSizeIterator<Item = (u64, u64)>) {
+    put(out, pairs.len() as u64);
+    for (a, b) in pairs {
+        put(out, a);
+        put(out, b);
+    }
+}
+
+/// Reads words from the front of bytes.
+pub(crate) struct Words<'a>(pub &'a [u8]);
+
+impl Words<'_> {
+    fn pairs(&mut self) -> Option<Vec<(u64, u64)>> {
+        let count = self.next()?;
+        // A count that lies is met before any memory is taken for it.
+        (count <= self.0.len() as u64 / 16).then_some(())?;
+        (0..count).map(|_| Some((self.next()?, self.next()?))).collect()
+    }
+}
+
+impl Iterator for Words<'_> {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        let (word, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*word))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: FileHeader = FileHeader { salt: 1, log_id: u64::MAX, hash_seed: 3, first_buckets: 64 };
+
+    #[test]
+    fn a_header_reads_back_and_any_damage_of_it_is_noticed() {
+        let bytes = HEADER.encode();
+        assert_eq!(FileHeader::decode(&bytes), Ok(HEADER));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(FileHeader::decode(&damaged).is_err(), "bit {bit}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(FileHeader::decode(&bytes[..cut]).is_err());
+        }
+        let mut newer = bytes;
+        newer[8] = 2;
+        let error = FileHeader::decode(&newer).expect_err("newer");
+        assert_eq!(error, "it has format version 2 and this server reads version 1");
+    }
+
+    #[test]
+    fn a_chunk_is_one_at_its_offset_in_its_file_only() {
+        let bytes = ChunkHeader::encode(ChunkKind::Upper, b"payload", 512, 9);
+        let header = ChunkHeader::decode(&bytes, 512, 9).expect("intact");
+        assert_eq!((header.kind, header.len), (ChunkKind::Upper, 7));
+        assert!(header.payload_is_intact(b"payload") && !header.payload_is_intact(b"Payload"));
+        assert_eq!(ChunkHeader::decode(&bytes, 520, 9), None);
+        assert_eq!(ChunkHeader::decode(&bytes, 512, 8), None);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(ChunkHeader::decode(&damaged, 512, 9), None, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_checkpoint_says_reads_back(
+            words: [u64; 5], scan_crc: u32, forgotten: bool,
+            eras in prop::collection::vec(any::<(u64, u64)>(), 0..3),
+            retired in prop::collection::vec(any::<(u32, u64)>(), 0..5),
+            removed in prop::collection::vec(any::<(u64, u64)>(), 0..5),
+            upper in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let [position, tail, scan_from, entries, unix_ms] = words;
+            let meta =
+                Meta { position, tail, scan_from, scan_crc, forgotten, entries, unix_ms, eras, retired, removed, upper };
+            prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (Meta::decode(&bytes), FileHeader::decode(&bytes), ChunkHeader::decode(&bytes, 0, 0));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Reading a checkpoint's file, and putting it back into an empty store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ferrite_io::{AlignedBuf, Disk, File, OpenMode, World};
+use ferrite_telemetry::{Attribute, cold, cold_span};
+use thiserror::Error;
+
+use super::file::{CHUNK_HEADER, ChunkHeader, ChunkKind, FileHeader, HEADER_LEN, Meta};
+use super::scan::{Scan, ScanError, scan_log};
+use crate::address::{FILE_HEADER, file_offset};
+use crate::datadir::NamedCheckpoint;
+use crate::flush::{LOG_MAGIC, check_file_header};
+use crate::index::Index;
+use crate::key::{HashSeed, Key, hash_in};
+use crate::store::WorkerHandle;
+use crate::sync::Ordering;
+
+/// A file that is not what a checkpoint needs.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} is damaged at offset {offset}: {what}", path.display())]
+pub struct Damage {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub what: String,
+}
+
+/// Why a checkpoint was not restored. The store is as empty as before.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The disk refuses to read: whether the file is damaged is not known.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+/// What a checkpoint held besides index and log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// What [`super::Taking::upper`] was given, in order.
+    pub chunks: Vec<Vec<u8>>,
+    /// What the cut was given.
+    pub upper: Vec<u8>,
+    /// Entries of the index.
+    pub entries: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes of the log that were read.
+    pub log_bytes: u64,
+    /// When it was taken, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// A checkpoint's file that is read from front to back.
+pub(crate) struct Reading<F> {
+    file: F,
+    path: PathBuf,
+    pub header: FileHeader,
+    at: u64,
+    len: u64,
+}
+
+impl<F: File> Reading<F> {
+    pub async fn open<D: Disk<File = F>>(disk: &D, named: &NamedCheckpoint) -> Result<Self, LoadError> {
+        let (file, bytes) = open(disk, &named.path, HEADER_LEN).await?;
+        let damaged = |what| Damage { path: named.path.clone(), offset: 0, what };
+        let header = FileHeader::decode(&bytes).map_err(damaged)?;
+        if header.salt != named.entry.salt {
+            return Err(damaged("it is not the one that the manifest names".to_owned()).into());
+        }
+        Ok(Self { file, path: named.path.clone(), header, at: HEADER_LEN, len: named.entry.len })
+    }
+
+    /// The next chunk's kind and payload.
+    pub async fn next(&mut self) -> Result<(ChunkKind, Vec<u8>), LoadError> {
+        let header = self.read(CHUNK_HEADER as u64).await?;
+        let Some(header) = ChunkHeader::decode(&header, self.at, self.header.salt) else {
+            return Err(self.damaged("no chunk begins there").into());
+        };
+        let begin = self.at;
+        self.at += CHUNK_HEADER as u64;
+        let payload = self.read(header.len).await?;
+        self.at += header.len;
+        if !header.payload_is_intact(&payload) {
+            self.at = begin;
+            return Err(self.damaged("the chunk's checksum does not match").into());
+        }
+        Ok((header.kind, payload))
+    }
+
+    /// The last chunk, which [`Reading::next`] has given.
+    pub fn end(&self, payload: &[u8]) -> Result<Meta, LoadError> {
+        match Meta::decode(payload) {
+            Some(meta) if self.at == self.len => Ok(meta),
+            _ => Err(self.damaged("the last chunk is not what the manifest says").into()),
+        }
+    }
+
+    async fn read(&self, len: u64) -> Result<Vec<u8>, LoadError> {
+        if self.at + len > self.len {
+            return Err(self.damaged("a chunk is longer than the file").into());
+        }
+        read_exactly(&self.file, &self.path, self.at, len).await
+    }
+
+    fn damaged(&self, what: &str) -> Damage {
+        Damage { path: self.path.clone(), offset: self.at, what: what.to_owned() }
+    }
+}
+
+/// Opens a file that must be there, and reads its first bytes, `len_max` or all.
+async fn open<D: Disk>(disk: &D, path: &Path, len_max: u64) -> Result<(D::File, Vec<u8>), LoadError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => {
+            LoadError::Damaged(Damage { path: path.to_owned(), offset: 0, what: "it is missing".to_owned() })
+        }
+        _ => LoadError::Read { path: path.to_owned(), source },
+    };
+    let file = disk.open(path, OpenMode::ReadOnly).await.map_err(failed)?;
+    let len = file.len().await.map_err(failed)?;
+    let bytes = read_exactly(&file, path, 0, len.min(len_max)).await?;
+    Ok((file, bytes))
+}
+
+async fn read_exactly<F: File>(file: &F, path: &Path, offset: u64, len: u64) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::with_capacity(len as usize);
+    while (bytes.len() as u64) < len {
+        let at = offset + bytes.len() as u64;
+        let done = file.read_at(AlignedBuf::zeroed(len as usize - bytes.len()), at).await;
+        match done.result {
+            Ok(0) => {
+                return Err(Damage { path: path.to_owned(), offset: at, what: "it ends there".to_owned() }.into());
+            }
+            Ok(read) => bytes.extend_from_slice(&done.buf[..read]),
+            Err(source) => return Err(LoadError::Read { path: path.to_owned(), source }),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Reads a whole checkpoint; what its image says goes to `image`.
+pub(crate) async fn read_checkpoint<D: Disk>(
+    disk: &D,
+    named: &NamedCheckpoint,
+    image: &mut impl FnMut(&[u8]),
+) -> Result<(FileHeader, Meta), LoadError> {
+    let mut reading = Reading::open(disk, named).await?;
+    loop {
+        match reading.next().await? {
+            (ChunkKind::Index, payload) => image(&payload),
+            (ChunkKind::Upper, _) => {}
+            (ChunkKind::End, payload) => return Ok((reading.header, reading.end(&payload)?)),
+        }
+    }
+}
+
+/// Opens the log file of number `id`, which must have everything below `tail`.
+pub(crate) async fn open_log_of<D: Disk>(disk: &D, path: &Path, id: u64, tail: u64) -> Result<D::File, LoadError> {
+    let damaged = |offset, what: String| LoadError::Damaged(Damage { path: path.to_owned(), offset, what });
+    let (file, start) = open(disk, path, FILE_HEADER).await?;
+    let found = check_file_header(&start, LOG_MAGIC).map_err(|what| damaged(0, what.to_owned()))?;
+    if found != id {
+        return Err(damaged(0, "it is not the log that the checkpoint leads into".to_owned()));
+    }
+    let len = file.len().await.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    match len < file_offset(tail) {
+        true => Err(damaged(len, format!("it ends there, and the checkpoint needs {} bytes", file_offset(tail)))),
+        false => Ok(file),
+    }
+}
+
+impl ScanError {
+    pub(crate) fn of(self, path: &Path) -> LoadError {
+        let path = path.to_owned();
+        match self {
+            Self::Read { source, .. } => LoadError::Read { path, source },
+            Self::Damaged { offset, what } => Damage { path, offset, what }.into(),
+        }
+    }
+}
+
+/// Puts a checkpoint back into the store of `handle`, which has never held anything and is nobody else's yet. `log` is the
+/// log file, to be opened with [`crate::open_log`] afterwards.
+///
+/// # Errors
+/// The store is empty then.
+pub async fn restore<W: World>(
+    handle: &WorkerHandle,
+    world: &W,
+    named: &NamedCheckpoint,
+    log: &Path,
+) -> Result<Restored, LoadError> {
+    let store = handle.store();
+    let first = store.index.first();
+    let span = cold_span!(CheckpointLoad, CheckpointBytes, CheckpointEntries, CheckpointLogBytes);
+    let restored = cold::step(&span, read_into(handle, world, named, log)).await;
+    match &restored {
+        Ok(restored) => {
+            cold::set(&span, Attribute::CheckpointBytes, restored.bytes);
+            cold::set(&span, Attribute::CheckpointEntries, restored.entries);
+            cold::set(&span, Attribute::CheckpointLogBytes, restored.log_bytes);
+        }
+        Err(_) => store.index.begin_with(first),
+    }
+    restored
+}
+
+async fn read_into<W: World>(
+    handle: &WorkerHandle,
+    world: &W,
+    named: &NamedCheckpoint,
+    log: &Path,
+) -> Result<Restored, LoadError> {
+    let store = handle.store();
+    let mut reading = Reading::open(world.disk(), named).await?;
+    let header = reading.header;
+    if !Index::may_begin_with(header.first_buckets) {
+        return Err(reading.damaged("its index has an impossible size").into());
+    }
+    store.index.begin_with(header.first_buckets as usize);
+    let (mut chunks, mut entries) = (Vec::new(), 0);
+    let meta = loop {
+        match reading.next().await? {
+            (ChunkKind::Index, payload) => match handle.pin().put_back(&payload) {
+                Some(some) => entries += some,
+                None => return Err(reading.damaged("a chunk of the index is not understood").into()),
+            },
+            (ChunkKind::Upper, payload) => chunks.push(payload),
+            (ChunkKind::End, payload) => break reading.end(&payload)?,
+        }
+    };
+    if entries != meta.entries || meta.tail != named.entry.tail || meta.position != named.entry.position {
+        return Err(reading.damaged("the last chunk contradicts what comes before it, or the manifest").into());
+    }
+    if meta.forgotten {
+        store.index.begin_with(header.first_buckets as usize);
+    }
+    let file = open_log_of(world.disk(), log, header.log_id, meta.tail).await?;
+    catch_up(handle, &file, &meta, HashSeed::new(header.hash_seed)).await.map_err(|error| error.of(log))?;
+    store.restore_seed(header.hash_seed);
+    store.log.restore(meta.tail, &meta.eras);
+    store.log.id.store(header.log_id, Ordering::Release);
+    meta.retired.iter().for_each(|&(space, tail)| store.retired.add(space, tail));
+    let log_bytes = meta.tail - meta.scan_from;
+    Ok(Restored {
+        chunks,
+        upper: meta.upper,
+        entries: store.index.entries() as u64,
+        bytes: named.entry.len,
+        log_bytes,
+        unix_ms: meta.unix_ms,
+    })
+}
+
+/// Repeats what happened to the index between the walk and the cut.
+async fn catch_up<F: File>(handle: &WorkerHandle, file: &F, meta: &Meta, seed: HashSeed) -> Result<(), ScanError> {
+    let store = handle.store();
+    let mut removed = meta.removed.iter().copied().peekable();
+    let scan = meta.scan();
+    let crc = scan_log(file, scan, &mut |address, record| {
+        while let Some((hash, tail)) = removed.next_if(|&(_, tail)| tail <= address) {
+            store.index.remove_older(hash, tail);
+        }
+        let hash = match record.has_long_key() {
+            true => hash_in(record.key()),
+            false => Key::new(&seed, record.space(), record.key()).hash,
+        };
+        handle.pin().lead(hash, address);
+    })
+    .await?;
+    removed.for_each(|(hash, tail)| store.index.remove_older(hash, tail));
+    match crc == meta.scan_crc {
+        true => Ok(()),
+        false => Err(ScanError::Damaged {
+            offset: file_offset(meta.scan_from),
+            what: format!("what it holds up to offset {} is not what was written there", file_offset(meta.tail)),
+        }),
+    }
+}
+
+impl Meta {
+    /// The part of the log that a recovery reads: all of it is of the last page size.
+    pub fn scan(&self) -> Scan {
+        let page_size = self.eras.last().map_or(crate::address::FILE_HEADER, |&(_, size)| size);
+        Scan { from: self.scan_from, to: self.tail, page_size }
+    }
+}

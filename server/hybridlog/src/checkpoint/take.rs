@@ -1,0 +1,308 @@
+//! Taking a checkpoint: the file on its way to disk, and its name in the manifest. The module's documentation has the order
+//! of things and the reason for it.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ferrite_io::{AlignedBuf, Disk, File, OpenMode, World};
+use thiserror::Error;
+
+use super::file::{ChunkHeader, ChunkKind, FileHeader, HEADER_LEN, Meta};
+use super::load::LoadError;
+use super::scan::scan_log;
+use crate::aof::{Aof, AofFailed, FileOf, RollError};
+use crate::datadir::{Catalog, CheckpointEntry, FileError, SaveError};
+use crate::device::LogDevice;
+use crate::pinned::Exclusive;
+use crate::space::StorageError;
+use crate::store::{Store, WorkerHandle};
+use crate::sync::Ordering;
+
+/// Bytes of a chunk from which on it is written.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes between two syncs: at the end little is left to be made durable at once.
+const SYNC_EVERY: u64 = 8 << 20;
+
+/// Why no checkpoint was made. Those that there are stay in force.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    #[error("no new segment of the append-only file could be begun: {0}")]
+    Roll(#[from] RollError),
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the log cannot be flushed: {0}")]
+    Flush(#[from] StorageError),
+    #[error("what was written to the log does not read back: {0}")]
+    ReadBack(#[from] LoadError),
+    #[error(transparent)]
+    Failed(#[from] AofFailed),
+    #[error("there are values in the file of extents, or on their way there, which a checkpoint does not hold yet")]
+    Objects,
+}
+
+impl From<FileError> for CheckpointError {
+    fn from(FileError { action, path, source }: FileError) -> Self {
+        Self::Io { action, path, source }
+    }
+}
+
+/// A checkpoint that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Entries of its index.
+    pub entries: u64,
+    /// Everything below this address of the log belongs to it.
+    pub tail: u64,
+}
+
+/// Takes checkpoints of one data directory. On the worker that runs the AOF's task, if there is one.
+pub struct Checkpoints<W: World> {
+    aof: Option<Arc<Aof>>,
+    catalog: Rc<Catalog<W>>,
+}
+
+impl<W: World> Checkpoints<W> {
+    pub(crate) fn new(aof: Option<Arc<Aof>>, catalog: Rc<Catalog<W>>) -> Self {
+        Self { aof, catalog }
+    }
+
+    /// Begins a checkpoint: there is one at a time. `begun` is called in the exclusive mode at the beginning of the walk.
+    pub async fn begin(&self, handle: &WorkerHandle, begun: impl FnOnce()) -> Result<Taking<W>, CheckpointError> {
+        if let Some(aof) = &self.aof {
+            // So that the segments before can go.
+            aof.roll().await?;
+        }
+        let store = handle.store().clone();
+        let header = |salt| FileHeader {
+            salt,
+            log_id: store.log.id.load(Ordering::Acquire),
+            hash_seed: store.seed_in_force().0,
+            first_buckets: store.index.first() as u64,
+        };
+        let file = self.catalog.new_checkpoint(|salt| header(salt).encode()).await?;
+        {
+            let mut pinned = handle.pin();
+            pinned.exclusive().begin_image();
+            begun();
+        }
+        Ok(Taking {
+            aof: self.aof.clone(),
+            catalog: self.catalog.clone(),
+            number: file.number,
+            salt: file.salt,
+            path: file.path,
+            file: file.file,
+            end: HEADER_LEN,
+            synced: HEADER_LEN,
+            cursor: Some(0),
+            entries: 0,
+            pending: Vec::new(),
+            meta: None,
+            imaging: Imaging(store),
+        })
+    }
+}
+
+/// Ends the store's part if a checkpoint is given up.
+struct Imaging(Arc<Store>);
+
+impl Drop for Imaging {
+    fn drop(&mut self) {
+        self.0.imaging.end();
+        self.0.retired.end_image();
+    }
+}
+
+/// A checkpoint under way. Dropped before it is in force it leaves a file that a later start removes; see
+/// [`Taking::abandon`].
+pub struct Taking<W: World> {
+    aof: Option<Arc<Aof>>,
+    catalog: Rc<Catalog<W>>,
+    number: u64,
+    salt: u64,
+    path: PathBuf,
+    file: FileOf<W>,
+    /// File offsets.
+    end: u64,
+    synced: u64,
+    /// Where the walk stands; `None` at its end.
+    cursor: Option<u64>,
+    entries: u64,
+    /// Of the image, not written yet.
+    pending: Vec<u8>,
+    /// After the cut.
+    meta: Option<Meta>,
+    imaging: Imaging,
+}
+
+impl<W: World> Taking<W> {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Walks over the next `buckets` buckets of the index. False: that was the last. Call [`Taking::write`] now and then.
+    pub fn step(&mut self, handle: &WorkerHandle, buckets: usize) -> bool {
+        let Some(cursor) = self.cursor else { return false };
+        if self.imaging.0.imaging.was_forgotten() {
+            // Nothing of the image counts any more.
+            self.cursor = None;
+            return false;
+        }
+        let (next, entries) = handle.pin().image(cursor, buckets, &mut self.pending);
+        self.entries += entries;
+        self.cursor = (next != 0).then_some(next);
+        self.cursor.is_some()
+    }
+
+    /// Writes what the walk has gathered, if that is much or the walk is at its end.
+    pub async fn write(&mut self) -> Result<(), CheckpointError> {
+        if self.pending.len() >= CHUNK_BYTES || (self.cursor.is_none() && !self.pending.is_empty()) {
+            let pending = std::mem::take(&mut self.pending);
+            self.chunk(ChunkKind::Index, &pending).await?;
+            self.pending = pending;
+            self.pending.clear();
+        }
+        Ok(())
+    }
+
+    /// Keeps bytes of the layer above.
+    pub async fn upper(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        match bytes.is_empty() {
+            true => Ok(()),
+            false => self.chunk(ChunkKind::Upper, bytes).await,
+        }
+    }
+
+    /// The moment that the checkpoint shows. `upper` is what the layer above says of it. After the walk's end; what comes
+    /// after this is I/O alone.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Objects`]: the log alone does not tell what all keys hold.
+    pub fn cut(&mut self, alone: &Exclusive<'_>, unix_ms: u64, upper: Vec<u8>) -> Result<(), CheckpointError> {
+        assert!(self.cursor.is_none() && self.pending.is_empty(), "the walk comes before the cut");
+        if self.imaging.0.log.objects.are_there() {
+            return Err(CheckpointError::Objects);
+        }
+        let position = self.aof.as_ref().map_or(0, |aof| aof.position());
+        let cut = alone.cut();
+        self.meta = Some(Meta {
+            position,
+            tail: cut.tail,
+            scan_from: cut.since.scan_from,
+            scan_crc: 0,
+            forgotten: cut.since.forgotten,
+            entries: self.entries,
+            unix_ms,
+            eras: cut.eras,
+            retired: cut.retired,
+            removed: cut.since.removed,
+            upper,
+        });
+        Ok(())
+    }
+
+    /// Makes everything durable that the checkpoint names. `log` is the path of the log file.
+    pub async fn settle(&mut self, device: &LogDevice<W>, log: &Path) -> Result<(), CheckpointError> {
+        let meta = self.meta.as_mut().expect("the cut comes before");
+        // Not at the cut, where everybody waits.
+        meta.removed.sort_unstable_by_key(|&(_, tail)| tail);
+        self.imaging.0.flushed(meta.tail).await?;
+        let failed = |action, source| CheckpointError::Io { action, path: log.to_owned(), source };
+        device.sync().await.map_err(|source| failed("sync", source))?;
+        let file = device.world().disk().open(log, OpenMode::ReadOnly).await;
+        let file = file.map_err(|source| failed("open", source))?;
+        meta.scan_crc = scan_log(&file, meta.scan(), &mut |_, _| {}).await.map_err(|error| error.of(log))?;
+        Ok(())
+    }
+
+    /// Puts it in force, and removes the files that are not needed any more.
+    pub async fn finish(mut self) -> Result<Taken, CheckpointError> {
+        match self.put_in_force().await {
+            Ok(taken) => Ok(taken),
+            Err(Unfinished { error, may_be_named }) => {
+                if !may_be_named {
+                    self.abandon().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn put_in_force(&mut self) -> Result<Taken, Unfinished> {
+        let mut meta = self.meta.take().expect("the cut comes before");
+        let durable = match &self.aof {
+            // The AOF must not end before the position that it is replayed from.
+            Some(aof) => aof.sync().await.map_err(CheckpointError::from)?,
+            None => {
+                // A number of its own, so that a log that begins later begins after it.
+                meta.position = self.catalog.next_position().await;
+                meta.position
+            }
+        };
+        self.chunk(ChunkKind::End, &meta.encode()).await?;
+        self.sync().await?;
+        let Meta { position, tail, .. } = meta;
+        let entry = CheckpointEntry { number: self.number, salt: self.salt, position, tail, len: self.end };
+        let removed = self.catalog.add_checkpoint(entry, durable).await.map_err(|error| {
+            let may_be_named = matches!(error, SaveError::Unknown(_));
+            Unfinished { error: error.into_file_error().into(), may_be_named }
+        })?;
+        if let Some(aof) = &self.aof
+            && !removed.is_empty()
+        {
+            removed.into_iter().for_each(|number| aof.file_gone(number));
+            // From here on growth is counted that a checkpoint has not made up for.
+            aof.set_base_bytes(aof.size().current);
+        }
+        Ok(Taken { bytes: self.end, entries: self.entries, tail })
+    }
+
+    /// Gives up: the file is removed.
+    pub async fn abandon(self) {
+        self.catalog.forget(&self.path).await;
+    }
+
+    async fn chunk(&mut self, kind: ChunkKind, payload: &[u8]) -> Result<(), CheckpointError> {
+        let header = ChunkHeader::encode(kind, payload, self.end, self.salt);
+        let mut buf = AlignedBuf::zeroed(header.len() + payload.len());
+        buf[..header.len()].copy_from_slice(&header);
+        buf[header.len()..].copy_from_slice(payload);
+        let len = buf.len() as u64;
+        // First the space: a full disk is met before anything is written.
+        let allocated = self.file.allocate(self.end, len).await;
+        allocated.map_err(|source| self.failed("allocate space for", source))?;
+        let written = self.file.write_at(buf, self.end).await.result;
+        written.map_err(|source| self.failed("write", source))?;
+        self.end += len;
+        if self.end - self.synced >= SYNC_EVERY {
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    async fn sync(&mut self) -> Result<(), CheckpointError> {
+        let synced = self.file.sync().await;
+        synced.map_err(|source| self.failed("sync", source))?;
+        self.synced = self.end;
+        Ok(())
+    }
+
+    fn failed(&self, action: &'static str, source: std::io::Error) -> CheckpointError {
+        CheckpointError::Io { action, path: self.path.clone(), source }
+    }
+}
+
+struct Unfinished {
+    error: CheckpointError,
+    /// A manifest with this checkpoint may be found after a crash: the file has to stay.
+    may_be_named: bool,
+}
+
+impl From<CheckpointError> for Unfinished {
+    fn from(error: CheckpointError) -> Self {
+        Self { error, may_be_named: false }
+    }
+}

@@ -1,0 +1,483 @@
+//! Checkpoints of a store that changes while they are taken, and of machines that lose their power meanwhile.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use ferrite_io::World;
+use ferrite_telemetry::TraceBuffer;
+use proptest::prelude::*;
+
+use super::{LoadError, Restored, Taking, restore};
+use crate::aof::Effect;
+use crate::aof::testing::{Fate, TestWorld, run_with};
+use crate::datadir::{DataDirConfig, NamedCheckpoint, OpenError, Recover, check_data_dir, recover_data_dir};
+use crate::{
+    ByteStrings, Found, Held, Kind, LogDevice, NeedSpace, Pinned, Store, StoreConfig, WorkerHandle, create_log,
+    flush_task, open_log,
+};
+
+const LOG: &str = "data/hybrid.log";
+const KEYS: u8 = 40;
+
+/// What the store shows: a value for each key of the spaces that are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    /// Counts the cuts.
+    cut: u64,
+    spaces: [u32; 2],
+    next_space: u32,
+    values: BTreeMap<(u32, u8), Vec<u8>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self { spaces: [0, 1], next_space: 2, ..Self::default() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let words = [self.cut, self.spaces[0].into(), self.spaces[1].into(), self.next_space.into()];
+        words.iter().for_each(|word| ByteStrings::push(&mut out, &word.to_le_bytes()));
+        for ((space, key), value) in &self.values {
+            ByteStrings::push(&mut out, &[&space.to_le_bytes()[..], &[*key], value].concat());
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let mut strings = ByteStrings::checked(bytes).expect("well-formed");
+        let mut word = || u64::from_le_bytes(strings.next().expect("a word").try_into().expect("8 bytes"));
+        let (cut, spaces, next_space) = (word(), [word() as u32, word() as u32], word() as u32);
+        let values = strings.map(|entry| {
+            let (space, rest) = entry.split_first_chunk().expect("a space");
+            ((u32::from_le_bytes(*space), rest[0]), rest[1..].to_vec())
+        });
+        Self { cut, spaces, next_space, values: values.collect() }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Set {
+        db: usize,
+        key: u8,
+        len: usize,
+    },
+    Delete {
+        db: usize,
+        key: u8,
+    },
+    /// FLUSHDB beside another database, and FLUSHALL.
+    Empty {
+        db: usize,
+    },
+    ForgetAll,
+    /// Begins a checkpoint, or walks over so many buckets of one.
+    Walk {
+        buckets: usize,
+    },
+    /// Ends the walk and the checkpoint.
+    Cut,
+    /// Lets other tasks run.
+    Rest,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        20 => (0..2usize, 0..KEYS, 0..700usize).prop_map(|(db, key, len)| Op::Set { db, key, len }),
+        8 => (0..2usize, 0..KEYS).prop_map(|(db, key)| Op::Delete { db, key }),
+        1 => (0..2usize).prop_map(|db| Op::Empty { db }),
+        1 => Just(Op::ForgetAll),
+        8 => (1..4usize).prop_map(|buckets| Op::Walk { buckets }),
+        2 => Just(Op::Cut),
+        2 => Just(Op::Rest),
+    ]
+}
+
+/// A process on a machine.
+struct Process {
+    world: TestWorld,
+    handle: WorkerHandle,
+    restored: Option<Restored>,
+    trace: TraceBuffer,
+}
+
+impl Recover for Process {
+    type Error = String;
+
+    async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, String> {
+        let restored = restore(&self.handle, &self.world, checkpoint, Path::new(LOG)).await;
+        Ok(restored.map(|restored| self.restored = Some(restored)))
+    }
+
+    async fn apply(&mut self, _: Effect<'_>) -> Result<(), String> {
+        Err("there is no append-only file".to_owned())
+    }
+}
+
+/// How a process is configured; anything may differ from one life to the next.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    page_size: usize,
+    index_buckets: usize,
+    seed: u64,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (0..3u32, 0..4u32, any::<u64>()).prop_map(|(pages, index, seed)| Shape {
+        page_size: 4096 << pages,
+        index_buckets: 1 << (2 * index),
+        seed,
+    })
+}
+
+impl Process {
+    fn new(world: &TestWorld, shape: Shape) -> Self {
+        let Shape { page_size, index_buckets, seed: hash_seed } = shape;
+        let store = Store::new(StoreConfig {
+            page_size,
+            mutable_pages: 2,
+            read_only_pages: 1,
+            index_buckets,
+            workers: 1,
+            hash_seed,
+        });
+        let mut trace = TraceBuffer::new(|| 0);
+        trace.configure(None);
+        Self { world: world.clone(), handle: store.worker(0), restored: None, trace }
+    }
+
+    fn store(&self) -> Arc<Store> {
+        self.handle.store().clone()
+    }
+
+    /// Does a write, again when there is room for it.
+    async fn write(&mut self, write: impl Fn(&Pinned<'_>, &mut TraceBuffer) -> Result<(), NeedSpace>) {
+        loop {
+            let result = write(&self.handle.pin(), &mut self.trace);
+            match result {
+                Ok(()) => return,
+                Err(need) => self.store().wait_for_space(&need).await.expect("a disk without faults"),
+            }
+        }
+    }
+
+    async fn set(&mut self, space: u32, key: u8, value: &[u8]) {
+        let name = name(key);
+        self.write(|pinned, trace| {
+            let key = pinned.key(space, &name);
+            let _latch = pinned.latch(key.hash, true);
+            pinned.upsert(&key, Kind::String, 0, &[value], &Held::default(), trace).map(|_| ())
+        })
+        .await;
+    }
+
+    async fn delete(&mut self, space: u32, key: u8) {
+        let name = name(key);
+        self.write(|pinned, trace| {
+            let key = pinned.key(space, &name);
+            let _latch = pinned.latch(key.hash, true);
+            pinned.delete(&key, &Held::default(), trace).map(|_| ())
+        })
+        .await;
+    }
+
+    async fn get(&mut self, device: &LogDevice<TestWorld>, space: u32, key: u8) -> Option<Vec<u8>> {
+        let mut held = Held::default();
+        loop {
+            let cold = {
+                let pinned = self.handle.pin();
+                let name = name(key);
+                let key = pinned.key(space, &name);
+                let _latch = pinned.latch(key.hash, false);
+                match pinned.find(&key, &held, &mut self.trace) {
+                    Found::Record(record) => return Some(record.value.to_vec()),
+                    Found::Missing => return None,
+                    Found::Cold(address) => address,
+                }
+            };
+            held.insert(cold, device.read_record(cold).await.expect("a sound log").record);
+        }
+    }
+}
+
+/// Keys of one hash's neighbourhood are as good as others: names of one byte and of many.
+fn name(key: u8) -> Vec<u8> {
+    vec![key; 1 + key as usize % 5 * 8]
+}
+
+/// Runs a future for so many turns at most; `None` if it had not ended by then.
+async fn within<T>(turns: usize, main: impl Future<Output = T>) -> Option<T> {
+    let (mut main, mut left) = (pin!(main), turns);
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        main.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+fn config() -> DataDirConfig {
+    DataDirConfig { aof: false, ..DataDirConfig::new("data") }
+}
+
+/// One life: what is found, then the operations. `finished` is the last cut of a checkpoint known to be in force.
+async fn live(world: &TestWorld, shape: Shape, ops: &[Op], finished: &mut u64) {
+    let mut process = Process::new(world, shape);
+    let recovered = recover_data_dir(world, &config(), &mut process).await.expect("nothing is damaged");
+    let (store, log) = (process.store(), Path::new(LOG));
+    let mut model = Model::new();
+    let files = match process.restored.take() {
+        Some(restored) => {
+            model = Model::decode(&restored.upper);
+            assert_eq!(restored.chunks.concat(), model.cut.to_le_bytes());
+            open_log(&store, world, log).await.expect("the log")
+        }
+        None => create_log(&store, world, log).await.expect("the log"),
+    };
+    assert!(model.cut >= *finished, "checkpoint {finished} was in force, and {} is found", model.cut);
+    world.spawn(flush_task(store.clone(), world.clone(), files.clone()));
+    let device = LogDevice::new(store, world.clone(), files);
+    check(&mut process, &device, &model).await;
+    let mut taking: Option<Taking<TestWorld>> = None;
+    for (number, op) in ops.iter().enumerate() {
+        match *op {
+            Op::Set { db, key, len } => {
+                let value = [&(number as u32).to_le_bytes()[..], &vec![key; len]].concat();
+                process.set(model.spaces[db], key, &value).await;
+                model.values.insert((model.spaces[db], key), value);
+            }
+            Op::Delete { db, key } => {
+                process.delete(model.spaces[db], key).await;
+                model.values.remove(&(model.spaces[db], key));
+            }
+            Op::Empty { db } => {
+                let old = std::mem::replace(&mut model.spaces[db], model.next_space);
+                model.next_space += 1;
+                model.values.retain(|&(space, _), _| space != old);
+                let mut pinned = process.handle.pin();
+                pinned.exclusive().retire_space(old);
+            }
+            Op::ForgetAll => {
+                model.values.clear();
+                let mut pinned = process.handle.pin();
+                pinned.exclusive().forget_all();
+            }
+            Op::Walk { buckets } => match &mut taking {
+                Some(taking) => {
+                    taking.step(&process.handle, buckets);
+                    taking.write().await.expect("a disk without faults");
+                }
+                None => {
+                    let begun = recovered.checkpoints.begin(&process.handle, || {}).await;
+                    taking = Some(begun.expect("a disk without faults"));
+                }
+            },
+            Op::Cut => {
+                let Some(mut taking) = taking.take() else { continue };
+                while taking.step(&process.handle, 1) {}
+                taking.write().await.expect("a disk without faults");
+                model.cut += 1;
+                {
+                    let mut pinned = process.handle.pin();
+                    taking.cut(&pinned.exclusive(), 0, model.encode()).expect("no value is that large");
+                }
+                taking.settle(&device, log).await.expect("a disk without faults");
+                taking.upper(&model.cut.to_le_bytes()).await.expect("a disk without faults");
+                taking.finish().await.expect("a disk without faults");
+                *finished = model.cut;
+            }
+            Op::Rest => ferrite_io::Clock::sleep(&world.clock, std::time::Duration::from_millis(1)).await,
+        }
+    }
+    check(&mut process, &device, &model).await;
+}
+
+/// The store shows what the model has, and nothing else.
+async fn check(process: &mut Process, device: &LogDevice<TestWorld>, model: &Model) {
+    for space in 0..model.next_space {
+        for key in 0..KEYS {
+            let expected = model.values.get(&(space, key));
+            if model.spaces.contains(&space) {
+                assert_eq!(process.get(device, space, key).await.as_ref(), expected, "key {key} of space {space}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn power_loss_at_any_io_leaves_the_state_at_a_cut(
+        lives in prop::collection::vec((shape(), prop::collection::vec(op(), 0..120), 1..2500usize), 1..5),
+        fates in any::<u64>(),
+    ) {
+        let (mut world, mut finished, mut draw) = (TestWorld::default(), 0, fates | 1);
+        for (shape, ops, turns) in lives {
+            let life = within(turns, live(&world, shape, &ops, &mut finished));
+            run_with(&world.clock, life, world.tasks());
+            let mut next = || {
+                draw ^= draw << 13;
+                draw ^= draw >> 7;
+                draw ^= draw << 17;
+                draw
+            };
+            let names_kept = next() % 2 == 0;
+            let disk = world.disk.after_power_loss(names_kept, || [Fate::Kept, Fate::Lost, Fate::Garbage][(next() % 3) as usize]);
+            world = TestWorld::with_disk(disk);
+        }
+        run_with(&world.clock, live(&world, Shape { page_size: 4096, index_buckets: 4, seed: 1 }, &[], &mut finished), world.tasks());
+    }
+}
+
+/// A machine whose server has taken `checkpoints` of them; and the state at each cut.
+fn with_checkpoints(checkpoints: u64) -> TestWorld {
+    let world = TestWorld::default();
+    let mut ops = Vec::new();
+    for round in 0..checkpoints {
+        ops.push(Op::Walk { buckets: 1 });
+        for key in 0..KEYS {
+            ops.push(Op::Set { db: key as usize % 2, key, len: 100 + round as usize });
+            if key % 8 == 0 {
+                ops.extend([Op::Delete { db: key as usize % 2, key }, Op::Walk { buckets: 1 }]);
+            }
+        }
+        ops.push(Op::Cut);
+    }
+    let mut finished = 0;
+    let shape = Shape { page_size: 4096, index_buckets: 4, seed: 1 };
+    run_with(&world.clock, live(&world, shape, &ops, &mut finished), world.tasks());
+    assert_eq!(finished, checkpoints);
+    world
+}
+
+/// What a start finds: the number of the cut.
+fn start(world: &TestWorld) -> Result<u64, OpenError> {
+    let shape = Shape { page_size: 4096, index_buckets: 4, seed: 1 };
+    let main = async {
+        let mut process = Process::new(world, shape);
+        recover_data_dir(world, &config(), &mut process).await?;
+        Ok(process.restored.map_or(0, |restored| Model::decode(&restored.upper).cut))
+    };
+    run_with(&world.clock, main, world.tasks())
+}
+
+fn damage_found(world: &TestWorld) -> Vec<String> {
+    let report = run_with(&world.clock, check_data_dir(world, Path::new("data"), "hybrid.log"), world.tasks());
+    report.expect("it can be looked at").damage.iter().map(ToString::to_string).collect()
+}
+
+fn checkpoint_files(world: &TestWorld) -> Vec<PathBuf> {
+    (1..9)
+        .map(|number| format!("data/checkpoint-{number}.ckpt").into())
+        .filter(|path: &PathBuf| world.disk.exists(path))
+        .collect()
+}
+
+#[test]
+fn the_last_two_are_kept_and_a_damaged_one_is_passed_over() {
+    let world = with_checkpoints(3);
+    let files = checkpoint_files(&world);
+    assert_eq!(files.len(), 2);
+    assert_eq!(damage_found(&world), [""; 0]);
+    let whole = world.disk.bytes(&files[1]);
+    for at in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        let copy = TestWorld::with_disk(world.disk.after_power_loss(true, || Fate::Kept));
+        copy.disk.put(&files[1], &damaged);
+        let found = damage_found(&copy);
+        assert!(found.len() == 1 && found[0].contains(files[1].to_str().expect("a name")), "byte {at}: {found:?}");
+        assert_eq!(start(&copy).expect("the one before"), 2, "byte {at}");
+        // It is forgotten for good, since the log goes on behind the one before.
+        assert_eq!(checkpoint_files(&copy), files[..1]);
+        assert_eq!(start(&copy).expect("the one before"), 2);
+    }
+    for cut in (0..whole.len()).step_by(29) {
+        let copy = TestWorld::with_disk(world.disk.after_power_loss(true, || Fate::Kept));
+        copy.disk.put(&files[1], &whole[..cut]);
+        assert_eq!(start(&copy).expect("the one before"), 2, "cut at {cut}");
+    }
+    world.disk.delete(&files[1]);
+    assert_eq!(start(&world).expect("the one before"), 2);
+}
+
+#[test]
+fn without_any_that_is_good_the_start_stops() {
+    let world = with_checkpoints(2);
+    let files = checkpoint_files(&world);
+    let before = world.disk.bytes(Path::new(LOG));
+    files.iter().for_each(|path| world.disk.delete(path));
+    let error = start(&world).expect_err("nothing is left").to_string();
+    assert!(
+        error.starts_with("no checkpoint of data can be used") && error.contains("checkpoint-1.ckpt is damaged"),
+        "{error}"
+    );
+    assert_eq!(world.disk.bytes(Path::new(LOG)), before, "and nothing was made anew");
+}
+
+#[test]
+fn a_log_that_is_not_the_one_is_not_used() {
+    let world = with_checkpoints(2);
+    let (log, other) = (Path::new(LOG), with_checkpoints(2));
+    let mut bytes = other.disk.bytes(log);
+    // Another server's: another number, and a header that is sound.
+    bytes[24] ^= 1;
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..32]);
+    bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    let whole = world.disk.bytes(log);
+    for (content, expected) in [
+        (bytes, "it is not the log that the checkpoint leads into"),
+        (whole[..whole.len() / 4].to_vec(), "it ends there, and the checkpoint needs"),
+        (Vec::new(), "it is shorter than its header"),
+    ] {
+        world.disk.put(log, &content);
+        let error = start(&world).expect_err("no log").to_string();
+        assert!(error.contains("data/hybrid.log is damaged at offset") && error.contains(expected), "{error}");
+        assert!(damage_found(&world).iter().any(|found| found.contains(expected)));
+    }
+    world.disk.delete(log);
+    assert!(
+        start(&world)
+            .expect_err("no log")
+            .to_string()
+            .contains("data/hybrid.log is damaged at offset 0: it is missing")
+    );
+    world.disk.put(log, &whole);
+    assert_eq!(start(&world).expect("the log is back"), 2);
+}
+
+#[test]
+fn damage_in_the_log_is_found_by_a_check_and_what_was_written_last_by_a_start() {
+    let world = with_checkpoints(2);
+    let log = Path::new(LOG);
+    let whole = world.disk.bytes(log);
+    let (mut found_by_start, mut found_by_check, mut changed) = (0, 0, 0);
+    for at in (4096..whole.len()).step_by(97) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        let copy = TestWorld::with_disk(world.disk.after_power_loss(true, || Fate::Kept));
+        copy.disk.put(log, &damaged);
+        changed += 1;
+        let found = damage_found(&copy);
+        found_by_check += usize::from(!found.is_empty());
+        assert!(found.iter().all(|line| line.starts_with("data/hybrid.log is damaged at offset")), "{found:?}");
+        match start(&copy) {
+            Ok(2) => {}
+            Ok(1) => found_by_start += 1,
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+    assert!(found_by_start > 10, "{found_by_start} of {changed}");
+    assert!(
+        found_by_check > changed / 3,
+        "{found_by_check} of {changed}: the rest is slack and what follows a page's last record"
+    );
+}

@@ -1,0 +1,162 @@
+//! What a checkpoint keeps of the databases: their spaces and counts, and the reminders of keys that expire.
+//!
+//! All integers are little-endian words of 8 bytes. The note of the cut: the next space, then for each database its space, the
+//! address of the log below which it has nothing, its keys, those of them that expire, and the bytes of their records. A chunk: pairs of a key's hash and
+//! the time it is due. A reminder may be there twice or be of a key that is gone: who takes it looks the key up.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::databases::Databases;
+use crate::wheel::{Copying, Reminder};
+
+const WORD: usize = 8;
+const WORDS_OF_SLOT: usize = 5;
+
+/// A copy of the reminders that is made in steps while commands run. Dropped it ends.
+pub struct Reminders<'d> {
+    databases: &'d Databases,
+    copying: Copying,
+}
+
+impl Drop for Reminders<'_> {
+    fn drop(&mut self) {
+        self.databases.wheel.lock().end_copy();
+    }
+}
+
+impl Reminders<'_> {
+    /// Appends at most `max` reminders. False: those that there were have been copied.
+    pub fn step(&mut self, max: usize, out: &mut Vec<u8>) -> bool {
+        self.databases.wheel.lock().copy(&mut self.copying, max, &mut |reminder| encode(reminder, out))
+    }
+
+    /// Appends what the steps may have missed, and ends the copy. After that a batch that has ended since the copy began has
+    /// left no reminder out.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        let journal = self.databases.wheel.lock().end_copy();
+        journal.into_iter().for_each(|reminder| encode(reminder, out));
+    }
+}
+
+fn encode(reminder: Reminder, out: &mut Vec<u8>) {
+    out.extend_from_slice(&reminder.hash.to_le_bytes());
+    out.extend_from_slice(&reminder.due_ms.to_le_bytes());
+}
+
+fn words_of(bytes: &[u8]) -> Result<Vec<u64>, RestoreError> {
+    let (words, rest) = bytes.as_chunks::<WORD>();
+    if !rest.is_empty() {
+        return Err(RestoreError::Malformed);
+    }
+    Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+}
+
+/// Why a checkpoint's words on the databases cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    #[error("database {db} holds {keys} keys and the server has {count} databases: raise server.databases")]
+    TooFew { db: usize, keys: u64, count: u32 },
+    #[error("what it says of the databases is not understood")]
+    Malformed,
+}
+
+impl Databases {
+    /// Begins a copy of the reminders: there is one at a time.
+    pub fn copy_reminders(&self) -> Reminders<'_> {
+        Reminders { databases: self, copying: self.wheel.lock().begin_copy() }
+    }
+
+    /// What a checkpoint keeps of this moment. Exclusive mode only.
+    pub fn note(&self) -> Vec<u8> {
+        let mut out = u64::from(self.next_space.load(Relaxed)).to_le_bytes().to_vec();
+        for slot in &self.slots {
+            let words = [
+                slot.space.load(Relaxed).into(),
+                slot.since.load(Relaxed),
+                slot.keys.load(Relaxed),
+                slot.expires.load(Relaxed),
+                slot.record_bytes.load(Relaxed),
+            ];
+            words.iter().for_each(|word: &u64| out.extend_from_slice(&word.to_le_bytes()));
+        }
+        out
+    }
+
+    /// Puts back what [`Databases::note`] gave, and the reminders. Before there are any keys.
+    pub fn restore(&self, note: &[u8], reminders: &[Vec<u8>]) -> Result<(), RestoreError> {
+        let words = words_of(note)?;
+        let (&next_space, slots) = words.split_first().ok_or(RestoreError::Malformed)?;
+        let (slots, rest) = slots.as_chunks::<WORDS_OF_SLOT>();
+        let mut next_space = u32::try_from(next_space).map_err(|_| RestoreError::Malformed)?;
+        if !rest.is_empty() || slots.iter().any(|slot| slot[0] >= next_space.into()) {
+            return Err(RestoreError::Malformed);
+        }
+        let beyond = slots.iter().enumerate().skip(self.slots.len());
+        if let Some((db, slot)) = beyond.into_iter().find(|(_, slot)| slot[2] > 0) {
+            return Err(RestoreError::TooFew { db, keys: slot[2], count: self.count() });
+        }
+        for (at, slot) in self.slots.iter().enumerate() {
+            let [space, since, keys, expires, record_bytes] = slots.get(at).copied().unwrap_or_else(|| {
+                // A database that there was not.
+                next_space += 1;
+                [u64::from(next_space - 1), 0, 0, 0, 0]
+            });
+            slot.space.store(space as u32, Relaxed);
+            slot.since.store(since, Relaxed);
+            slot.keys.store(keys, Relaxed);
+            slot.expires.store(expires, Relaxed);
+            slot.record_bytes.store(record_bytes, Relaxed);
+        }
+        self.next_space.store(next_space, Relaxed);
+        let mut wheel = self.wheel.lock();
+        for chunk in reminders {
+            let words = words_of(chunk)?;
+            words.as_chunks().0.iter().for_each(|&[hash, due_ms]| wheel.add(Reminder { hash, due_ms }));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_and_reminders_come_back() {
+        let databases = Databases::new(2);
+        databases.count_change(0, None, Some((5, 48)));
+        databases.count_change(1, None, Some((0, 48)));
+        databases.empty(0, 640);
+        databases.count_change(0, None, Some((7, 56)));
+        databases.wheel.lock().add(Reminder { hash: 1, due_ms: 7 });
+        let (mut chunk, mut late) = (Vec::new(), Vec::new());
+        let mut copy = databases.copy_reminders();
+        while copy.step(100, &mut chunk) {}
+        databases.wheel.lock().add(Reminder { hash: 2, due_ms: 9 });
+        copy.finish(&mut late);
+        let note = databases.note();
+
+        let back = Databases::new(4);
+        back.restore(&note, &[chunk, late]).expect("a note");
+        assert_eq!((back.space(0), back.since(0), back.keys(0), back.expires(0)), (databases.space(0), 640, 1, 1));
+        assert_eq!((back.space(1), back.keys(1), back.keys(2)), (1, 1, 0));
+        let bytes = |databases: &Databases| [0, 1].map(|db| databases.data_bytes_of(db));
+        assert_eq!(bytes(&back), bytes(&databases), "maxmemory goes by it");
+        let spaces = [0, 1, 2, 3].map(|db| back.space(db));
+        assert!(spaces.iter().enumerate().all(|(at, space)| !spaces[..at].contains(space)), "{spaces:?}");
+        assert!(back.empty(3, 0) < back.space(3), "spaces are never used again");
+        assert_eq!(back.wheel.lock().len(), 2);
+    }
+
+    #[test]
+    fn a_database_with_keys_is_not_dropped() {
+        let databases = Databases::new(3);
+        databases.count_change(1, None, Some((0, 48)));
+        let note = databases.note();
+        let error = Databases::new(1).restore(&note, &[]).expect_err("too few");
+        assert_eq!(error.to_string(), "database 1 holds 1 keys and the server has 1 databases: raise server.databases");
+        Databases::new(2).restore(&note, &[]).expect("the third one was empty");
+        assert_eq!(Databases::new(2).restore(&note[..9], &[]), Err(RestoreError::Malformed));
+        assert_eq!(Databases::new(2).restore(&[], &[]), Err(RestoreError::Malformed));
+    }
+}

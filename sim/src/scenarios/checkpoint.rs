@@ -1,0 +1,398 @@
+//! Checkpoints of the real server: taken under load, in crashes, without an append-only file, and damaged.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ferrite_io::{Entropy, World};
+use ferrite_node::config::{AppendFsync, Config};
+use redis::ProtocolVersion;
+
+use super::node::workers;
+use super::redis::{Load, damage, random_commands};
+use crate::client::RawClient;
+use crate::plan::FaultPlan;
+use crate::resp::Reply;
+use crate::rng::SimRng;
+use crate::runner::{Scenario, ScenarioFuture};
+use crate::server::{DATA, PAGE_BYTES, launch, serve, watch};
+use crate::sim::{Host, Sim};
+use crate::world::SimWorld;
+
+/// What was acknowledged under `always` survives every power loss, whatever checkpoints there are, and damage of the newest.
+pub(super) const CHECKPOINT: Scenario = Scenario {
+    name: "checkpoint",
+    about: "power loss at any I/O, in checkpoints and rewrites too, and damage of the newest checkpoint lose nothing acknowledged",
+    faults: FaultPlan::without_disk_errors,
+    marks: &[
+        "server crashed",
+        "a record was read from disk",
+        "a checkpoint was taken",
+        "a checkpoint was restored",
+        "died in a checkpoint",
+        "died with a checkpoint",
+        "died with two checkpoints",
+        "the newest checkpoint was damaged",
+        "a rewrite was done",
+    ],
+    run: |sim| -> ScenarioFuture {
+        let load = Load {
+            batches: 40,
+            crashes: 5,
+            protocol: ProtocolVersion::RESP2,
+            // So that no value becomes an object: a checkpoint holds none.
+            payload_max: 200,
+            keys: 80,
+            rewrites: true,
+            saves: true,
+            sessions: false,
+        };
+        Box::pin(random_commands(
+            sim,
+            |world, at| {
+                let drawn = world.entropy().next_u64();
+                let mut config = workers(at, AppendFsync::Always, 1 + drawn as usize % 2);
+                config.storage.page_size = 4 * PAGE_BYTES as u64;
+                config.aof.segment_size = [2 << 10, 16 << 10, 1 << 20][(drawn >> 8) as usize % 3];
+                Box::pin(serve(world, config))
+            },
+            load,
+        ))
+    },
+};
+
+/// A restart comes back with the state of one moment.
+pub(super) const WITHOUT_AOF: Scenario = Scenario {
+    name: "checkpoint-without-aof",
+    about: "without an append-only file a restart comes back with the state at the last checkpoint's cut, exactly",
+    faults: FaultPlan::without_disk_errors,
+    marks: &[
+        "a checkpoint was taken",
+        "a checkpoint was restored",
+        "died in a checkpoint",
+        "came back with an earlier state",
+        "everything was forgotten beside a checkpoint",
+    ],
+    run: |sim| -> ScenarioFuture { Box::pin(without_aof(sim)) },
+};
+
+/// Any damage is an error or harmless.
+pub(super) const DAMAGE: Scenario = Scenario {
+    name: "checkpoint-damage",
+    about: "a damaged, short or missing file of a data directory with checkpoints never gives a wrong value, nor an empty server",
+    faults: |_| FaultPlan::none(),
+    marks: &["damage stopped the start", "damage was harmless", "damage was answered with an error"],
+    run: |sim| -> ScenarioFuture { Box::pin(damaged(sim)) },
+};
+
+const LIVES: u64 = 6;
+const STEPS: u64 = 120;
+const KEYS: u64 = 24;
+const NO_PROGRESS: Duration = Duration::from_secs(300);
+
+type State = BTreeMap<String, String>;
+
+/// Tries until the server listens.
+async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
+    loop {
+        match RawClient::connect(world, address).await {
+            Ok(client) => return client,
+            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// The values of all keys, and that there are no others.
+async fn state_of(client: &mut RawClient) -> std::io::Result<State> {
+    let mut state = State::new();
+    for key in (0..KEYS).map(|key| format!("key:{key}")) {
+        match client.command(&["GET", &key]).await? {
+            Reply::Bulk(value) => _ = state.insert(key, String::from_utf8_lossy(&value).into_owned()),
+            Reply::Null => {}
+            other => panic!("GET {key} was answered with {other:?}"),
+        }
+    }
+    assert_eq!(client.command(&["DBSIZE"]).await?, Reply::Int(state.len() as i64));
+    Ok(state)
+}
+
+/// One client that knows every state that there was since a restart, and which of them a checkpoint may show.
+struct Historian {
+    sim: Sim,
+    rng: SimRng,
+    /// Of the current life: that at its start, and after each step.
+    states: Vec<State>,
+    /// The newest checkpoint known to be in force shows this state, or a later one.
+    saved: usize,
+    steps: u64,
+}
+
+impl Historian {
+    async fn live(&mut self, client: &mut RawClient) -> std::io::Result<()> {
+        let (mut asked_at, mut saves) = (None, 0);
+        for _ in 0..self.rng.below(STEPS) {
+            self.step(client).await?;
+            if asked_at.is_none() && self.rng.one_in(12) {
+                let reply = client.command(&["BGSAVE"]).await?;
+                assert_eq!(reply, Reply::Simple("Background saving started".to_owned()));
+                asked_at = Some(self.states.len() - 1);
+            }
+            if let Some(at) = asked_at
+                && self.rng.one_in(4)
+            {
+                let Reply::Bulk(info) = client.command(&["INFO", "persistence"]).await? else {
+                    panic!("INFO is a text")
+                };
+                let info = String::from_utf8_lossy(&info).into_owned();
+                assert!(info.contains("rdb_last_bgsave_status:ok"), "{info}");
+                if info.contains(&format!("rdb_saves:{}\r\n", saves + 1)) {
+                    (self.saved, asked_at, saves) = (at, None, saves + 1);
+                }
+            }
+        }
+        if asked_at.is_none() && self.rng.one_in(2) {
+            let at = self.states.len() - 1;
+            if client.command(&["SAVE"]).await? == Reply::ok() {
+                self.saved = at;
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, client: &mut RawClient) -> std::io::Result<()> {
+        self.steps += 1;
+        let mut state = self.states.last().expect("there is one").clone();
+        let name = |rng: &mut SimRng| format!("key:{}", rng.below(KEYS));
+        let (key, other) = (name(&mut self.rng), name(&mut self.rng));
+        let value = format!("{}:{}", self.steps, "v".repeat(self.rng.below(500) as usize));
+        match self.rng.below(40) {
+            0 => {
+                state.clear();
+                self.states.push(state);
+                assert_eq!(client.command(&["FLUSHALL"]).await?, Reply::ok());
+                self.sim.sometimes("everything was forgotten beside a checkpoint");
+                return Ok(());
+            }
+            1..=9 => {
+                state.remove(&key);
+                self.states.push(state);
+                client.command(&["DEL", &key]).await?;
+                return Ok(());
+            }
+            10..=14 => {
+                // Both or neither.
+                state.insert(key.clone(), value.clone());
+                state.remove(&other);
+                state.insert(other.clone(), value.clone());
+                self.states.push(state);
+                for command in [&["MULTI"][..], &["SET", &key, &value], &["SET", &other, &value]] {
+                    client.command(command).await?;
+                }
+                client.command(&["EXEC"]).await?;
+                return Ok(());
+            }
+            15..=20 => {
+                // Far away: it does not expire here.
+                state.insert(key.clone(), value.clone());
+                self.states.push(state);
+                client.command(&["SET", &key, &value, "PX", "100000000000"]).await?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        state.insert(key.clone(), value.clone());
+        self.states.push(state);
+        assert_eq!(client.command(&["SET", &key, &value]).await?, Reply::ok());
+        Ok(())
+    }
+
+    /// After a restart.
+    fn check(&mut self, found: State) {
+        let possible = &self.states[self.saved..];
+        assert!(
+            possible.contains(&found),
+            "{found:?} is none of the {} states from {:?} to {:?}",
+            possible.len(),
+            possible.first(),
+            possible.last()
+        );
+        if Some(&found) != self.states.last() {
+            self.sim.sometimes("came back with an earlier state");
+        }
+        (self.states, self.saved) = (vec![found], 0);
+    }
+}
+
+/// On a network that takes some bytes at a time and loses some packets, a life of small commands takes minutes.
+const LIFE_MAX: Duration = Duration::from_secs(3600);
+
+fn alone(address: SocketAddr, drawn: u64) -> Config {
+    let mut config = workers(address, AppendFsync::No, 1 + drawn as usize % 2);
+    config.aof.enabled = false;
+    config
+}
+
+async fn without_aof(sim: Sim) {
+    let mut rng = sim.rng("without aof");
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    let mut historian =
+        Historian { sim: sim.clone(), rng: sim.rng("historian"), states: vec![State::new()], saved: 0, steps: 0 };
+    for life in 0..LIVES {
+        let config = alone(address, rng.below(2));
+        server.spawn(move |world| serve(world, config));
+        if rng.one_in(3) {
+            server.power_loss_at_io(rng.between(1, 150));
+        }
+        let client: Host = sim.add_host(&format!("client {life}"));
+        let task = client.spawn(move |world| async move {
+            let ended = async {
+                let mut client = RawClient::connect(&world, address).await?;
+                historian.check(state_of(&mut client).await?);
+                historian.live(&mut client).await
+            };
+            // A connection lost is a server that has died, or never came up.
+            let _ = ended.await;
+            historian
+        });
+        historian = match madsim::time::timeout(LIFE_MAX, task).await {
+            Ok(ended) => ended.expect("a client's host stays up"),
+            Err(_) => panic!("a life has not ended within {LIFE_MAX:?}"),
+        };
+        match rng.one_in(3) {
+            true => server.kill(),
+            false => server.power_loss(),
+        }
+        server.boot();
+    }
+    sim.stop_faults();
+    let mut found = None;
+    while found.is_none() {
+        let config = alone(address, 0);
+        server.spawn(move |world| serve(world, config));
+        let host = sim.add_host(&format!("checker {:?}", sim.elapsed()));
+        let task = host.spawn(move |world| async move {
+            let mut client = RawClient::connect(&world, address).await?;
+            state_of(&mut client).await
+        });
+        let looked = madsim::time::timeout(NO_PROGRESS, task).await.expect("progress");
+        found = looked.expect("the checker's host stays up").ok();
+        if found.is_none() {
+            // A power loss that an earlier life was to have, and did not live to see.
+            server.kill();
+            server.boot();
+        }
+    }
+    historian.check(found.expect("the loop ends with it"));
+}
+
+async fn damaged(sim: Sim) {
+    let mut rng = sim.rng("damage");
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    let segment_size = [2 << 10, 1 << 20][rng.below(2) as usize];
+    let config = move || {
+        let mut config = workers(address, AppendFsync::Always, 1);
+        config.aof.segment_size = segment_size;
+        config
+    };
+    server.spawn(move |world| serve(world, config()));
+    let saves = rng.between(1, 3);
+    let mut historian =
+        Historian { sim: sim.clone(), rng: sim.rng("historian"), states: vec![State::new()], saved: 0, steps: 0 };
+    let client = sim.add_host("client");
+    let task = client.spawn(move |world| async move {
+        let mut client = connect(&world, address).await;
+        for _ in 0..=saves {
+            for _ in 0..60 {
+                historian.step(&mut client).await.expect("no faults");
+            }
+            if historian.rng.below(4) > 0 {
+                assert_eq!(client.command(&["SAVE"]).await.expect("no faults"), Reply::ok());
+            }
+        }
+        historian.states.pop().expect("the last one")
+    });
+    let expected = task.await.expect("no faults");
+    // A start notes what it has replayed: from then on damage to the log's end cannot pass for an unfinished write.
+    server.power_loss();
+    server.boot();
+    server.spawn(move |world| serve(world, config()));
+    let (visitor, all) = (sim.add_host("visitor"), expected.clone());
+    let task = visitor.spawn(move |world| async move {
+        let found = state_of(&mut connect(&world, address).await).await.expect("no faults");
+        assert_eq!(found, all);
+    });
+    task.await.expect("no faults");
+    server.power_loss();
+    server.boot();
+    let names = ["MANIFEST".to_owned(), "hybrid.log".to_owned()].into_iter();
+    let numbered = (1..20).flat_map(|number| {
+        [
+            format!("appendonly-{number}.aof"),
+            format!("appendonly-{number}.base.aof"),
+            format!("checkpoint-{number}.ckpt"),
+        ]
+    });
+    let there: Vec<String> =
+        names.chain(numbered).map(|name| format!("{DATA}/{name}")).filter(|path| server.peek(path).is_some()).collect();
+    // Records are most of what there is; they lie behind the file's first block.
+    let in_records = rng.one_in(3);
+    let victim = match in_records {
+        true => format!("{DATA}/hybrid.log"),
+        false => there[rng.below(there.len() as u64) as usize].clone(),
+    };
+    sim.note(format!("damaged: {victim}"));
+    // A log that was just begun has its first block at most.
+    server.corrupt(&victim, |bytes| match in_records && bytes.len() > PAGE_BYTES + 1 {
+        true => (0..12).for_each(|_| {
+            let at = rng.between(PAGE_BYTES as u64, bytes.len() as u64 - 1) as usize;
+            bytes[at] ^= 1 << rng.below(8);
+        }),
+        false => damage(bytes, &mut rng),
+    });
+    let stopped = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let hears = stopped.clone();
+    server.spawn(move |world| async move {
+        let starting = launch(&world, config(), None, move |_, result| {
+            *crate::sim::lock(&hears) = result.err().map(|error| error.to_string());
+        });
+        watch(world, starting).await;
+    });
+    let (checks, host) = (sim.clone(), sim.add_host("checker"));
+    let task = host.spawn(move |world| async move {
+        let mut client = connect(&world, address).await;
+        let mut errors = 0;
+        for key in (0..KEYS).map(|key| format!("key:{key}")) {
+            match client.command(&["GET", &key]).await? {
+                Reply::Bulk(value) => {
+                    assert_eq!(
+                        Some(&*String::from_utf8_lossy(&value)),
+                        expected.get(&key).map(String::as_str),
+                        "{key}"
+                    );
+                }
+                Reply::Null => assert!(!expected.contains_key(&key), "{key} is gone"),
+                Reply::Error(text) => {
+                    assert!(text.contains("damaged at address"), "{text}");
+                    errors += 1;
+                }
+                other => panic!("GET {key} was answered with {other:?}"),
+            }
+        }
+        match errors {
+            0 => checks.sometimes("damage was harmless"),
+            _ => checks.sometimes("damage was answered with an error"),
+        }
+        Ok::<_, std::io::Error>(())
+    });
+    // A server that refuses to start accepts nobody: then it says why.
+    let limit = Duration::from_secs(20);
+    let checked = madsim::time::timeout(limit, task).await;
+    if !matches!(checked, Ok(Ok(Ok(())))) {
+        let why = crate::sim::lock(&stopped).clone().expect("it answers, or says why not");
+        let name = victim.rsplit('/').next().expect("a name");
+        assert!(why.contains(name) || why.contains("the log file is damaged at address"), "{name}: {why}");
+        sim.sometimes("damage stopped the start");
+    }
+}
