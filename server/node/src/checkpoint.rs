@@ -105,10 +105,7 @@ fn record<W: World>(worker: &Worker<W>, began_ns: u64, result: &Result<(Taken, u
             ]
         },
     );
-    let mut recorder = worker.recorder.borrow_mut();
-    let mut trace = recorder.buffer();
-    trace.root(SpanName::Checkpoint, began_ns, &attributes, error.as_deref());
-    recorder.commit(&mut trace, |kept| worker.node.telemetry.queue.push(kept));
+    worker.record_work(SpanName::Checkpoint, began_ns, &attributes, error.as_deref());
 }
 
 /// Gives the checkpoint, and how many changes there had been at its cut.

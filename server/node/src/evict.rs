@@ -145,8 +145,5 @@ fn record<W: World>(worker: &Worker<W>, began_ns: u64, evictor: &Evictor) {
         (Attribute::EvictionKeysCount, count(evictor.keys_evicted)),
         (Attribute::EvictionBytes, count(evictor.bytes_freed)),
     ];
-    let mut recorder = worker.recorder.borrow_mut();
-    let mut trace = recorder.buffer();
-    trace.root(SpanName::Eviction, began_ns, &attributes, None);
-    recorder.commit(&mut trace, |kept| worker.node.telemetry.queue.push(kept));
+    worker.record_work(SpanName::Eviction, began_ns, &attributes, None);
 }

@@ -81,10 +81,7 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
 fn record<W: World>(worker: &Worker<W>, began_ns: u64, sizes: [u64; 2], error: Option<&str>) {
     let [before, after] = sizes.map(|bytes| Value::Int(bytes as i64));
     let attributes = [(Attribute::AofRewriteBytesBefore, before), (Attribute::AofRewriteBytesAfter, after)];
-    let mut recorder = worker.recorder.borrow_mut();
-    let mut trace = recorder.buffer();
-    trace.root(SpanName::AofRewrite, began_ns, &attributes, error);
-    recorder.commit(&mut trace, |kept| worker.node.telemetry.queue.push(kept));
+    worker.record_work(SpanName::AofRewrite, began_ns, &attributes, error);
 }
 
 async fn rewrite<W: World>(worker: &Worker<W>, rewriter: &Rewriter<W>) -> Result<(), WalkError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ferrite_hybridlog::{LogDevice, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::{Candidates, Scratch};
-use ferrite_telemetry::Recorder;
+use ferrite_telemetry::{Attribute, Recorder, SpanName, Value};
 
 use crate::evict;
 use crate::expire;
@@ -39,6 +39,14 @@ impl<W: World> Worker<W> {
 
     pub fn now_ns(&self) -> u64 {
         self.world.clock().monotonic_ns()
+    }
+
+    /// Work of the server's own that ends now, as a trace of its own.
+    pub fn record_work(&self, name: SpanName, began_ns: u64, attributes: &[(Attribute, Value)], error: Option<&str>) {
+        let mut recorder = self.recorder.borrow_mut();
+        let mut trace = recorder.buffer();
+        trace.root(name, began_ns, attributes, error);
+        recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
     }
 
     /// Starts the worker's tasks: housekeeping, on the first one the active expiry and eviction for all and the index's work, and one accept
