@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ferrite_node::config::{AppendFsync, Config};
 
+use super::NO_PROGRESS;
 use super::redis::{dump, operator};
 use crate::client::{Client, RawClient};
 use crate::model::{ClientView, Generator, Profile};
@@ -45,7 +46,6 @@ const TOLD: &str = "MISCONF Errors writing to the AOF file: the append-only file
 const REFUSED: &[&str] = &["ERR writing the log file fails", "ERR the append-only file /data/"];
 const BATCHES: u32 = 400;
 const PIPELINE_MAX: u64 = 6;
-const NO_PROGRESS: Duration = Duration::from_secs(300);
 
 /// Why the process ended, once it has.
 type Ended = Arc<Mutex<Vec<Result<(), String>>>>;

@@ -8,6 +8,7 @@ use ferrite_io::{Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
 use redis::ProtocolVersion;
 
+use super::NO_PROGRESS;
 use super::node::workers;
 use super::redis::{Load, damage, random_commands};
 use crate::client::RawClient;
@@ -88,7 +89,6 @@ pub(super) const DAMAGE: Scenario = Scenario {
 const LIVES: u64 = 6;
 const STEPS: u64 = 120;
 const KEYS: u64 = 24;
-const NO_PROGRESS: Duration = Duration::from_secs(300);
 
 type State = BTreeMap<String, String>;
 
@@ -223,9 +223,6 @@ impl Historian {
     }
 }
 
-/// On a network that takes some bytes at a time and loses some packets, a life of small commands takes minutes.
-const LIFE_MAX: Duration = Duration::from_secs(3600);
-
 fn alone(address: SocketAddr, drawn: u64) -> Config {
     let mut config = workers(address, AppendFsync::No, 1 + drawn as usize % 2);
     config.aof.enabled = false;
@@ -255,9 +252,9 @@ async fn without_aof(sim: Sim) {
             let _ = ended.await;
             historian
         });
-        historian = match madsim::time::timeout(LIFE_MAX, task).await {
+        historian = match madsim::time::timeout(NO_PROGRESS, task).await {
             Ok(ended) => ended.expect("a client's host stays up"),
-            Err(_) => panic!("a life has not ended within {LIFE_MAX:?}"),
+            Err(_) => panic!("a life has not ended within {NO_PROGRESS:?}"),
         };
         match rng.one_in(3) {
             true => server.kill(),

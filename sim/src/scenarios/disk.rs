@@ -7,6 +7,7 @@ use std::time::Duration;
 use ferrite_node::config::AppendFsync;
 use redis::ProtocolVersion;
 
+use super::NO_PROGRESS;
 use super::redis::{dump, operator};
 use crate::client::{Client, RawClient, connect_redis};
 use crate::model::{ClientView, Command, Generator, Profile};
@@ -51,11 +52,14 @@ fn quiet_network(plan: FaultPlan) -> FaultPlan {
 }
 
 /// What a command may be answered with when its read fails.
-const READ_ERRORS: &[&str] = &["ERR reading the log file", "ERR the log file is damaged", "ERR the log file ends"];
+const READ_ERRORS: &[&str] = &[
+    "ERR reading the log file",
+    "ERR the log file is damaged",
+    "ERR the log file ends",
+    "ERR the file of extents is damaged",
+];
 /// What a write may be answered with while the disk is full.
 const FULL_ERRORS: &[&str] = &["ERR no space left on the disk of the log file", "ERR the append-only file /data/"];
-/// Longer in virtual time than any answer takes.
-const NO_PROGRESS: Duration = Duration::from_secs(300);
 const PIPELINE_MAX: u64 = 12;
 /// So many that most lie on disk.
 const KEYS: u64 = 160;

@@ -12,7 +12,13 @@ mod shared;
 pub mod toy;
 mod world;
 
+use std::time::Duration;
+
 use crate::runner::Scenario;
+
+/// What has taken that long in virtual time will never be done. Much less is not enough: on a network that takes a byte at a
+/// time and loses some, a pipeline of values larger than a page takes ten minutes.
+const NO_PROGRESS: Duration = Duration::from_secs(3600);
 
 /// The registry, in the order in which `cargo sim list` prints it.
 pub const ALL: &[Scenario] = &[

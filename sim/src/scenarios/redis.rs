@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use redis::ProtocolVersion;
 
+use super::NO_PROGRESS;
 use crate::client::{Client, RawClient, connect_redis};
 use crate::model::{ClientView, Command, Dump, Generator, Profile, Value};
 use crate::resp::Reply;
@@ -21,8 +22,6 @@ use crate::world::SimWorld;
 /// Recovers what is on the disk, listens on the address and serves until its host dies.
 pub type StartServer = fn(SimWorld, SocketAddr) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// A batch that has taken that long in virtual time will never be answered.
-const NO_PROGRESS: Duration = Duration::from_secs(300);
 /// After a reset the server may still execute what it had received; by then it has.
 const SETTLED: Duration = Duration::from_secs(10);
 /// The longest pipeline.
