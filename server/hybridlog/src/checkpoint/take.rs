@@ -71,6 +71,10 @@ impl<W: World> Checkpoints<W> {
 
     /// Begins a checkpoint: there is one at a time. `begun` is called in the exclusive mode at the beginning of the walk.
     pub async fn begin(&self, handle: &WorkerHandle, begun: impl FnOnce()) -> Result<Taking<W>, CheckpointError> {
+        // What there is now will hardly be gone at the cut.
+        if handle.store().has_objects() {
+            return Err(CheckpointError::Objects);
+        }
         if let Some(aof) = &self.aof {
             // So that the segments before can go.
             aof.roll().await?;
@@ -183,7 +187,7 @@ impl<W: World> Taking<W> {
     /// [`CheckpointError::Objects`]: the log alone does not tell what all keys hold.
     pub fn cut(&mut self, alone: &Exclusive<'_>, unix_ms: u64, upper: Vec<u8>) -> Result<(), CheckpointError> {
         assert!(self.cursor.is_none() && self.pending.is_empty(), "the walk comes before the cut");
-        if self.imaging.0.log.objects.are_there() {
+        if self.imaging.0.has_objects() {
             return Err(CheckpointError::Objects);
         }
         let position = self.aof.as_ref().map_or(0, |aof| aof.position());
