@@ -18,18 +18,20 @@ mod catalog;
 mod check;
 mod error;
 mod manifest;
+mod new_file;
 mod open;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use catalog::{Catalog, FileError, NewFile, SaveError};
+pub(crate) use catalog::{Catalog, FileError, SaveError};
 pub use check::{Report, check_data_dir};
 pub use error::OpenError;
 pub use manifest::ManifestError;
 #[cfg(test)]
 pub(crate) use manifest::VERSION as MANIFEST_VERSION;
 pub(crate) use manifest::{BaseEntry, CheckpointEntry, SegmentEntry};
+pub(crate) use new_file::NewFile;
 pub use open::{
     DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
 };

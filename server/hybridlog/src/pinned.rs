@@ -371,8 +371,7 @@ impl<'p> Pinned<'p> {
                 capacity += (len / 2).min(SLACK_MAX);
             }
         }
-        let clock = &self.own.access;
-        let access = place.access.map_or_else(|| clock.fresh(), |before| clock.accessed(before));
+        let access = self.access_after(place.access);
         if !self.store.log.is_inline(key.bytes.len(), len) {
             return self.upsert_large(place, key, kind, expire_at_ms, value, len, held, trace);
         }
@@ -690,6 +689,7 @@ impl<'p> Pinned<'p> {
     }
 
     /// What a record's access clock shows after an access; `None`: a new record's.
+    #[inline]
     pub(crate) fn access_after(&self, before: Option<u32>) -> u32 {
         let clock = &self.own.access;
         before.map_or_else(|| clock.fresh(), |before| clock.accessed(before))

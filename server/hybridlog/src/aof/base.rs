@@ -5,16 +5,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ferrite_io::{AlignedBuf, File, World};
+use ferrite_io::World;
 use thiserror::Error;
 
 use super::frame::Header;
 use super::segment::HEADER_LEN;
 use super::shared::{Aof, AofFailed, RollError};
 use crate::datadir::{BaseEntry, Catalog, FileError, NewFile, SaveError};
-
-/// Bytes between two syncs: at the end little is left to be made durable at once.
-const SYNC_EVERY: u64 = 8 << 20;
 
 /// Why a rewrite ended. The log is what it was before.
 #[derive(Debug, Error)]
@@ -51,9 +48,8 @@ impl<W: World> Rewriter<W> {
     /// Lets the log go on in a new segment, so that those before can go, and makes the file of a base.
     pub async fn begin(&self) -> Result<BaseWriter<W>, RewriteError> {
         self.aof.roll().await?;
-        let NewFile { number, salt, path, file } = self.catalog.new_base().await?;
-        let (aof, catalog) = (self.aof.clone(), self.catalog.clone());
-        Ok(BaseWriter { aof, catalog, number, salt, path, file, end: HEADER_LEN, synced: HEADER_LEN })
+        let file = self.catalog.new_base().await?;
+        Ok(BaseWriter { aof: self.aof.clone(), catalog: self.catalog.clone(), file })
     }
 }
 
@@ -61,23 +57,17 @@ impl<W: World> Rewriter<W> {
 pub struct BaseWriter<W: World> {
     aof: Arc<Aof>,
     catalog: Rc<Catalog<W>>,
-    number: u64,
-    salt: u64,
-    path: PathBuf,
-    file: super::FileOf<W>,
-    /// File offsets.
-    end: u64,
-    synced: u64,
+    file: NewFile<W>,
 }
 
 impl<W: World> BaseWriter<W> {
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     /// Bytes written so far.
     pub fn bytes(&self) -> u64 {
-        self.end
+        self.file.len()
     }
 
     /// Appends effects, as one frame.
@@ -85,22 +75,8 @@ impl<W: World> BaseWriter<W> {
         if effects.is_empty() {
             return Ok(());
         }
-        let header = Header::effects(effects, self.end - HEADER_LEN);
-        let encoded = header.encode(self.salt);
-        let mut buf = AlignedBuf::zeroed(encoded.len() + effects.len());
-        buf[..encoded.len()].copy_from_slice(&encoded);
-        buf[encoded.len()..].copy_from_slice(effects);
-        let len = buf.len() as u64;
-        // First the space: a full disk is met before anything is written.
-        let allocated = self.file.allocate(self.end, len).await;
-        allocated.map_err(|source| self.failed("allocate space for", source))?;
-        let written = self.file.write_at(buf, self.end).await.result;
-        written.map_err(|source| self.failed("write", source))?;
-        self.end += len;
-        if self.end - self.synced >= SYNC_EVERY {
-            self.sync().await?;
-        }
-        Ok(())
+        let header = Header::effects(effects, self.file.len() - HEADER_LEN);
+        Ok(self.file.append(&header.encode(self.file.salt), effects).await?)
     }
 
     /// Puts the base in the place of everything in the log below the position `covers`, once all that the walk has seen is
@@ -110,40 +86,30 @@ impl<W: World> BaseWriter<W> {
         if let Err(keep) = &done
             && !keep.may_be_named
         {
-            self.catalog.forget(&self.path).await;
+            self.catalog.forget(&self.file.path).await;
         }
         done.map_err(|unfinished| unfinished.error)
     }
 
     async fn put_in_place(&mut self, covers: u64) -> Result<(), Unfinished> {
-        self.sync().await?;
+        self.file.sync().await.map_err(RewriteError::from)?;
         // No crash may take from the segments what the base shows already.
         let durable = self.aof.sync().await.map_err(RewriteError::from)?;
-        let entry = BaseEntry { number: self.number, salt: self.salt, covers, len: self.end - HEADER_LEN };
+        let NewFile { number, salt, .. } = self.file;
+        let entry = BaseEntry { number, salt, covers, len: self.file.len() - HEADER_LEN };
         let removed = self.catalog.set_base(entry, durable).await.map_err(|error| {
             let may_be_named = matches!(error, SaveError::Unknown(_));
             Unfinished { error: error.into_file_error().into(), may_be_named }
         })?;
         removed.into_iter().for_each(|number| self.aof.file_gone(number));
-        self.aof.file_sealed(self.number, self.end);
+        self.aof.file_sealed(number, self.file.len());
         self.aof.set_base_bytes(self.aof.size().current);
         Ok(())
     }
 
     /// Gives up: the file is removed.
     pub async fn abandon(self) {
-        self.catalog.forget(&self.path).await;
-    }
-
-    async fn sync(&mut self) -> Result<(), RewriteError> {
-        let synced = self.file.sync().await;
-        synced.map_err(|source| self.failed("sync", source))?;
-        self.synced = self.end;
-        Ok(())
-    }
-
-    fn failed(&self, action: &'static str, source: std::io::Error) -> RewriteError {
-        RewriteError::Io { action, path: self.path.clone(), source }
+        self.catalog.forget(&self.file.path).await;
     }
 }
 

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ferrite_io::{AlignedBuf, Disk, File, OpenMode, World};
+use ferrite_io::{Disk, OpenMode, World};
 use thiserror::Error;
 
-use super::file::{ChunkHeader, ChunkKind, FileHeader, HEADER_LEN, Meta};
+use super::file::{ChunkHeader, ChunkKind, FileHeader, Meta};
 use super::load::LoadError;
 use super::scan::scan_log;
-use crate::aof::{Aof, AofFailed, FileOf, RollError};
-use crate::datadir::{Catalog, CheckpointEntry, FileError, SaveError};
+use crate::aof::{Aof, AofFailed, RollError};
+use crate::datadir::{Catalog, CheckpointEntry, FileError, NewFile, SaveError};
 use crate::device::LogDevice;
 use crate::pinned::Exclusive;
 use crate::space::StorageError;
@@ -21,8 +21,6 @@ use crate::sync::Ordering;
 
 /// Bytes of a chunk from which on it is written.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Bytes between two syncs: at the end little is left to be made durable at once.
-const SYNC_EVERY: u64 = 8 << 20;
 
 /// Why no checkpoint was made. Those that there are stay in force.
 #[derive(Debug, Error)]
@@ -95,12 +93,7 @@ impl<W: World> Checkpoints<W> {
         Ok(Taking {
             aof: self.aof.clone(),
             catalog: self.catalog.clone(),
-            number: file.number,
-            salt: file.salt,
-            path: file.path,
-            file: file.file,
-            end: HEADER_LEN,
-            synced: HEADER_LEN,
+            file,
             cursor: Some(0),
             entries: 0,
             pending: Vec::new(),
@@ -125,13 +118,7 @@ impl Drop for Imaging {
 pub struct Taking<W: World> {
     aof: Option<Arc<Aof>>,
     catalog: Rc<Catalog<W>>,
-    number: u64,
-    salt: u64,
-    path: PathBuf,
-    file: FileOf<W>,
-    /// File offsets.
-    end: u64,
-    synced: u64,
+    file: NewFile<W>,
     /// Where the walk stands; `None` at its end.
     cursor: Option<u64>,
     entries: u64,
@@ -144,7 +131,7 @@ pub struct Taking<W: World> {
 
 impl<W: World> Taking<W> {
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.file.path
     }
 
     /// Walks over the next `buckets` buckets of the index. False: that was the last. Call [`Taking::write`] now and then.
@@ -247,9 +234,10 @@ impl<W: World> Taking<W> {
             }
         };
         self.chunk(ChunkKind::End, &meta.encode()).await?;
-        self.sync().await?;
+        self.file.sync().await.map_err(CheckpointError::from)?;
         let Meta { position, tail, .. } = meta;
-        let entry = CheckpointEntry { number: self.number, salt: self.salt, position, tail, len: self.end };
+        let NewFile { number, salt, .. } = self.file;
+        let entry = CheckpointEntry { number, salt, position, tail, len: self.file.len() };
         let removed = self.catalog.add_checkpoint(entry, durable).await.map_err(|error| {
             let may_be_named = matches!(error, SaveError::Unknown(_));
             Unfinished { error: error.into_file_error().into(), may_be_named }
@@ -261,41 +249,17 @@ impl<W: World> Taking<W> {
             // From here on growth is counted that a checkpoint has not made up for.
             aof.set_base_bytes(aof.size().current);
         }
-        Ok(Taken { bytes: self.end, entries: self.entries, tail })
+        Ok(Taken { bytes: self.file.len(), entries: self.entries, tail })
     }
 
     /// Gives up: the file is removed.
     pub async fn abandon(self) {
-        self.catalog.forget(&self.path).await;
+        self.catalog.forget(&self.file.path).await;
     }
 
     async fn chunk(&mut self, kind: ChunkKind, payload: &[u8]) -> Result<(), CheckpointError> {
-        let header = ChunkHeader::encode(kind, payload, self.end, self.salt);
-        let mut buf = AlignedBuf::zeroed(header.len() + payload.len());
-        buf[..header.len()].copy_from_slice(&header);
-        buf[header.len()..].copy_from_slice(payload);
-        let len = buf.len() as u64;
-        // First the space: a full disk is met before anything is written.
-        let allocated = self.file.allocate(self.end, len).await;
-        allocated.map_err(|source| self.failed("allocate space for", source))?;
-        let written = self.file.write_at(buf, self.end).await.result;
-        written.map_err(|source| self.failed("write", source))?;
-        self.end += len;
-        if self.end - self.synced >= SYNC_EVERY {
-            self.sync().await?;
-        }
-        Ok(())
-    }
-
-    async fn sync(&mut self) -> Result<(), CheckpointError> {
-        let synced = self.file.sync().await;
-        synced.map_err(|source| self.failed("sync", source))?;
-        self.synced = self.end;
-        Ok(())
-    }
-
-    fn failed(&self, action: &'static str, source: std::io::Error) -> CheckpointError {
-        CheckpointError::Io { action, path: self.path.clone(), source }
+        let header = ChunkHeader::encode(kind, payload, self.file.len(), self.file.salt);
+        Ok(self.file.append(&header, payload).await?)
     }
 }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::manifest::{BaseEntry, CheckpointEntry, LogName, Manifest, SegmentEntry};
-use crate::aof::FileOf;
+use super::new_file::NewFile;
 use crate::aof::segment::SegmentHeader;
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -54,14 +54,6 @@ pub(crate) struct Catalog<W: World> {
     manifest: Mutex<Manifest>,
     /// The last number given to a file.
     number: Cell<u64>,
-}
-
-/// A new file with its header, durable, not yet named by the manifest.
-pub(crate) struct NewFile<W: World> {
-    pub number: u64,
-    pub salt: u64,
-    pub path: PathBuf,
-    pub file: FileOf<W>,
 }
 
 impl<W: World> Catalog<W> {
@@ -109,7 +101,7 @@ impl<W: World> Catalog<W> {
             Err(error) => Err(error),
         };
         match named {
-            Ok(file) => Ok(NewFile { number, salt, path, file }),
+            Ok(file) => Ok(NewFile::new(number, salt, path, file, LEN as u64)),
             Err(error) => {
                 self.forget(&path).await;
                 Err(error)
