@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use ferrite_hybridlog::{Address, Held};
 use ferrite_io::{Clock, World};
-use ferrite_keyspace::{Evictor, Lent, Pause, Room, Slice, evict_slice};
+use ferrite_keyspace::{Evictor, Pause, Room, Slice, evict_slice};
 use ferrite_telemetry::schema::{Attribute, SpanName};
 use ferrite_telemetry::{TraceBuffer, Value};
 use futures_util::future::join_all;
@@ -103,21 +103,11 @@ fn slice<W: World>(
     held: &Held,
     trace: &mut TraceBuffer,
 ) -> Result<Slice, Pause> {
-    let node = &*worker.node;
     let now_ms = worker.world.clock().unix_ns() / 1_000_000;
     let pinned = worker.handle.pin();
     let mut scratch = worker.scratch.borrow_mut();
-    let lent = Lent {
-        pinned: &pinned,
-        held,
-        trace,
-        databases: &node.databases,
-        aof: node.aof().map(|aof| &**aof),
-        scratch: &mut scratch,
-        now_ms,
-    };
-    let result = evict_slice(lent, evictor);
-    node.databases.absorb(&mut scratch);
+    let result = evict_slice(worker.lend(&pinned, held, trace, &mut scratch, now_ms), evictor);
+    worker.node.databases.absorb(&mut scratch);
     result
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, World};
-use ferrite_keyspace::{Due, Lent, Pause, cold_records, expire_due};
+use ferrite_keyspace::{Due, Pause, cold_records, expire_due};
 use ferrite_telemetry::TraceBuffer;
 use futures_util::future::join_all;
 
@@ -92,27 +92,17 @@ fn delete_in_memory<W: World>(
     held: &Held,
     trace: &mut TraceBuffer,
 ) -> Result<(), Pause> {
-    let node = &*worker.node;
     let now_ms = worker.world.clock().unix_ns() / 1_000_000;
     let pinned = worker.handle.pin();
     let mut scratch = worker.scratch.borrow_mut();
     let result = loop {
-        let lent = Lent {
-            pinned: &pinned,
-            held,
-            trace,
-            databases: &node.databases,
-            aof: node.aof().map(|aof| &**aof),
-            scratch: &mut scratch,
-            now_ms,
-        };
-        match expire_due(lent, due) {
+        match expire_due(worker.lend(&pinned, held, trace, &mut scratch, now_ms), due) {
             Ok(true) => {}
             Ok(false) => break Ok(()),
             Err(pause) => break Err(pause),
         }
     };
-    node.databases.absorb(&mut scratch);
+    worker.node.databases.absorb(&mut scratch);
     result
 }
 

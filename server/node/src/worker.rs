@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ferrite_hybridlog::{LogDevice, WorkerHandle, tend_index};
+use ferrite_hybridlog::{Held, LogDevice, Pinned, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
-use ferrite_keyspace::{Candidates, Scratch};
-use ferrite_telemetry::{Attribute, Recorder, SpanName, Value};
+use ferrite_keyspace::{Candidates, Lent, Scratch};
+use ferrite_telemetry::{Attribute, Recorder, SpanName, TraceBuffer, Value};
 
 use crate::evict;
 use crate::expire;
@@ -39,6 +39,19 @@ impl<W: World> Worker<W> {
 
     pub fn now_ns(&self) -> u64 {
         self.world.clock().monotonic_ns()
+    }
+
+    /// What work of the server's own on the databases is lent.
+    pub fn lend<'a>(
+        &'a self,
+        pinned: &'a Pinned<'a>,
+        held: &'a Held,
+        trace: &'a mut TraceBuffer,
+        scratch: &'a mut Scratch,
+        now_ms: u64,
+    ) -> Lent<'a> {
+        let aof = self.node.aof().map(|aof| &**aof);
+        Lent { pinned, held, trace, databases: &self.node.databases, aof, scratch, now_ms }
     }
 
     /// Work of the server's own that ends now, as a trace of its own.
