@@ -81,13 +81,15 @@ impl From<&telemetry::Span> for Span {
             attributes: attributes(&event.attributes),
             time_ns: event.time_ns,
         };
+        let mut all: BTreeMap<String, Value> = attributes(&span.attributes);
+        all.extend(span.baggage.iter().map(|(key, value)| (key.clone(), Value::Str(value.clone().into()))));
         Self {
             trace_id: span.trace_id,
             span_id: span.span_id,
             parent: span.parent_span_id,
             name: span.name.as_str().to_owned(),
             kind: span.kind.as_str().to_owned(),
-            attributes: attributes(&span.attributes),
+            attributes: all,
             status,
             status_message,
             events: span.events.iter().map(event).collect(),

@@ -63,12 +63,19 @@ struct Server {
     appendfsync: AppendFsync,
     detail: SpanDetail,
     sample_rate: f64,
+    propagators: Option<&'static str>,
     /// Its end is a part of the scenario.
     may_fail: bool,
 }
 
-const FULL: Server =
-    Server { appendfsync: AppendFsync::Everysec, detail: SpanDetail::Full, sample_rate: 1.0, may_fail: false };
+const FULL: Server = Server {
+    appendfsync: AppendFsync::Everysec,
+    detail: SpanDetail::Full,
+    sample_rate: 1.0,
+    propagators: None,
+    may_fail: false,
+};
+const B3: Server = Server { propagators: Some("b3,baggage"), ..FULL };
 const STORAGE: Server = Server { detail: SpanDetail::Storage, ..FULL };
 const ALWAYS: Server = Server { appendfsync: AppendFsync::Always, ..FULL };
 const ALWAYS_UNTIL_IT_FAILS: Server = Server { may_fail: true, ..ALWAYS };
@@ -83,6 +90,9 @@ async fn play(sim: Sim, server: Server, script: Script) {
         config.telemetry.enabled = true;
         config.telemetry.sample_rate = server.sample_rate;
         config.telemetry.span_detail = server.detail;
+        config.telemetry.propagators = server.propagators.map(str::to_owned);
+        config.telemetry.baggage_extraction = true;
+        config.telemetry.baggage_allowed_keys = ["tenant.id", "tenant.tier"].map(str::to_owned).into();
         let file: (PathBuf, RenderConfig) = (PathBuf::from(CONFIG_FILE), Box::new(|text, _| Ok(text.to_owned())));
         let starting = launch(&world, config, Some(file), move |id, result| {
             if let Err(error) = result {
@@ -302,6 +312,17 @@ golden! {
     with_parent(FULL) |stage| {
         let mut bytes = format!("|2\r\n$11\r\ntraceparent\r\n${}\r\n{TRACEPARENT}\r\n", TRACEPARENT.len()).into_bytes();
         bytes.extend(b"$10\r\ntracestate\r\n$8\r\nvendor=1\r\n");
+        encode_command(&["GET", "key"], &mut bytes);
+        stage.client.send(&bytes).await.expect("connected");
+        assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Null);
+    }
+
+    with_b3_parent_and_baggage(B3) |stage| {
+        let caller = RemoteContext::parse(TRACEPARENT.as_bytes(), b"").expect("well-formed");
+        let b3 = format!("{}-{}-1", caller.trace_id, caller.span_id);
+        let baggage = "tenant.id=acme%20corp;meta=1, secret=x , tenant.tier=gold";
+        let mut bytes = format!("|2\r\n$2\r\nb3\r\n${}\r\n{b3}\r\n", b3.len()).into_bytes();
+        bytes.extend(format!("$7\r\nbaggage\r\n${}\r\n{baggage}\r\n", baggage.len()).into_bytes());
         encode_command(&["GET", "key"], &mut bytes);
         stage.client.send(&bytes).await.expect("connected");
         assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Null);
@@ -636,6 +657,13 @@ fn every_carrier_of_a_context_gives_the_same_tree() {
     assert_eq!(text_of(scenario("with_parent_by_wrapper")), by_attribute);
     let without = by_attribute.replace("  parent: <remote>\n  tracestate: vendor=1\n", "");
     assert_eq!(text_of(scenario("with_malformed_parent")), without);
+    let with_baggage = text_of(scenario("with_b3_parent_and_baggage"));
+    let spans = with_baggage.lines().filter(|line| line.contains("ferrite.") && !line.contains('=')).count();
+    let tenants = with_baggage.lines().filter(|line| line.trim() == "tenant.id = \"acme corp\"").count();
+    assert_eq!((tenants, with_baggage.contains("secret")), (spans, false), "{with_baggage}");
+    let plain: String =
+        with_baggage.lines().filter(|line| !line.contains("tenant.")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(plain, by_attribute.replace("  tracestate: vendor=1\n", ""));
 }
 
 #[test]

@@ -144,7 +144,7 @@ impl<W: World> Connection<W> {
                 None => {
                     trace.select(pending.trace);
                     let attributes = pending.parsed.attributes(&input[pending.at..]);
-                    let skip = context::resolve(all, attributes, session, trace);
+                    let skip = context::resolve(all, attributes, session, trace, &node.context_in);
                     let args = all.from(skip);
                     let mut reply = Reply::new(output, session.protocol);
                     match admit(args, session, &mut reply, &host) {

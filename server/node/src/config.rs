@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 pub use ferrite_keyspace::Policy;
-use ferrite_telemetry::Sampler;
+use ferrite_telemetry::{Propagators, Sampler};
+
+use crate::context::ContextIn;
 
 /// All of a server's configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -191,6 +193,12 @@ pub struct TelemetryConfig {
     pub sampler: Option<String>,
     /// `OTEL_TRACES_SAMPLER_ARG` as it was written.
     pub sampler_arg: Option<String>,
+    /// `OTEL_PROPAGATORS` as it was written: the propagators' module judges it.
+    pub propagators: Option<String>,
+    /// Whether members of the caller's baggage become attributes of its command's spans.
+    pub baggage_extraction: bool,
+    /// The keys of those that do.
+    pub baggage_allowed_keys: Vec<String>,
     /// Whether spans are recorded at all.
     pub traces_enabled: bool,
     pub metrics_enabled: bool,
@@ -229,6 +237,9 @@ impl Default for TelemetryConfig {
             sample_rate: 1.0,
             sampler: None,
             sampler_arg: None,
+            propagators: None,
+            baggage_extraction: false,
+            baggage_allowed_keys: Vec::new(),
             traces_enabled: true,
             metrics_enabled: true,
             logs_enabled: true,
@@ -258,6 +269,13 @@ impl TelemetryConfig {
     /// The sampler, and a warning for each setting that was passed over.
     pub fn sampler(&self) -> (Sampler, Vec<String>) {
         Sampler::from_settings(Some(self.sample_rate), self.sampler.as_deref(), self.sampler_arg.as_deref())
+    }
+
+    /// What is read of a caller's context, and a warning for each name that was passed over.
+    pub fn context_in(&self) -> (ContextIn, Vec<String>) {
+        let (propagators, warnings) = Propagators::from_setting(self.propagators.as_deref());
+        let baggage_keys = if self.baggage_extraction { self.baggage_allowed_keys.clone() } else { Vec::new() };
+        (ContextIn { propagators, baggage_keys }, warnings)
     }
 }
 

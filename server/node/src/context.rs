@@ -1,10 +1,19 @@
 //! Which trace context a command came with. The nearest wins: the `OTEL.TRACE` wrapper, then the RESP attribute, then
-//! the connection's. A malformed one counts as none and never fails the command.
+//! the connection's. A malformed one counts as none and never fails the command. Attributes are read by the propagators in
+//! force; what a caller names W3C's by itself, in the wrapper or for the connection, counts whatever they are.
 
 use ferrite_commands::session::ConnectionContext;
 use ferrite_commands::{Session, otel};
 use ferrite_resp::Args;
-use ferrite_telemetry::{RemoteContext, TraceBuffer};
+use ferrite_telemetry::{Propagators, RemoteContext, TraceBuffer};
+
+/// What is read of a caller's context.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContextIn {
+    pub propagators: Propagators,
+    /// The members of its baggage that become attributes of its command's spans.
+    pub baggage_keys: Vec<String>,
+}
 
 /// Finds the command's context and gives it to the trace and the session. Returns how many arguments the wrapper takes
 /// before the command's own name.
@@ -13,6 +22,7 @@ pub(crate) fn resolve<'a>(
     attributes: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
     session: &mut Session,
     trace: &mut TraceBuffer,
+    wanted: &ContextIn,
 ) -> usize {
     let wrapped = otel::unwrap(args);
     if attributes.len() == 0 && wrapped.is_none() && matches!(session.context, ConnectionContext::None) {
@@ -23,17 +33,8 @@ pub(crate) fn resolve<'a>(
         return 0;
     }
     let mut context = session.context.take();
-    let (mut traceparent, mut tracestate): (Option<&[u8]>, &[u8]) = (None, b"");
-    for (key, value) in attributes {
-        if key.eq_ignore_ascii_case(b"traceparent") {
-            traceparent = Some(value);
-        } else if key.eq_ignore_ascii_case(b"tracestate") {
-            tracestate = value;
-        }
-    }
-    if let Some(parsed) = traceparent.and_then(|traceparent| RemoteContext::parse(traceparent, tracestate)) {
-        context = Some(parsed.into_owned());
-    }
+    let extracted = wanted.propagators.extract(attributes);
+    context = extracted.context.map(RemoteContext::into_owned).or(context);
     let mut skip = 0;
     if let Some(wrapped) = wrapped {
         skip = wrapped.skip;
@@ -41,6 +42,9 @@ pub(crate) fn resolve<'a>(
     }
     if let Some(context) = &context {
         trace.set_context(context);
+    }
+    if !extracted.baggage.is_empty() {
+        trace.set_baggage(extracted.baggage.chosen(&wanted.baggage_keys));
     }
     session.command_context = context;
     skip

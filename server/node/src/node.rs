@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use crate::clients::Clients;
 use crate::config::{AppendFsync, Config, SpanDetail};
+use crate::context::ContextIn;
 use crate::live::Live;
 use crate::memory::MemoryStatus;
 use crate::rewrite_status::RewriteStatus;
@@ -72,6 +73,7 @@ pub struct Node {
     pub clients: Clients,
     pub slowlog: Slowlog,
     pub telemetry: Telemetry,
+    pub(crate) context_in: ContextIn,
     pub shutdown: Signal,
     /// Why the process must end with an error, if it must.
     pub failure: OnceLock<String>,
@@ -123,6 +125,7 @@ impl Node {
             clients: Clients::default(),
             slowlog: Slowlog::new(config.server.slowlog_log_slower_than, config.server.slowlog_max_len),
             telemetry: setup.telemetry,
+            context_in: config.telemetry.context_in().0,
             shutdown: Signal::default(),
             failure: OnceLock::new(),
             stats: (0..setup.workers).map(|_| WorkerStats::default()).collect(),

@@ -301,7 +301,8 @@ async fn worker<W: World>(
     let telemetry = &node.config.telemetry;
     let (sampler, warnings) = telemetry.sampler();
     if id == 0 {
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let of_propagators = telemetry.context_in().1;
+        warnings.iter().chain(&of_propagators).for_each(|warning| tracing::warn!("{warning}"));
     }
     let recorder = Recorder::new(
         W::Clock::monotonic_source(),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use ferrite_telemetry as ours;
 use ferrite_telemetry::schema::COLD_TARGET;
-use ferrite_telemetry::{Attribute, FLAG_SAMPLED, SpanName};
+use ferrite_telemetry::{Attribute, FLAG_RANDOM, FLAG_SAMPLED, SpanName};
 use opentelemetry::trace::{
     Link, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceId, TraceState, Tracer,
     TracerProvider,
@@ -202,6 +202,7 @@ fn in_the_schema(span: SpanData, end_ns: u64) -> ours::Span {
         start_ns,
         end_ns: end_ns.max(start_ns),
         attributes: attributes.collect(),
+        baggage: Arc::default(),
         status: match span.status {
             Status::Error { description } => ours::Status::Error(description.into_owned()),
             Status::Unset | Status::Ok => ours::Status::Unset,
@@ -209,7 +210,7 @@ fn in_the_schema(span: SpanData, end_ns: u64) -> ours::Span {
         links: Vec::new(),
         events: Vec::new(),
         tracestate: String::new(),
-        flags: FLAG_SAMPLED,
+        flags: FLAG_SAMPLED | FLAG_RANDOM,
     }
 }
 

@@ -290,6 +290,7 @@ impl Splitter {
             if let Some(rare) = batch.rare_of(&command) {
                 let mut rare = *rare;
                 text(&mut rare.tracestate_at, rare.tracestate_len);
+                text(&mut rare.baggage_at, rare.baggage_len);
                 self.rare.push(rare);
                 command.rare = self.rare.len() as u16;
             }

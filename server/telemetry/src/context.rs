@@ -58,19 +58,28 @@ pub struct RemoteContext<'a> {
     pub span_id: SpanId,
     /// The trace flags; bit 0 is `sampled`, bit 1 `random`.
     pub flags: u8,
-    /// Verbatim; empty if there was none or it was not valid.
+    /// The caller leaves the decision to us, as some formats can say: then `sampled` says nothing.
+    pub deferred: bool,
+    /// As it was sent, shortened if it was longer than has to be carried on; empty if there was none or it was not valid.
     pub tracestate: Cow<'a, str>,
 }
 
 /// The `sampled` bit of the trace flags.
 pub const FLAG_SAMPLED: u8 = 1;
+/// The `random` bit: at least the last seven bytes of the trace id are.
+pub const FLAG_RANDOM: u8 = 1 << 1;
 /// The bits that level 2 defines; all others are not carried on from a version that we do not know.
-const FLAGS_KNOWN: u8 = 0b11;
+const FLAGS_KNOWN: u8 = FLAG_SAMPLED | FLAG_RANDOM;
 /// Length of a version 00 `traceparent`.
 const TRACEPARENT_LEN: usize = 55;
-/// A longer `tracestate` is dropped, as one with more members.
+/// What has to be carried on of a `tracestate`; of a longer one as much is.
 const TRACESTATE_BYTES_MAX: usize = 512;
+/// Members that are longer go first.
+const TRACESTATE_MEMBER_LONG: usize = 128;
+/// One with more is dropped.
 const TRACESTATE_MEMBERS_MAX: usize = 32;
+/// A `tracestate` that is longer than any valid one is not looked at.
+const TRACESTATE_VALID_MAX: usize = TRACESTATE_MEMBERS_MAX * (256 + 1 + 256 + 3);
 
 impl<'a> RemoteContext<'a> {
     /// Reads `traceparent`; `None` if it is malformed, and then there is no context at all. A `tracestate` that is not
@@ -94,13 +103,19 @@ impl<'a> RemoteContext<'a> {
             trace_id,
             span_id: SpanId(span_id),
             flags: if version == 0 { flags } else { flags & FLAGS_KNOWN },
-            tracestate: valid_tracestate(tracestate).unwrap_or_default().into(),
+            deferred: false,
+            tracestate: Self::tracestate(tracestate),
         })
     }
 
-    /// Whether the caller recorded its span.
-    pub fn sampled(&self) -> bool {
-        self.flags & FLAG_SAMPLED != 0
+    /// A `tracestate` as it is carried on: nothing, if it is not valid.
+    pub(crate) fn tracestate(text: &[u8]) -> Cow<'_, str> {
+        valid_tracestate(text).map_or(Cow::Borrowed(""), shortened)
+    }
+
+    /// Whether the caller recorded its span, if it says so.
+    pub fn decision(&self) -> Option<bool> {
+        (!self.deferred).then_some(self.flags & FLAG_SAMPLED != 0)
     }
 
     /// The context as a version 00 `traceparent`.
@@ -128,7 +143,7 @@ fn hex(digits: &[u8]) -> Option<u128> {
 
 /// The text if every member is well-formed. A key that occurs twice stays, as the specification's own tests allow.
 fn valid_tracestate(text: &[u8]) -> Option<&str> {
-    if text.len() > TRACESTATE_BYTES_MAX {
+    if text.len() > TRACESTATE_VALID_MAX {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?;
@@ -145,6 +160,29 @@ fn valid_tracestate(text: &[u8]) -> Option<&str> {
         members += 1;
     }
     (1..=TRACESTATE_MEMBERS_MAX).contains(&members).then_some(text)
+}
+
+/// As much of a valid `tracestate` as is carried on: first members of more than 128 bytes go, then the last ones (Trace
+/// Context, section 3.3.1.5).
+fn shortened(text: &str) -> Cow<'_, str> {
+    if text.len() <= TRACESTATE_BYTES_MAX {
+        return text.into();
+    }
+    let mut members: Vec<&str> = text.split(',').map(|member| member.trim_matches([' ', '\t'])).collect();
+    members.retain(|member| !member.is_empty());
+    let mut bytes: usize = members.iter().map(|member| member.len() + 1).sum::<usize>() - 1;
+    // The last ones first: those in front were changed last.
+    for at in (0..members.len()).rev() {
+        if bytes > TRACESTATE_BYTES_MAX && members[at].len() > TRACESTATE_MEMBER_LONG {
+            bytes = bytes.saturating_sub(members.remove(at).len() + 1);
+        }
+    }
+    while bytes > TRACESTATE_BYTES_MAX
+        && let Some(last) = members.pop()
+    {
+        bytes = bytes.saturating_sub(last.len() + 1);
+    }
+    members.join(",").into()
 }
 
 /// `simple-key`, or `tenant-id@system-id` with at most 241 and 14 bytes.
@@ -186,7 +224,7 @@ mod tests {
         let context = parse(GOOD).expect("valid");
         assert_eq!(context.trace_id, TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736));
         assert_eq!(context.span_id, SpanId(0x00f0_67aa_0ba9_02b7));
-        assert!(context.sampled());
+        assert_eq!(context.decision(), Some(true));
         assert_eq!(context.traceparent(), GOOD);
     }
 
@@ -235,7 +273,6 @@ mod tests {
         {
             assert_eq!(kept(good), good);
         }
-        let long = format!("foo={}", "x".repeat(509));
         for bad in [
             "",
             ",",
@@ -249,10 +286,29 @@ mod tests {
             "foo@1bar=2",
             "-a=1",
             &members(33),
-            &long,
+            &format!("foo={}", "x".repeat(257)),
         ] {
             assert_eq!(kept(bad), "", "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_long_tracestate_loses_long_members_first_and_then_the_last() {
+        let kept = |text: &str| {
+            let context = RemoteContext::parse(GOOD.as_bytes(), text.as_bytes()).expect("traceparent is valid");
+            context.tracestate.into_owned()
+        };
+        let member = |key: &str, len: usize| format!("{key}={}", "x".repeat(len - key.len() - 1));
+        let fits = [member("a", 255), member("b", 256)].join(",");
+        assert_eq!((fits.len(), kept(&fits)), (512, fits));
+        // 128 bytes are not long.
+        let (long, short) = (member("long", 129), member("s", 128));
+        let text = [&short[..], &long, &short, &short, "z=1"].join(" , ");
+        assert_eq!(kept(&text), [&short[..], &short, &short, "z=1"].join(","));
+        let text = [&long[..], &short, &short, &short, &short, &short].join(",");
+        assert_eq!(kept(&text), [&short[..]; 3].join(","));
+        let text = [member("a", 200), member("b", 200), member("c", 200)].join(",");
+        assert_eq!(kept(&text), [member("a", 200), member("b", 200)].join(","));
     }
 
     #[test]
@@ -280,7 +336,7 @@ mod tests {
 
         #[test]
         fn parsing_what_was_formatted_gives_it_back(trace in 1u128.., span in 1u64.., flags in any::<u8>()) {
-            let context = RemoteContext { trace_id: TraceId(trace), span_id: SpanId(span), flags, tracestate: "".into() };
+            let context = RemoteContext { trace_id: TraceId(trace), span_id: SpanId(span), flags, deferred: false, tracestate: "".into() };
             prop_assert_eq!(parse(&context.traceparent()), Some(context));
         }
     }

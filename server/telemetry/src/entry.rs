@@ -5,9 +5,10 @@
 //! order, the root being 0, has the id `root + n`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::batch::{Batch, FULL, Slot};
-use crate::context::{FLAG_SAMPLED, SpanId, TraceId};
+use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, SpanId, TraceId};
 use crate::record::{
     CommandRecord, DISPATCHED, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE, SAMPLED, SERIALIZED,
     SpanRecord,
@@ -126,6 +127,7 @@ struct Tree<'t> {
     /// The position of each command's own span.
     positions: Vec<u16>,
     tracestate: String,
+    baggage: Arc<[(String, String)]>,
     /// Of the W3C trace context.
     flags: u8,
     end_ns: u64,
@@ -155,10 +157,16 @@ impl<'t> Tree<'t> {
         }
         let rare = batch.rare_of(command);
         let tracestate = rare.map_or(String::new(), |rare| lossy(batch.text(rare.tracestate_at, rare.tracestate_len)));
-        let from_caller = rare.map_or(0, |rare| rare.trace_flags & !FLAG_SAMPLED);
-        let flags = from_caller | if command.has(SAMPLED) { FLAG_SAMPLED } else { 0 };
+        let baggage =
+            rare.map_or(Vec::new(), |rare| values::read_baggage(batch.text(rare.baggage_at, rare.baggage_len))).into();
+        // Our own ids are random.
+        let others = match rare {
+            Some(rare) if command.has(REMOTE) => rare.trace_flags & !FLAG_SAMPLED,
+            _ => FLAG_RANDOM,
+        };
+        let flags = others | if command.has(SAMPLED) { FLAG_SAMPLED } else { 0 };
         let end_ns = end_of(&batch);
-        Self { batch, command, parts, positions, tracestate, flags, end_ns }
+        Self { batch, command, parts, positions, tracestate, baggage, flags, end_ns }
     }
 
     fn root(&self) -> Span {
@@ -297,6 +305,7 @@ impl<'t> Tree<'t> {
             start_ns,
             end_ns,
             attributes: Vec::new(),
+            baggage: Arc::clone(&self.baggage),
             status: Status::Unset,
             links: Vec::new(),
             events: Vec::new(),

@@ -249,13 +249,17 @@ pub(crate) struct RareRecord {
     pub tracestate_len: u16,
     /// The flags byte of the context.
     pub trace_flags: u8,
-    pub reserved: u8,
+    /// 1: the caller left the decision to us.
+    pub deferred: u8,
     /// From the first submission to the last completion of its own disk reads; zero if there were none.
     pub wait_start: u64,
     pub wait_end: u64,
     /// In which it read from disk.
     pub epoch: u64,
-    pub reserved_word: u64,
+    /// What is taken of the caller's baggage, in the arena, as [`crate::values`] has it.
+    pub baggage_at: u32,
+    pub baggage_len: u16,
+    pub reserved: u16,
 }
 
 /// One write of replies: of all roots of the batch below `until` that no earlier one wrote.

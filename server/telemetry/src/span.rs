@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::context::{SpanId, TraceId};
 use crate::schema::{Attribute, EventName, SpanKind, SpanName, Tier};
@@ -65,6 +66,8 @@ pub struct Span {
     pub end_ns: u64,
     /// In the order in which they are worth reading; no key twice.
     pub attributes: Vec<(Attribute, Value)>,
+    /// Further attributes: what was taken of the caller's baggage. The same for all spans of a command.
+    pub baggage: Arc<[(String, String)]>,
     pub status: Status,
     pub links: Vec<Link>,
     pub events: Vec<Event>,

@@ -43,6 +43,9 @@ fn below(span: &Span, spans: &[Span], margin: &str, lines: &mut Vec<String>) {
     for (key, value) in &span.attributes {
         lines.push(format!("{margin}  |-- {key}: {}", one_line(&value.to_string())));
     }
+    for (key, value) in span.baggage.iter() {
+        lines.push(format!("{margin}  |-- {}: {}", one_line(key), one_line(value)));
+    }
     if let Status::Error(message) = &span.status {
         lines.push(format!("{margin}  |-- status: ERROR {}", one_line(message)));
     }

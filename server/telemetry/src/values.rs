@@ -2,6 +2,10 @@
 //!
 //! One after the other: key (1 byte), type (1 byte), then the value: an integer in 8 bytes, a truth in 1 byte, a text
 //! behind its length in 2 bytes; little-endian.
+//!
+//! Members of a caller's baggage, whose keys are no attributes of ours: key and value, each behind its length in 2 bytes.
+
+use std::borrow::Cow;
 
 use crate::schema::Attribute;
 use crate::span::Value;
@@ -71,6 +75,34 @@ fn read_one(bytes: &[u8]) -> Option<(Attribute, Value, &[u8])> {
     Some((key, value, rest))
 }
 
+/// Bytes of all members that are kept: the list's length has 16 bits.
+const BAGGAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Appends members; one that does not fit ends the list.
+pub(crate) fn put_baggage<'b>(members: impl Iterator<Item = (&'b str, Cow<'b, str>)>, out: &mut Vec<u8>) {
+    let start = out.len();
+    for (key, value) in members {
+        if out.len() - start + key.len() + value.len() + 4 > BAGGAGE_BYTES_MAX {
+            return;
+        }
+        for text in [key, &value] {
+            out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+/// The inverse of [`put_baggage`].
+pub(crate) fn read_baggage(mut bytes: &[u8]) -> Vec<(String, String)> {
+    let mut text = || {
+        let (len, rest) = bytes.split_first_chunk()?;
+        let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+        bytes = rest;
+        Some(String::from_utf8_lossy(text).into_owned())
+    };
+    std::iter::from_fn(|| Some((text()?, text()?))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,8 +126,16 @@ mod tests {
         }
 
         #[test]
+        fn baggage_that_is_put_is_read(members in proptest::collection::vec((".{1,9}", ".{0,40}"), 0..9)) {
+            let mut bytes = Vec::new();
+            put_baggage(members.iter().map(|(key, value)| (key.as_str(), value.as_str().into())), &mut bytes);
+            prop_assert_eq!(read_baggage(&bytes), members);
+        }
+
+        #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(read(&bytes).len() <= bytes.len() / 3);
+            prop_assert!(read_baggage(&bytes).len() <= bytes.len() / 4);
         }
     }
 

@@ -271,7 +271,8 @@ fn queued_commands_are_children_of_their_exec() {
     begin(&mut buffer, "EXEC", 1, &[]);
     buffer.dispatch();
     buffer.execute_open();
-    let sent = RemoteContext { trace_id: TraceId(5), span_id: SpanId(6), flags: 1, tracestate: "".into() };
+    let sent =
+        RemoteContext { trace_id: TraceId(5), span_id: SpanId(6), flags: 1, deferred: false, tracestate: "".into() };
     let set = buffer.begin_child(Some(&sent));
     buffer.describe("SET", 1, 3, [&b"a"[..]]);
     buffer.index_lookup(1);
@@ -353,6 +354,35 @@ fn a_context_makes_the_command_a_child_and_carries_its_tracestate() {
     assert_eq!(root.attribute(Attribute::CommandResult), Some(&Value::Str("ERR".into())));
     assert_eq!(root.status, Status::Error("WRONGTYPE Operation".into()));
     assert!(trace.spans().skip(1).all(|span| !span.parent_is_remote && span.tracestate == "foo=1,bar=2"));
+}
+
+#[test]
+fn a_trace_of_ours_has_a_random_id_and_says_so() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.begin_command();
+    buffer.set_baggage([("tenant.id", "acme".into())].into_iter());
+    buffer.describe("GET", 1, 2, [&b"k"[..]]);
+    buffer.finish_command(Outcome::Nil, b"", 0);
+    write(&mut buffer);
+    let trace = commit(&mut recorder, &mut buffer).remove(0);
+    let expected = [("tenant.id".to_owned(), "acme".to_owned())];
+    assert!(trace.spans().all(|span| span.flags == 3 && *span.baggage == expected));
+}
+
+#[test]
+fn a_decision_that_the_caller_left_to_us_is_the_sampler_s() {
+    for (deferred, expected) in [(false, false), (true, true)] {
+        let sampler = Sampler::new(SamplerChoice::AlwaysOn, true);
+        let mut recorder = Recorder::new(|| 0, &RecorderConfig { sampler, ..RecorderConfig::default() });
+        let mut buffer = recorder.buffer();
+        buffer.begin_command();
+        let (trace_id, span_id) = (TraceId(5), SpanId(6));
+        buffer.set_context(&RemoteContext { trace_id, span_id, flags: 0, deferred, tracestate: "".into() });
+        buffer.finish_command(Outcome::Ok, b"", 0);
+        recorder.commit(&mut buffer, |_| {});
+        assert_eq!(recorder.counters().sampled() > 0, expected, "deferred: {deferred}");
+    }
 }
 
 #[test]

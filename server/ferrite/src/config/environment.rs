@@ -29,6 +29,7 @@ const STANDARD: &[Standard] = &[
     telemetry("OTEL_SERVICE_NAME", "service_name"),
     telemetry("OTEL_TRACES_SAMPLER", "sampler"),
     telemetry("OTEL_TRACES_SAMPLER_ARG", "sampler_arg"),
+    telemetry("OTEL_PROPAGATORS", "propagators"),
     telemetry("OTEL_TRACES_EXPORTER", "traces_exporter"),
     telemetry("OTEL_METRICS_EXPORTER", "metrics_exporter"),
     telemetry("OTEL_LOGS_EXPORTER", "logs_exporter"),
@@ -113,6 +114,7 @@ mod tests {
             ("OTEL_RESOURCE_ATTRIBUTES", "b=environment,service.name=attribute"),
             ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
+            ("OTEL_PROPAGATORS", "b3,baggage"),
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
@@ -132,6 +134,7 @@ mod tests {
         assert_eq!(attributes, ["file", "environment"]);
         assert_eq!(telemetry.sampler.as_deref(), Some("parentbased_traceidratio"));
         assert_eq!(telemetry.sampler_arg.as_deref(), Some("0.1"));
+        assert_eq!(telemetry.propagators.as_deref(), Some("b3,baggage"));
         assert_eq!((telemetry.traces_exporter, telemetry.traces_enabled), (Exporter::None, true));
         assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
         assert_eq!((telemetry.export_timeout_ms, telemetry.traces_export_timeout_ms), (3000, 0));

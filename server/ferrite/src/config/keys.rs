@@ -7,7 +7,7 @@ use ferrite_node::config::{
 
 use super::kinds::{
     Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, OneOf, OptionalText, Pairs, Positive, Ratio,
-    SavePoints, Text, Whole,
+    SavePoints, Text, Texts, Whole,
 };
 
 /// One key of the configuration.
@@ -124,6 +124,9 @@ keys! {
     telemetry.sample_rate: Ratio, "Share of traces that is exported; 0.0 exports none";
     telemetry.sampler: OptionalText, "Sampler, by its OTEL_TRACES_SAMPLER name; empty means traceidratio at sample_rate";
     telemetry.sampler_arg: OptionalText, "The sampler's argument; alone it replaces sample_rate";
+    telemetry.propagators: OptionalText, "Formats of trace context that are read, by their OTEL_PROPAGATORS names; empty means tracecontext,baggage";
+    telemetry.baggage_extraction: Flag, "Whether members of the caller's W3C baggage become attributes of its command's spans";
+    telemetry.baggage_allowed_keys: Texts, "The keys of those that do";
     telemetry.traces_enabled: Flag, "Whether spans are recorded";
     telemetry.metrics_enabled: Flag, "Whether metrics are exported";
     telemetry.logs_enabled: Flag, "Reserved: log lines go to standard output, not yet over OTLP";

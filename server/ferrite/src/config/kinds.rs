@@ -287,6 +287,31 @@ impl Kind for OptionalText {
     }
 }
 
+/// Texts; in a flag or a variable separated by commas.
+pub struct Texts;
+
+impl Kind for Texts {
+    type Of = Vec<String>;
+
+    fn expects() -> String {
+        "a list of texts".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<Vec<String>> {
+        match given {
+            Given::List(items) => items.iter().map(Text::read).collect(),
+            other => {
+                let items = other.text()?.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(items.map(str::to_owned).collect())
+            }
+        }
+    }
+
+    fn write(value: &Vec<String>) -> Value {
+        value.iter().map(String::as_str).collect::<Array>().into()
+    }
+}
+
 pub struct Directory;
 
 impl Kind for Directory {

@@ -74,7 +74,7 @@ fn a_cold_path_is_a_trace_in_the_schema_with_its_children_in_order() {
     let names = [root, open, bind].map(|cold| cold.span.name);
     assert_eq!(names, [SpanName::ServerStart, SpanName::DataDirOpen, SpanName::ServerBind]);
     for cold in &spans {
-        assert_eq!((cold.span.trace_id, cold.span.flags), (root.span.trace_id, FLAG_SAMPLED));
+        assert_eq!((cold.span.trace_id, cold.span.flags), (root.span.trace_id, FLAG_SAMPLED | FLAG_RANDOM));
         assert_eq!(cold.span.kind, ours::SpanKind::Internal);
         let (start, end) = (cold.span.start_ns, cold.span.end_ns);
         assert!(start < end && cold.wall_offset_ns == (WALL_NS - end) as i64, "{cold:?}");

@@ -56,7 +56,7 @@ fn convert(span: ours::Span, wall_offset_ns: i64, scope: InstrumentationScope) -
         name: span.name.as_str().into(),
         start_time: time(span.start_ns),
         end_time: time(span.end_ns),
-        attributes: attributes(span.attributes),
+        attributes: with_baggage(attributes(span.attributes), &span.baggage),
         dropped_attributes_count: 0,
         events,
         links,
@@ -81,6 +81,11 @@ fn link(link: &ours::Link) -> Link {
 
 fn attributes(attributes: Vec<(Attribute, ours::Value)>) -> Vec<KeyValue> {
     attributes.into_iter().map(|(key, value)| KeyValue::new(key.as_str(), attribute_value(value))).collect()
+}
+
+fn with_baggage(mut attributes: Vec<KeyValue>, baggage: &[(String, String)]) -> Vec<KeyValue> {
+    attributes.extend(baggage.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())));
+    attributes
 }
 
 fn attribute_value(value: ours::Value) -> Value {

@@ -1,5 +1,7 @@
 //! What the session's driver calls while commands go through their stations.
 
+use std::borrow::Cow;
+
 use super::{
     ARENA_BYTES_MAX, COMMANDS_PER_BATCH_MAX, Checkpoint, ChildSlot, DiskSlot, ERROR_BYTES_MAX, NONE,
     STATEMENT_BYTES_MAX, SyncSlot, TraceBuffer, Wait,
@@ -10,6 +12,7 @@ use crate::record::{
     SERIALIZED, SpanRecord, WriteRecord,
 };
 use crate::schema::{Outcome, SpanName, Tier};
+use crate::values;
 
 /// What the session's driver calls, in the order in which a command meets it.
 impl TraceBuffer {
@@ -65,10 +68,27 @@ impl TraceBuffer {
         let Some(rare) = self.rare_mut(self.current) else { return };
         rare.span_id = context.span_id.0;
         rare.trace_flags = context.flags;
+        rare.deferred = context.deferred.into();
         (rare.tracestate_at, rare.tracestate_len) = (at, len);
         let Some(command) = self.current_mut() else { return };
         command.set_trace_id(context.trace_id);
         command.flags |= REMOTE;
+    }
+
+    /// What is taken of the caller's baggage: attributes of every span of the current command, and of those below it. No key
+    /// comes twice.
+    pub fn set_baggage<'b>(&mut self, members: impl Iterator<Item = (&'b str, Cow<'b, str>)>) {
+        if self.level == 0 || self.current().is_none() {
+            return;
+        }
+        let at = self.arena.len();
+        values::put_baggage(members, &mut self.arena);
+        let len = self.arena.len() - at;
+        if len == 0 {
+            return;
+        }
+        let Some(rare) = self.rare_mut(self.current) else { return };
+        (rare.baggage_at, rare.baggage_len) = (at as u32, len as u16);
     }
 
     /// What the command is: `name` is the normalised name (`GET`, `CONFIG SET`) and `words` how many arguments it stands
@@ -392,12 +412,12 @@ impl TraceBuffer {
         Some((root.trace_id(), SpanId(root.span_id)))
     }
 
-    /// Whether the caller of a command was sampled; `None` without a caller.
+    /// Whether the caller of a command was sampled; `None` without a caller, or if it leaves that to us.
     #[inline]
     pub(crate) fn remote_parent_sampled(&self, command: usize) -> Option<bool> {
         let command = self.commands.get(command)?;
         let rare = self.rare.get(usize::from(command.rare).checked_sub(1)?)?;
-        command.has(REMOTE).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
+        (command.has(REMOTE) && rare.deferred == 0).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
     }
 
     /// The last mark: a reading of the clock that is already there.
