@@ -22,6 +22,7 @@ jaeger_official="jaegertracing/jaeger:$jaeger_official_version"
 content_key() { cat "$@" | sha256sum | cut -c1-8; }
 otelcol_binary="$cache/bin/otelcol-$otelcol_version-$(content_key "$root/integration/images/otelcol/builder.yaml")"
 jaeger_binary="$cache/bin/jaeger-$jaeger_version"
+go_sampler="$cache/bin/go-sampler-$(content_key "$root"/conformance/peers/sampler-go/*)"
 venv="$cache/python-$(content_key "$root/integration/clients/python/requirements.txt")"
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }

@@ -18,7 +18,7 @@ use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{PAGE_BYTES, config, launch, start};
 
 use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
-use ferrite_telemetry::{RemoteContext, Sampler, SamplerChoice};
+use ferrite_telemetry::{Probability, RemoteContext, Sampling};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden-traces/snapshots");
@@ -469,7 +469,7 @@ async fn live(sim: Sim, wanted: Part) {
     let queue = Arc::new(ExportQueue::new(100, 100));
     let spans = ColdSpans {
         queue: queue.clone(),
-        sampler: Sampler::new(SamplerChoice::AlwaysOn, true),
+        sampling: Sampling::by_head(Probability::AlwaysOn, true),
         seed: sim.seed(),
         monotonic_ns: <<SimWorld as World>::Clock as Clock>::monotonic_source(),
     };

@@ -18,6 +18,7 @@ use ferrite_io::{Clock, Entropy};
 use ferrite_io_real::{RealClock, RealEntropy};
 use ferrite_node::config::LogFormat;
 use ferrite_otlp::{ColdSpans, ExportQueue, LogSettings};
+use ferrite_telemetry::Sampling;
 
 use config::{Arguments, ConfigFile, Loaded, Request, Sources};
 
@@ -51,11 +52,18 @@ fn main() -> ExitCode {
             // Made first: the spans of the start wait in it until something exports them.
             let telemetry = &loaded.config.telemetry;
             let queue = Arc::new(ExportQueue::new(telemetry.queue_size, telemetry.batch_size));
-            if let Err(message) = prepare(&loaded, &queue) {
+            let sampling = match telemetry.policy() {
+                Ok((policy, _)) => Sampling::new(policy),
+                Err(message) => {
+                    eprintln!("ferrite: telemetry: {message}");
+                    return ExitCode::from(EXIT_CONFIGURATION);
+                }
+            };
+            if let Err(message) = prepare(&loaded, &queue, &sampling) {
                 eprintln!("ferrite: {message}");
                 return ExitCode::from(EXIT_CONFIGURATION);
             }
-            if let Err(error) = run::run(loaded, queue) {
+            if let Err(error) = run::run(loaded, queue, sampling) {
                 eprintln!("ferrite: {error}");
                 return ExitCode::FAILURE;
             }
@@ -87,7 +95,7 @@ fn load(arguments: Arguments) -> Result<Loaded, String> {
 }
 
 /// What a wrong configuration can still break before anything is started: the log and the export.
-fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>) -> Result<(), String> {
+fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>, sampling: &Arc<Sampling>) -> Result<(), String> {
     let logging = &loaded.config.logging;
     let settings = LogSettings {
         filter: logging.level.clone(),
@@ -100,8 +108,7 @@ fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>) -> Result<(), String> {
     let telemetry = &loaded.config.telemetry;
     let spans = telemetry.exports_traces().then(|| ColdSpans {
         queue: queue.clone(),
-        // Its warnings are logged by the first worker.
-        sampler: telemetry.sampler().0,
+        sampling: sampling.clone(),
         seed: RealEntropy::default().next_u64(),
         monotonic_ns: RealClock::monotonic_source(),
     });

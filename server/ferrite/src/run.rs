@@ -13,6 +13,7 @@ use ferrite_io_real::{
 use ferrite_node::config::{Config, DiskBackend};
 use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, run_worker};
 use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+use ferrite_telemetry::Sampling;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Loaded;
@@ -35,7 +36,7 @@ pub enum RunError {
 }
 
 /// Runs the server until a signal, SHUTDOWN or a failure ends it.
-pub fn run(loaded: Loaded, queue: Arc<ExportQueue>) -> Result<(), RunError> {
+pub fn run(loaded: Loaded, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> Result<(), RunError> {
     let disk = disk_choice(&loaded.config);
     let workers = workers(&loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -45,7 +46,7 @@ pub fn run(loaded: Loaded, queue: Arc<ExportQueue>) -> Result<(), RunError> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let node = Node::new(setup(loaded, workers, queue));
+        let node = Node::new(setup(loaded, workers, queue, sampling));
         let start = Start::new(node.clone());
         let mut signals = pin!(stop_on_signals(signal, node.clone()));
         let mut handles = Vec::new();
@@ -65,14 +66,15 @@ pub fn run(loaded: Loaded, queue: Arc<ExportQueue>) -> Result<(), RunError> {
     })
 }
 
-fn setup(loaded: Loaded, workers: usize, queue: Arc<ExportQueue>) -> Setup {
+fn setup(loaded: Loaded, workers: usize, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> Setup {
     let Loaded { config, sources, .. } = loaded;
     let config_file = sources.file.as_ref().map(|file| file.path.clone()).map(|path| {
         let render: RenderConfig =
             Box::new(move |text, config| sources.rewritten(text, config).map_err(|problems| problems.to_string()));
         (path, render)
     });
-    let telemetry = Telemetry { metrics: Metrics::new(workers, ferrite_commands::table::index_count()), queue };
+    let metrics = Metrics::new(workers, ferrite_commands::table::index_count());
+    let telemetry = Telemetry { metrics, queue, sampling };
     let clock = RealClock::default();
     Setup {
         workers,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 pub use ferrite_keyspace::Policy;
-use ferrite_telemetry::{Propagators, Sampler};
+use ferrite_telemetry::{Propagators, SamplingPolicy, SamplingSettings, Schedule, TailSettings};
 
 use crate::context::ContextIn;
 
@@ -223,6 +223,34 @@ pub struct TelemetryConfig {
     pub span_detail: SpanDetail,
     pub resource_attributes: BTreeMap<String, String>,
     pub headers: BTreeMap<String, String>,
+    pub sampling: SamplingConfig,
+    pub tail: TailSettings,
+}
+
+/// `[telemetry.sampling]`: what decides beside the sampler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingConfig {
+    /// Shares of single commands by name; 0 means never, 1 always.
+    pub commands: BTreeMap<String, f64>,
+    /// The member of the baggage that names the tenant.
+    pub tenant_key: String,
+    pub tenants: BTreeMap<String, f64>,
+    /// Rules such as `22:00-06:00=0.01`, valid ones.
+    pub schedule: Vec<String>,
+    /// Sampled callers a second whose decision counts; 0 means any number.
+    pub parent_limit: f64,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self {
+            commands: BTreeMap::new(),
+            tenant_key: "tenant.id".to_owned(),
+            tenants: BTreeMap::new(),
+            schedule: Vec::new(),
+            parent_limit: 0.0,
+        }
+    }
 }
 
 impl Default for TelemetryConfig {
@@ -256,6 +284,8 @@ impl Default for TelemetryConfig {
             span_detail: SpanDetail::Full,
             resource_attributes: BTreeMap::new(),
             headers: BTreeMap::new(),
+            sampling: SamplingConfig::default(),
+            tail: TailSettings::default(),
         }
     }
 }
@@ -266,9 +296,34 @@ impl TelemetryConfig {
         self.enabled && self.traces_enabled && self.traces_exporter == Exporter::Otlp
     }
 
-    /// The sampler, and a warning for each setting that was passed over.
-    pub fn sampler(&self) -> (Sampler, Vec<String>) {
-        Sampler::from_settings(Some(self.sample_rate), self.sampler.as_deref(), self.sampler_arg.as_deref())
+    /// What decides about traces.
+    pub fn sampling_settings(&self) -> Result<SamplingSettings, String> {
+        let sampling = &self.sampling;
+        Ok(SamplingSettings {
+            sample_rate: self.sample_rate,
+            sampler: self.sampler.clone(),
+            sampler_arg: self.sampler_arg.clone(),
+            commands: sampling.commands.clone(),
+            tenant_key: sampling.tenant_key.clone(),
+            tenants: sampling.tenants.clone(),
+            schedule: Schedule::parse(&sampling.schedule)?,
+            parent_limit: sampling.parent_limit,
+            tail: self.tail.clone(),
+        })
+    }
+
+    /// The same, put together, and a warning for each setting that was passed over.
+    pub fn policy(&self) -> Result<(SamplingPolicy, Vec<String>), String> {
+        let (policy, mut warnings) = SamplingPolicy::new(&self.sampling_settings()?)?;
+        let sampling = &self.sampling;
+        if !sampling.tenants.is_empty() && !self.context_in().0.baggage_keys.contains(&sampling.tenant_key) {
+            warnings.push(format!(
+                "telemetry.sampling.tenants has no effect: \"{}\" is not taken of the baggage (baggage_extraction, \
+                 baggage_allowed_keys)",
+                sampling.tenant_key
+            ));
+        }
+        Ok((policy, warnings))
     }
 
     /// What is read of a caller's context, and a warning for each name that was passed over.
@@ -292,6 +347,29 @@ impl Default for LoggingConfig {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Json, commands: LogCommands::Off }
     }
+}
+
+/// Shares by name, as `PING=0.0,GET=0.1`; `None`: that is none.
+pub fn rates(text: &str) -> Option<BTreeMap<String, f64>> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, rate) = pair.rsplit_once('=')?;
+            let rate = rate.trim().parse::<f64>().ok().filter(|rate| (0.0..=1.0).contains(rate))?;
+            let name = name.trim();
+            (!name.is_empty()).then(|| (name.to_owned(), rate))
+        })
+        .collect()
+}
+
+/// The inverse of [`rates`].
+pub fn rates_text(rates: &BTreeMap<String, f64>) -> String {
+    rates.iter().map(|(name, rate)| format!("{name}={rate}")).collect::<Vec<_>>().join(",")
+}
+
+/// Texts of a list with commas.
+pub fn texts(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 /// A value that is one of a few names.

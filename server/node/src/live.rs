@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::config::{self, Config, SlowlogTraceId};
+use crate::config::{self, Config, SlowlogTraceId, TelemetryConfig};
 
 pub struct Live {
     pub maxclients: AtomicUsize,
@@ -23,6 +23,8 @@ pub struct Live {
     pub auto_aof_rewrite_min_size: AtomicU64,
     /// After how many seconds with how many changes a checkpoint is taken.
     pub save_points: Mutex<Vec<(u64, u64)>>,
+    /// Whose sampling may change.
+    pub telemetry: Mutex<TelemetryConfig>,
     /// `None`: no password is required.
     pub requirepass: Mutex<Option<Vec<u8>>>,
 }
@@ -40,6 +42,7 @@ impl Live {
             auto_aof_rewrite_percentage: AtomicU64::new(config.aof.auto_rewrite_percentage),
             auto_aof_rewrite_min_size: AtomicU64::new(config.aof.auto_rewrite_min_size),
             save_points: Mutex::new(config::save_points(&config.storage.save).unwrap_or_default()),
+            telemetry: Mutex::new(config.telemetry.clone()),
             requirepass: Mutex::new(
                 server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes),
             ),
@@ -61,6 +64,7 @@ impl Live {
         config.aof.auto_rewrite_percentage = self.auto_aof_rewrite_percentage.load(Ordering::Relaxed);
         config.aof.auto_rewrite_min_size = self.auto_aof_rewrite_min_size.load(Ordering::Relaxed);
         config.storage.save = config::save_points_text(&self.save_points.lock());
+        config.telemetry = self.telemetry.lock().clone();
         let server = &mut config.server;
         server.requirepass =
             self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());

@@ -2,7 +2,7 @@
 
 use ferrite_otlp::{Point, Series, Value};
 use ferrite_telemetry::Tier;
-use ferrite_telemetry::schema::{DropReason, Metric};
+use ferrite_telemetry::schema::{DropReason, Metric, SampledBy};
 
 use crate::node::Node;
 use crate::stats::Totals;
@@ -14,10 +14,14 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let figures = node.databases.figures();
     let queue = node.telemetry.queue.counts();
     // A cold path's spans are only made if they were sampled.
-    let (mut created, mut sampled, mut over_span_limit, mut over_batch_limit) = (queue.cold, queue.cold, 0, 0);
+    let (mut created, mut over_span_limit, mut over_batch_limit) = (queue.cold, 0, 0);
+    let mut sampled = [0; SampledBy::ALL.len()];
+    sampled[SampledBy::Sampler as usize] = queue.cold;
     for (_, counters) in node.recorders.lock().iter() {
         created += counters.created();
-        sampled += counters.sampled();
+        for by in SampledBy::ALL {
+            sampled[*by as usize] += counters.sampled_by(*by);
+        }
         over_span_limit += counters.over_span_limit();
         over_batch_limit += counters.over_batch_limit();
     }
@@ -58,7 +62,10 @@ pub fn collect(node: &Node) -> Vec<Series> {
         node.telemetry.metrics.aof_sync_series(),
         Series::single(Metric::EPOCH_CURRENT, store.epoch),
         Series::single(Metric::SPANS_CREATED, created),
-        Series::single(Metric::SPANS_SAMPLED, sampled),
+        labelled(
+            Metric::SPANS_SAMPLED,
+            &SampledBy::ALL.iter().map(|by| (by.as_str(), sampled[*by as usize])).collect::<Vec<_>>(),
+        ),
         Series::single(Metric::SPANS_EXPORTED, queue.exported),
         labelled(
             Metric::SPANS_DROPPED,
@@ -70,5 +77,13 @@ pub fn collect(node: &Node) -> Vec<Series> {
             ],
         ),
         Series::single(Metric::QUEUE_DEPTH, queue.depth),
+        Series::single(Metric::CALLERS_LIMITED, node.telemetry.sampling.limited()),
+        Series { metric: Metric::SAMPLING_RATIO, points: sampling_ratio(node) },
     ]
+}
+
+/// None under a sampler of so many traces a second, which has no ratio.
+fn sampling_ratio(node: &Node) -> Vec<Point> {
+    let ratio = node.telemetry.sampling.policy().ratio();
+    ratio.map(|ratio| Point { label: None, value: Value::Float(ratio) }).into_iter().collect()
 }

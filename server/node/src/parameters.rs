@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use ferrite_commands::ConfigSetError;
 use ferrite_commands::glob;
 use ferrite_hybridlog::aof::FsyncPolicy;
+use ferrite_telemetry::HeadSampler;
 
-use crate::config::{Choice, SlowlogTraceId, save_points, save_points_text};
+use crate::config::{Choice, SlowlogTraceId, TelemetryConfig, rates, rates_text, save_points, save_points_text, texts};
 use crate::node::Node;
 
 type Set = fn(&Node, &str) -> Result<(), String>;
@@ -209,6 +210,90 @@ static PARAMETERS: &[Parameter] = &[
     ),
     fixed("tcp-keepalive", |node| node.config.server.tcp_keepalive.to_string()),
     live(
+        "telemetry-sample-rate",
+        |node| node.live.telemetry.lock().sample_rate.to_string(),
+        |node, value| {
+            let rate = share(value)?;
+            set_sampling(node, |telemetry| telemetry.sample_rate = rate)
+        },
+    ),
+    live(
+        "telemetry-sampler",
+        |node| node.live.telemetry.lock().sampler.clone().unwrap_or_default(),
+        |node, value| {
+            if let Some(warning) = HeadSampler::from_settings(None, Some(value), None).1.into_iter().next() {
+                return Err(warning);
+            }
+            set_sampling(node, |telemetry| telemetry.sampler = (!value.is_empty()).then(|| value.to_owned()))
+        },
+    ),
+    // Whether it fits is a matter of the sampler, which may be set after it.
+    live(
+        "telemetry-sampler-arg",
+        |node| node.live.telemetry.lock().sampler_arg.clone().unwrap_or_default(),
+        |node, value| {
+            set_sampling(node, |telemetry| telemetry.sampler_arg = (!value.is_empty()).then(|| value.to_owned()))
+        },
+    ),
+    live(
+        "telemetry-sampling-commands",
+        |node| rates_text(&node.live.telemetry.lock().sampling.commands),
+        |node, value| {
+            let rates = rates(value).ok_or("argument must be shares by name such as PING=0.0,GET=0.1")?;
+            set_sampling(node, |telemetry| telemetry.sampling.commands = rates)
+        },
+    ),
+    live(
+        "telemetry-sampling-parent-limit",
+        |node| node.live.telemetry.lock().sampling.parent_limit.to_string(),
+        |node, value| {
+            let limit = not_negative(value)?;
+            set_sampling(node, |telemetry| telemetry.sampling.parent_limit = limit)
+        },
+    ),
+    live(
+        "telemetry-sampling-schedule",
+        |node| node.live.telemetry.lock().sampling.schedule.join(","),
+        |node, value| set_sampling(node, |telemetry| telemetry.sampling.schedule = texts(value)),
+    ),
+    live(
+        "telemetry-sampling-tenants",
+        |node| rates_text(&node.live.telemetry.lock().sampling.tenants),
+        |node, value| {
+            let rates = rates(value).ok_or("argument must be shares by name such as acme=0.5,free=0.01")?;
+            set_sampling(node, |telemetry| telemetry.sampling.tenants = rates)
+        },
+    ),
+    live(
+        "telemetry-tail-attributes",
+        |node| node.live.telemetry.lock().tail.attributes.join(","),
+        |node, value| set_sampling(node, |telemetry| telemetry.tail.attributes = texts(value)),
+    ),
+    live(
+        "telemetry-tail-errors",
+        |node| yes_no(node.live.telemetry.lock().tail.errors),
+        |node, value| {
+            let errors = yes_or_no(value)?;
+            set_sampling(node, |telemetry| telemetry.tail.errors = errors)
+        },
+    ),
+    live(
+        "telemetry-tail-override-parent",
+        |node| yes_no(node.live.telemetry.lock().tail.override_parent),
+        |node, value| {
+            let yes = yes_or_no(value)?;
+            set_sampling(node, |telemetry| telemetry.tail.override_parent = yes)
+        },
+    ),
+    live(
+        "telemetry-tail-slow-ms",
+        |node| node.live.telemetry.lock().tail.slow_ms.to_string(),
+        |node, value| {
+            let slow_ms = not_negative(value)?;
+            set_sampling(node, |telemetry| telemetry.tail.slow_ms = slow_ms)
+        },
+    ),
+    live(
         "timeout",
         |node| node.live.timeout_s.load(Relaxed).to_string(),
         |node, value| {
@@ -217,6 +302,36 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
 ];
+
+/// Changes what decides about traces from now on, if it can be followed.
+fn set_sampling(node: &Node, change: impl FnOnce(&mut TelemetryConfig)) -> Result<(), String> {
+    let mut current = node.live.telemetry.lock();
+    let mut wanted = current.clone();
+    change(&mut wanted);
+    let (policy, warnings) = wanted.policy()?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    node.telemetry.sampling.replace(policy);
+    *current = wanted;
+    Ok(())
+}
+
+fn share(value: &str) -> Result<f64, String> {
+    let share = value.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "argument must be between 0 and 1 inclusive".to_owned())
+}
+
+fn not_negative(value: &str) -> Result<f64, String> {
+    let number = value.parse::<f64>().ok().filter(|number| *number >= 0.0 && number.is_finite());
+    number.ok_or_else(|| "argument must be a number of at least 0".to_owned())
+}
+
+fn yes_or_no(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("argument must be 'yes' or 'no'".to_owned()),
+    }
+}
 
 fn set_count(setting: &AtomicUsize, value: &str) -> Result<(), String> {
     setting.store(number(value, 0, i64::MAX as u64)? as usize, Relaxed);

@@ -299,8 +299,9 @@ async fn worker<W: World>(
     let path = log_path(node);
     let files = LogFiles::open(world, &path).await.map_err(|error| StartError::Open { path, error })?;
     let telemetry = &node.config.telemetry;
-    let (sampler, warnings) = telemetry.sampler();
     if id == 0 {
+        // The settings were understood when the node was made.
+        let warnings = telemetry.policy().map(|(_, warnings)| warnings).unwrap_or_default();
         let of_propagators = telemetry.context_in().1;
         warnings.iter().chain(&of_propagators).for_each(|warning| tracing::warn!("{warning}"));
     }
@@ -309,7 +310,7 @@ async fn worker<W: World>(
         &RecorderConfig {
             detail: node.span_detail(),
             ring_bytes: RING_BYTES_DEFAULT,
-            sampler,
+            sampling: Arc::clone(&node.telemetry.sampling),
             export: telemetry.exports_traces(),
             seed: world.entropy().next_u64(),
         },

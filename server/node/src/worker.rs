@@ -106,6 +106,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Follows the wall clock, which may be set, and ends the connections that have been idle for longer than `timeout`
 /// (the first worker does that for all).
 async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
+    let mut limited = LimitedCallers::default();
     loop {
         let clock = worker.world.clock();
         worker.recorder.borrow_mut().set_wall_clock(clock.monotonic_ns(), clock.unix_ns());
@@ -114,6 +115,7 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
         if worker.id != 0 {
             continue;
         }
+        limited.tell(worker.node.telemetry.sampling.limited(), worker.now_ns());
         // For the peak, too.
         worker.node.memory_accounts();
         worker.node.fit_pages();
@@ -125,6 +127,28 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
             if now_ns.saturating_sub(client.last_active_ns.load(Relaxed)) > timeout_s * 1_000_000_000 {
                 client.time_out();
             }
+        }
+    }
+}
+
+/// Tells of callers that sample more than they may, once in a while.
+#[derive(Default)]
+struct LimitedCallers {
+    told: u64,
+    at_ns: Option<u64>,
+}
+
+impl LimitedCallers {
+    const INTERVAL_NS: u64 = 60_000_000_000;
+
+    fn tell(&mut self, limited: u64, now_ns: u64) {
+        let due = self.at_ns.is_none_or(|at_ns| now_ns - at_ns >= Self::INTERVAL_NS);
+        if limited > self.told && due {
+            tracing::warn!(
+                traces = limited - self.told,
+                "callers sampled more traces than telemetry.sampling.parent_limit allows: the sampler decided about the rest"
+            );
+            (self.told, self.at_ns) = (limited, Some(now_ns));
         }
     }
 }

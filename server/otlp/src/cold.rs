@@ -35,11 +35,11 @@ pub(crate) fn layer<S>(settings: ColdSpans, unix_ns: fn() -> u64) -> impl Layer<
 where
     S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
 {
-    let ColdSpans { queue, sampler, seed, monotonic_ns } = settings;
+    let ColdSpans { queue, sampling, seed, monotonic_ns } = settings;
     let clock = Arc::new(RisingClock { monotonic_ns, last_ns: AtomicU64::new(0) });
     let provider = SdkTracerProvider::builder()
         .with_id_generator(Ids(Mutex::new(ours::IdGenerator::new(seed))))
-        .with_sampler(OurSampler(sampler))
+        .with_sampler(OurSampler { sampling, monotonic_ns, unix_ns })
         .with_span_processor(IntoQueue { queue, clock: clock.clone(), unix_ns })
         // The exporter adds the resource of all signals; the SDK's own reads the environment.
         .with_resource(Resource::builder_empty().build())
@@ -94,7 +94,19 @@ impl IdGenerator for Ids {
 
 /// Decides about roots as for commands; what is below follows its root, so that a trace is whole.
 #[derive(Clone, Debug)]
-struct OurSampler(ours::Sampler);
+struct OurSampler {
+    sampling: Arc<ours::Sampling>,
+    monotonic_ns: fn() -> u64,
+    unix_ns: fn() -> u64,
+}
+
+impl OurSampler {
+    fn chooses(&self, trace_id: TraceId) -> bool {
+        let trace_id = ours::TraceId(u128::from_be_bytes(trace_id.to_bytes()));
+        let facts = ours::Facts::new(trace_id, (self.monotonic_ns)(), (self.unix_ns)());
+        self.sampling.policy().decide(&facts, &mut 0).is_some()
+    }
+}
 
 impl ShouldSample for OurSampler {
     fn should_sample(
@@ -107,10 +119,7 @@ impl ShouldSample for OurSampler {
         _: &[Link],
     ) -> SamplingResult {
         let above = parent.map(|context| context.span().span_context().clone()).filter(SpanContext::is_valid);
-        let sampled = above.map_or_else(
-            || self.0.decide(ours::TraceId(u128::from_be_bytes(trace_id.to_bytes())), None),
-            |above| above.is_sampled(),
-        );
+        let sampled = above.map_or_else(|| self.chooses(trace_id), |above| above.is_sampled());
         let decision = if sampled { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
         SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::NONE }
     }

@@ -25,4 +25,6 @@ pub use queue::{ColdSpan, ExportQueue, QueueCounts, Queued};
 pub struct Telemetry {
     pub metrics: Metrics,
     pub queue: std::sync::Arc<ExportQueue>,
+    /// Decides which traces go there.
+    pub sampling: std::sync::Arc<ferrite_telemetry::Sampling>,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ferrite_telemetry::schema::{LogField, log_target};
-use ferrite_telemetry::{Sampler, SpanId, TraceId};
+use ferrite_telemetry::{Sampling, SpanId, TraceId};
 use serde_json::Value;
 use time::OffsetDateTime;
 use tracing::field::{Field, Visit};
@@ -42,7 +42,7 @@ pub struct LogSettings {
 /// Where the spans of cold paths go, and what they are made of.
 pub struct ColdSpans {
     pub queue: Arc<ExportQueue>,
-    pub sampler: Sampler,
+    pub sampling: Arc<Sampling>,
     /// Seeds their ids: from World's entropy.
     pub seed: u64,
     /// World's monotonic clock.

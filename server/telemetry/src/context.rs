@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// A trace id; never zero when it comes from [`TraceId::parse`] or a generator.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TraceId(pub u128);
 
 /// A span id; never zero when it comes from a parser or a generator.

@@ -18,7 +18,7 @@ mod propagation;
 mod record;
 mod recorder;
 mod ring;
-mod sampler;
+mod sampling;
 mod span;
 mod text;
 mod values;
@@ -33,7 +33,9 @@ pub use propagation::{Baggage, Extracted, Member, Propagators};
 pub use record::Detail;
 pub use recorder::{Counters, RING_BYTES_DEFAULT, Recorder, RecorderConfig};
 pub use ring::Ring;
-pub use sampler::{Sampler, SamplerChoice};
+pub use sampling::{
+    Facts, HeadSampler, Probability, Sampling, SamplingPolicy, SamplingSettings, Schedule, TailSettings,
+};
 pub use schema::{Attribute, Outcome, SpanKind, SpanName, Tier};
 pub use span::{Event, Link, Span, Status, Value};
 pub use text::render;

@@ -1,5 +1,6 @@
 //! What a worker keeps: the ids, the sampler, the flight recorder, the counters; and the decision at a trace's end.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::batch::Splitter;
@@ -7,9 +8,10 @@ use crate::buffer::TraceBuffer;
 use crate::counter::Counter;
 use crate::entry::KeptTrace;
 use crate::ids::IdGenerator;
-use crate::record::{DISCARDED, Detail, FINISHED, SAMPLED};
+use crate::record::{CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, SAMPLED};
 use crate::ring::Ring;
-use crate::sampler::{Sampler, SamplerChoice};
+use crate::sampling::{Facts, Probability, Sampling, SamplingPolicy};
+use crate::schema::{Outcome, SampledBy, SpanName};
 
 /// The size of the flight recorder if nothing else is said.
 pub const RING_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
@@ -21,7 +23,7 @@ pub struct RecorderConfig {
     pub detail: Option<Detail>,
     /// Bytes of the flight recorder.
     pub ring_bytes: usize,
-    pub sampler: Sampler,
+    pub sampling: Arc<Sampling>,
     /// Whether sampled traces are kept for export; if not, they are only marked.
     pub export: bool,
     /// Every id follows from it. Different for each worker.
@@ -34,7 +36,7 @@ impl Default for RecorderConfig {
         Self {
             detail: Some(Detail::Full),
             ring_bytes: RING_BYTES_DEFAULT,
-            sampler: Sampler::new(SamplerChoice::AlwaysOn, false),
+            sampling: Sampling::by_head(Probability::AlwaysOn, false),
             export: false,
             seed: 0,
         }
@@ -45,7 +47,7 @@ impl Default for RecorderConfig {
 #[derive(Debug, Default)]
 pub struct Counters {
     created: Counter,
-    sampled: Counter,
+    sampled: [Counter; SampledBy::ALL.len()],
     over_span_limit: Counter,
     over_batch_limit: Counter,
 }
@@ -56,9 +58,14 @@ impl Counters {
         self.created.get()
     }
 
-    /// Spans of traces that the sampler chose.
+    /// Spans of traces that are exported, by the reason.
+    pub fn sampled_by(&self, reason: SampledBy) -> u64 {
+        self.sampled[reason as usize].get()
+    }
+
+    /// Spans of traces that are exported.
     pub fn sampled(&self) -> u64 {
-        self.sampled.get()
+        self.sampled.iter().map(Counter::get).sum()
     }
 
     /// Spans left out of trees that had too many.
@@ -76,13 +83,18 @@ impl Counters {
 pub struct Recorder {
     time: fn() -> u64,
     detail: Option<Detail>,
-    sampler: Sampler,
+    sampling: Arc<Sampling>,
+    /// Of this version.
+    policy: Arc<SamplingPolicy>,
+    version: u64,
     export: bool,
     ids: IdGenerator,
     ring: Arc<Ring>,
     counters: Arc<Counters>,
     wall_offset: i64,
     splitter: Splitter,
+    /// The tiers that each root's tree visited, a bit each; filled only if a rule asks for them.
+    tiers: Vec<u8>,
 }
 
 impl Recorder {
@@ -91,13 +103,16 @@ impl Recorder {
         Self {
             time,
             detail: config.detail,
-            sampler: config.sampler,
+            policy: config.sampling.policy(),
+            version: config.sampling.version(),
+            sampling: Arc::clone(&config.sampling),
             export: config.export,
             ids: IdGenerator::new(config.seed),
             ring: Arc::new(Ring::new(if config.detail.is_some() { config.ring_bytes } else { 0 })),
             counters: Arc::default(),
             wall_offset: 0,
             splitter: Splitter::default(),
+            tiers: Vec::new(),
         }
     }
 
@@ -116,11 +131,6 @@ impl Recorder {
         Arc::clone(&self.counters)
     }
 
-    /// The sampler in force.
-    pub fn sampler(&self) -> Sampler {
-        self.sampler
-    }
-
     /// Says what both clocks show at one moment; traces from now on carry the difference. To be repeated now and then,
     /// since the wall clock may be set.
     pub fn set_wall_clock(&mut self, monotonic_ns: u64, unix_ns: u64) {
@@ -130,8 +140,12 @@ impl Recorder {
     /// The batch's replies were written, or never will be: its traces go into the ring, those that the sampler chose also
     /// to `kept`; then the buffer is empty again. A command without an end ends now.
     pub fn commit(&mut self, buffer: &mut TraceBuffer, kept: impl FnMut(KeptTrace)) {
-        let (mut created, mut chosen, mut over_span_limit) = (0, 0, 0);
+        let (mut created, mut chosen, mut over_span_limit, mut limited) = (0, 0, 0, 0);
         let written = buffer.written();
+        self.follow_policy();
+        if self.policy.asks_for_tiers() {
+            buffer.tiers(&mut self.tiers);
+        }
         for index in 0..buffer.commands.len() {
             let parent = buffer.remote_parent_sampled(index);
             let command = &mut buffer.commands[index];
@@ -147,8 +161,13 @@ impl Recorder {
             let spans = (command.spans() + usize::from(index < written)) as u64;
             created += spans;
             over_span_limit += u64::from(command.spans_dropped);
-            if self.sampler.decide(command.trace_id(), parent) {
-                command.flags |= SAMPLED;
+            let by = match self.policy.is_plain() {
+                true => self.policy.chooses(command.trace_id(), parent),
+                false => self.judge(buffer, index, parent, &mut limited),
+            };
+            if let Some(by) = by {
+                buffer.commands[index].flags |= SAMPLED;
+                self.counters.sampled[by as usize].add(spans);
                 chosen += spans;
             }
         }
@@ -164,9 +183,60 @@ impl Recorder {
             }
         }
         self.counters.created.add(created);
-        self.counters.sampled.add(chosen);
         self.counters.over_span_limit.add(over_span_limit);
         self.counters.over_batch_limit.add(buffer.lost);
+        if limited > 0 {
+            self.sampling.count_limited(limited);
+        }
         buffer.clear();
+    }
+
+    fn follow_policy(&mut self) {
+        let version = self.sampling.version();
+        if version != self.version {
+            self.policy = self.sampling.policy();
+            self.version = version;
+        }
+    }
+
+    /// Decides with all that is known of a root.
+    fn judge(
+        &self,
+        buffer: &mut TraceBuffer,
+        index: usize,
+        parent: Option<bool>,
+        limited: &mut u64,
+    ) -> Option<SampledBy> {
+        let batch = buffer.batch(self.wall_offset);
+        let command: &CommandRecord = &batch.commands[index];
+        let rare = batch.rare_of(command);
+        let statement = batch.text(command.statement_at, command.statement_len);
+        let (name, keys) = match command.name() == SpanName::Command {
+            true => statement.split_at(usize::from(command.name_len).min(statement.len())),
+            false => (&[][..], &[][..]),
+        };
+        let facts = Facts {
+            trace_id: command.trace_id(),
+            parent,
+            name,
+            // A blank is between the name and the first key.
+            key: keys.get(1..1 + usize::from(command.key_len)).filter(|_| command.has(HAS_KEY)),
+            failed: command.has(FINISHED) && command.result == Outcome::Err as u8,
+            execution_ns: command.execution_ns,
+            tiers: self.tiers.get(index).copied().unwrap_or(0),
+            peer: batch.header.peer().map(|(ip, _)| ip),
+            baggage: rare.map_or(&[], |rare| batch.text(rare.baggage_at, rare.baggage_len)),
+            tracestate: rare.map_or("", |rare| {
+                std::str::from_utf8(batch.text(rare.tracestate_at, rare.tracestate_len)).unwrap_or_default()
+            }),
+            monotonic_ns: command.end,
+            unix_ns: command.end.wrapping_add_signed(self.wall_offset),
+        };
+        let chosen = self.policy.decide(&facts, limited)?;
+        let by = chosen.by;
+        if let Cow::Owned(tracestate) = chosen.tracestate {
+            buffer.set_tracestate(index, &tracestate);
+        }
+        Some(by)
     }
 }

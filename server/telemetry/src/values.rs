@@ -93,14 +93,24 @@ pub(crate) fn put_baggage<'b>(members: impl Iterator<Item = (&'b str, Cow<'b, st
 }
 
 /// The inverse of [`put_baggage`].
-pub(crate) fn read_baggage(mut bytes: &[u8]) -> Vec<(String, String)> {
-    let mut text = || {
+pub(crate) fn read_baggage(bytes: &[u8]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    members(bytes).map(|(key, value)| (text(key), text(value))).collect()
+}
+
+/// One member's value.
+pub(crate) fn baggage_value<'b>(bytes: &'b [u8], key: &str) -> Option<&'b [u8]> {
+    members(bytes).find_map(|(known, value)| (known == key.as_bytes()).then_some(value))
+}
+
+fn members(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut text = move || {
         let (len, rest) = bytes.split_first_chunk()?;
         let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
         bytes = rest;
-        Some(String::from_utf8_lossy(text).into_owned())
+        Some(text)
     };
-    std::iter::from_fn(|| Some((text()?, text()?))).collect()
+    std::iter::from_fn(move || Some((text()?, text()?)))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Once warm, recording allocates nothing, however the commands of a batch interleave.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use ferrite_telemetry::{
-    Detail, Outcome, Recorder, RecorderConfig, RemoteContext, Sampler, SamplerChoice, Tier, TraceBuffer, Wait,
+    Detail, Outcome, Probability, Recorder, RecorderConfig, RemoteContext, Sampling, SamplingPolicy, SamplingSettings,
+    Tier, TraceBuffer, Wait,
 };
 
 thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
@@ -12,11 +14,14 @@ fn clock() -> u64 {
     NOW.replace(NOW.get() + 1) + 1
 }
 
-fn recorder(choice: SamplerChoice) -> Recorder {
-    let sampler = Sampler::new(choice, false);
+fn recorder(choice: Probability) -> Recorder {
+    recorder_with(Sampling::by_head(choice, false))
+}
+
+fn recorder_with(sampling: Arc<Sampling>) -> Recorder {
     Recorder::new(
         clock,
-        &RecorderConfig { detail: Some(Detail::Full), ring_bytes: 1 << 16, sampler, export: true, seed: 1 },
+        &RecorderConfig { detail: Some(Detail::Full), ring_bytes: 1 << 16, sampling, export: true, seed: 1 },
     )
 }
 
@@ -69,7 +74,26 @@ fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
 
 #[test]
 fn a_warm_recorder_allocates_nothing() {
-    let mut recorder = recorder(SamplerChoice::AlwaysOff);
+    let mut recorder = recorder(Probability::AlwaysOff);
+    let mut buffer = recorder.buffer();
+    batch(&mut recorder, &mut buffer);
+    let allocations = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            assert_eq!(batch(&mut recorder, &mut buffer), 0);
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
+}
+
+#[test]
+fn rules_about_traces_that_are_not_chosen_allocate_nothing() {
+    let mut settings = SamplingSettings { sample_rate: 1e-9, parent_limit: 5.0, ..SamplingSettings::default() };
+    settings.commands = [("PING".to_owned(), 0.0)].into();
+    settings.tenants = [("acme".to_owned(), 0.5)].into();
+    settings.tail.slow_ms = 1e6;
+    settings.tail.attributes =
+        ["ferrite.storage.tier=read_only", "ferrite.command.key=x*", "tenant.tier=gold"].map(str::to_owned).into();
+    let mut recorder = recorder_with(Sampling::new(SamplingPolicy::new(&settings).expect("valid").0));
     let mut buffer = recorder.buffer();
     batch(&mut recorder, &mut buffer);
     let allocations = allocation_counter::measure(|| {
@@ -82,7 +106,7 @@ fn a_warm_recorder_allocates_nothing() {
 
 #[test]
 fn a_kept_trace_is_one_allocation() {
-    let mut recorder = recorder(SamplerChoice::AlwaysOn);
+    let mut recorder = recorder(Probability::AlwaysOn);
     let mut buffer = recorder.buffer();
     batch(&mut recorder, &mut buffer);
     let mut kept = 0;

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ferrite_telemetry::schema::{EventName, ExceptionType};
 use ferrite_telemetry::{
-    Attribute, Detail, Event, Exception, KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, Sampler,
-    SamplerChoice, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId, Value, Wait,
+    Attribute, Detail, Event, Exception, KeptTrace, Outcome, Probability, Recorder, RecorderConfig, RemoteContext,
+    Sampling, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId, Value, Wait,
 };
 use proptest::prelude::*;
 
@@ -17,13 +18,13 @@ fn clock() -> u64 {
     NOW.replace(NOW.get() + 10) + 10
 }
 
-fn recorder(detail: Detail, sampler: Sampler) -> Recorder {
-    let config = RecorderConfig { detail: Some(detail), ring_bytes: 1 << 16, sampler, export: true, seed: 7 };
+fn recorder(detail: Detail, sampling: Arc<Sampling>) -> Recorder {
+    let config = RecorderConfig { detail: Some(detail), ring_bytes: 1 << 16, sampling, export: true, seed: 7 };
     Recorder::new(clock, &config)
 }
 
 fn always_on(detail: Detail) -> Recorder {
-    recorder(detail, Sampler::new(SamplerChoice::AlwaysOn, false))
+    recorder(detail, Sampling::by_head(Probability::AlwaysOn, false))
 }
 
 fn commit(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> Vec<KeptTrace> {
@@ -373,8 +374,8 @@ fn a_trace_of_ours_has_a_random_id_and_says_so() {
 #[test]
 fn a_decision_that_the_caller_left_to_us_is_the_sampler_s() {
     for (deferred, expected) in [(false, false), (true, true)] {
-        let sampler = Sampler::new(SamplerChoice::AlwaysOn, true);
-        let mut recorder = Recorder::new(|| 0, &RecorderConfig { sampler, ..RecorderConfig::default() });
+        let sampling = Sampling::by_head(Probability::AlwaysOn, true);
+        let mut recorder = Recorder::new(|| 0, &RecorderConfig { sampling, ..RecorderConfig::default() });
         let mut buffer = recorder.buffer();
         buffer.begin_command();
         let (trace_id, span_id) = (TraceId(5), SpanId(6));
@@ -387,7 +388,7 @@ fn a_decision_that_the_caller_left_to_us_is_the_sampler_s() {
 
 #[test]
 fn what_was_not_sampled_is_in_the_ring_alone_and_says_so() {
-    let mut recorder = recorder(Detail::Storage, Sampler::new(SamplerChoice::AlwaysOff, false));
+    let mut recorder = recorder(Detail::Storage, Sampling::by_head(Probability::AlwaysOff, false));
     let mut buffer = recorder.buffer();
     buffer.start_batch();
     begin(&mut buffer, "GET", 2, &[b"a\r\nb\xff"]);
@@ -497,7 +498,7 @@ fn off_records_nothing_and_still_times_execution() {
     let config = RecorderConfig {
         detail: None,
         ring_bytes: 0,
-        sampler: Sampler::new(SamplerChoice::AlwaysOn, false),
+        sampling: Sampling::by_head(Probability::AlwaysOn, false),
         export: true,
         seed: 1,
     };
@@ -774,7 +775,7 @@ fn a_connection_is_a_trace_of_one_span() {
 
 #[test]
 fn connections_are_sampled_as_commands_are_and_not_recorded_when_nothing_is() {
-    let mut never = recorder(Detail::Full, Sampler::new(SamplerChoice::AlwaysOff, false));
+    let mut never = recorder(Detail::Full, Sampling::by_head(Probability::AlwaysOff, false));
     assert!(end_connection(&mut never, &[], None).is_empty());
     let lines = ferrite_telemetry::render(&never.ring().last(1)[0]);
     assert!(lines[0].ends_with(" (connection, not sampled)"), "{lines:?}");

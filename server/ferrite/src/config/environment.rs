@@ -75,10 +75,11 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
     }
     for (name, value) in environment {
         // Kubernetes sets FERRITE_PORT and the like for a service of that name: only `__` marks a key.
-        let Some((section, key)) = name.strip_prefix("FERRITE_").and_then(|rest| rest.split_once("__")) else {
+        let Some((section, key)) = name.strip_prefix("FERRITE_").and_then(|rest| rest.rsplit_once("__")) else {
             continue;
         };
-        let applied = match Key::of(&section.to_ascii_lowercase(), &key.to_ascii_lowercase()) {
+        let section = section.to_ascii_lowercase().replace("__", ".");
+        let applied = match Key::of(&section, &key.to_ascii_lowercase()) {
             Some(key) => key.apply(config, &Given::Text(value.clone())),
             None => Err(format!("unknown variable{}", suggest::variable(name))),
         };

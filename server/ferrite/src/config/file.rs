@@ -42,21 +42,37 @@ pub(super) fn apply(
             problems.push(at(section_span(), format!("{section}: expected a section, as in [{section}]")));
             continue;
         };
-        for (name, item) in keys.iter() {
-            let path = format!("{section}.{name}");
-            let span = keys.key(name).and_then(|key| key.span()).or(item.span());
-            let applied = match Key::of(section, name) {
-                None => Err(format!("unknown key \"{path}\"{}", suggest::key(&path))),
-                Some(key) => given(item)
-                    .and_then(|given| expanded(given, environment))
-                    .and_then(|given| key.apply(config, &given))
-                    .map_err(|message| format!("{path}: {message}")),
-            };
-            if let Err(message) = applied {
-                // A value may begin some lines below its key.
-                let value_span = if Key::of(section, name).is_some() { item.span() } else { None };
-                problems.push(at(value_span.or(span), message));
-            }
+        apply_section(section, keys, environment, config, &mut |span, message| problems.push(at(span, message)));
+    }
+}
+
+fn apply_section(
+    section: &str,
+    keys: &dyn TableLike,
+    environment: &[(String, String)],
+    config: &mut Config,
+    problem: &mut dyn FnMut(Option<Range<usize>>, String),
+) {
+    for (name, item) in keys.iter() {
+        let path = format!("{section}.{name}");
+        if let Some(part) = item.as_table_like()
+            && KEYS.iter().any(|key| key.section == path)
+        {
+            apply_section(&path, part, environment, config, problem);
+            continue;
+        }
+        let span = keys.key(name).and_then(|key| key.span()).or(item.span());
+        let applied = match Key::of(section, name) {
+            None => Err(format!("unknown key \"{path}\"{}", suggest::key(&path))),
+            Some(key) => given(item)
+                .and_then(|given| expanded(given, environment))
+                .and_then(|given| key.apply(config, &given))
+                .map_err(|message| format!("{path}: {message}")),
+        };
+        if let Err(message) = applied {
+            // A value may begin some lines below its key.
+            let value_span = if Key::of(section, name).is_some() { item.span() } else { None };
+            problem(value_span.or(span), message);
         }
     }
 }

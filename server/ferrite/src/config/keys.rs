@@ -6,13 +6,14 @@ use ferrite_node::config::{
 };
 
 use super::kinds::{
-    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, OneOf, OptionalText, Pairs, Positive, Ratio,
-    SavePoints, Text, Texts, Whole,
+    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, NotNegative, OneOf, OptionalText, Pairs,
+    Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
 };
 
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
+    /// With a full stop in it, a part of the section before that.
     pub section: &'static str,
     pub name: &'static str,
     /// `section.name`.
@@ -29,7 +30,7 @@ pub struct Key {
 impl Key {
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
-        format!("FERRITE_{}__{}", self.section.to_ascii_uppercase(), self.name.to_ascii_uppercase())
+        format!("FERRITE_{}", self.path.to_ascii_uppercase().replace('.', "__"))
     }
 
     pub(super) fn of(section: &str, name: &str) -> Option<&'static Self> {
@@ -52,12 +53,12 @@ impl Key {
 }
 
 macro_rules! keys {
-    ($($section:ident . $name:ident $(($short:literal))? : $kind:ty, $doc:literal;)*) => {
+    ($($section:ident $(/ $part:ident)? . $name:ident $(($short:literal))? : $kind:ty, $doc:literal;)*) => {
         /// Every key, section by section.
         pub static KEYS: &[Key] = &[$(Key {
-            section: stringify!($section),
+            section: concat!(stringify!($section) $(, ".", stringify!($part))?),
             name: stringify!($name),
-            path: concat!(stringify!($section), ".", stringify!($name)),
+            path: concat!(stringify!($section), ".", $(stringify!($part), ".",)? stringify!($name)),
             doc: $doc,
             short_form: [$(Some($short),)? None][0],
             expects: <$kind as Kind>::expects,
@@ -65,10 +66,10 @@ macro_rules! keys {
                 let Some(value) = <$kind as Kind>::read(given) else {
                     return false;
                 };
-                <$kind as Kind>::assign(&mut config.$section.$name, value);
+                <$kind as Kind>::assign(&mut config.$section$(.$part)?.$name, value);
                 true
             },
-            write: |config| <$kind as Kind>::write(&config.$section.$name),
+            write: |config| <$kind as Kind>::write(&config.$section$(.$part)?.$name),
         },)*];
     };
 }
@@ -143,6 +144,17 @@ keys! {
     telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
     telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
     telemetry.headers: Headers, "Headers of every export; ${VAR} in the file is replaced";
+
+    telemetry/sampling.commands: Rates, "Shares of single commands by name; 0.0 means never and 1.0 always, whatever the caller decided";
+    telemetry/sampling.tenant_key: Text, "Member of the baggage that names the tenant; needs baggage_extraction and a place among baggage_allowed_keys";
+    telemetry/sampling.tenants: Rates, "Shares of single tenants";
+    telemetry/sampling.schedule: ScheduleRules, "Shares by the time of day in UTC, as in \"22:00-06:00=0.01\"; the first rule that covers it counts";
+    telemetry/sampling.parent_limit: NotNegative, "Sampled callers a second whose decision counts under a parentbased sampler, beyond which it is the sampler's; 0 means any number";
+
+    telemetry/tail.errors: Flag, "Whether every trace of a failed command is exported with all its spans, whoever decided against it but the caller";
+    telemetry/tail.slow_ms: NotNegative, "Milliseconds of execution, waits for the disk included, from which on a command's trace is; 0 means none";
+    telemetry/tail.attributes: TailRules, "Attributes, each as attribute=value or attribute=beginning*, whose commands' traces are";
+    telemetry/tail.override_parent: Flag, "Whether that holds under an unsampled caller too, and where nothing else is exported";
 
     logging.level: Text, "Log level, or directives as in RUST_LOG";
     logging.format: OneOf<LogFormat>, "How log lines look";

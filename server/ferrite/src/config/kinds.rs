@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ferrite_node::config::{Choice, save_points};
+use ferrite_node::config::{Choice, rates, save_points, texts};
+use ferrite_telemetry::{Schedule, TailSettings};
 use toml_edit::{Array, InlineTable, Value};
 
 /// A value as a source gives it.
@@ -201,6 +202,24 @@ impl Kind for Ratio {
     }
 }
 
+pub struct NotNegative;
+
+impl Kind for NotNegative {
+    type Of = f64;
+
+    fn expects() -> String {
+        "a number of at least 0".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<f64> {
+        number(given).filter(|number| *number >= 0.0 && number.is_finite())
+    }
+
+    fn write(value: &f64) -> Value {
+        (*value).into()
+    }
+}
+
 /// One of a few names.
 pub struct OneOf<T>(PhantomData<T>);
 
@@ -300,15 +319,77 @@ impl Kind for Texts {
     fn read(given: &Given) -> Option<Vec<String>> {
         match given {
             Given::List(items) => items.iter().map(Text::read).collect(),
-            other => {
-                let items = other.text()?.split(',').map(str::trim).filter(|item| !item.is_empty());
-                Some(items.map(str::to_owned).collect())
-            }
+            other => other.text().map(texts),
         }
     }
 
     fn write(value: &Vec<String>) -> Value {
         value.iter().map(String::as_str).collect::<Array>().into()
+    }
+}
+
+/// [`Texts`] that are rules of a schedule.
+pub struct ScheduleRules;
+
+impl Kind for ScheduleRules {
+    type Of = Vec<String>;
+
+    fn expects() -> String {
+        "rules such as [\"22:00-06:00=0.01\"]".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<Vec<String>> {
+        Texts::read(given).filter(|rules| Schedule::parse(rules).is_ok())
+    }
+
+    fn write(value: &Vec<String>) -> Value {
+        Texts::write(value)
+    }
+}
+
+/// [`Texts`] that are rules of the tail.
+pub struct TailRules;
+
+impl Kind for TailRules {
+    type Of = Vec<String>;
+
+    fn expects() -> String {
+        TailSettings::EXPECTED.to_owned()
+    }
+
+    fn read(given: &Given) -> Option<Vec<String>> {
+        Texts::read(given).filter(|rules| TailSettings::check(rules).is_ok())
+    }
+
+    fn write(value: &Vec<String>) -> Value {
+        Texts::write(value)
+    }
+}
+
+/// Names with a share each; in a flag or a variable `name=share,name=share`. A source adds to those before it.
+pub struct Rates;
+
+impl Kind for Rates {
+    type Of = BTreeMap<String, f64>;
+
+    fn expects() -> String {
+        "a table of numbers from 0.0 to 1.0, or a list such as PING=0.0,GET=0.1".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<Self::Of> {
+        let rate = |(name, text): (&String, &String)| Some((name.clone(), Ratio::read(&Given::Text(text.clone()))?));
+        match given {
+            Given::Pairs(pairs) => pairs.iter().map(rate).collect(),
+            other => rates(other.text()?),
+        }
+    }
+
+    fn write(value: &Self::Of) -> Value {
+        value.iter().map(|(name, rate)| (name.as_str(), *rate)).collect::<InlineTable>().into()
+    }
+
+    fn assign(slot: &mut Self::Of, value: Self::Of) {
+        slot.extend(value);
     }
 }
 

@@ -1,7 +1,7 @@
 //! CONFIG REWRITE: brings a configuration file up to date and leaves the rest of it as it is.
 
 use ferrite_node::config::Config;
-use toml_edit::{DocumentMut, Item, Table};
+use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::{KEYS, Problem, Problems, Sources};
 
@@ -19,8 +19,11 @@ impl Sources {
             if value.to_string() == key.show(&stated).to_string() {
                 continue;
             }
-            let section = document.entry(key.section).or_insert_with(|| Item::Table(Table::new()));
-            let section = section.as_table_like_mut().expect("the text was just read without a problem");
+            let mut section: &mut dyn TableLike = document.as_table_mut();
+            for part in key.section.split('.') {
+                let item = section.entry(part).or_insert_with(|| Item::Table(Table::new()));
+                section = item.as_table_like_mut().expect("the text was just read without a problem");
+            }
             match section.get_mut(key.name).and_then(Item::as_value_mut) {
                 Some(old) => {
                     *value.decor_mut() = old.decor().clone();
@@ -57,6 +60,17 @@ mod tests {
         assert!(rewritten.contains("slowlog_max_len = 7\n") && rewritten.contains("key = \"${TOKEN}\""));
         assert!(rewritten.contains("[aof]\nappendfsync = \"no\"\n") && !rewritten.contains("/data"), "{rewritten}");
         assert_eq!(load(&rewritten, &[("TOKEN", "s3cret")], &[]).unwrap().config.server.maxclients, 20);
+    }
+
+    #[test]
+    fn a_part_of_a_section_is_written_as_one() {
+        let loaded = load(TEXT, &[("TOKEN", "s3cret")], &[]).unwrap();
+        let mut config = loaded.config.clone();
+        config.telemetry.tail.errors = true;
+        config.telemetry.sampling.commands.insert("PING".to_owned(), 0.0);
+        let rewritten = loaded.sources.rewritten(TEXT, &config).unwrap();
+        assert!(rewritten.contains("[telemetry.tail]\nerrors = true\n"), "{rewritten}");
+        assert_eq!(load(&rewritten, &[("TOKEN", "s3cret")], &[]).unwrap().config, config);
     }
 
     #[test]

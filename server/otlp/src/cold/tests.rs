@@ -1,7 +1,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 
-use ferrite_telemetry::{Sampler, SamplerChoice, cold, cold_span};
+use ferrite_telemetry::{Probability, Sampling, cold, cold_span};
 use futures_util::FutureExt;
 use serde_json::Value as Json;
 use tracing::Instrument;
@@ -25,15 +25,10 @@ fn monotonic_ns() -> u64 {
 const WALL_NS: u64 = 1_753_000_000_000_000_000;
 
 /// What `scope` queues and logs, with this sampler and log filter.
-fn seen(
-    seed: u64,
-    choice: SamplerChoice,
-    filter: &str,
-    scope: impl FnOnce(),
-) -> (Vec<ColdSpan>, QueueCounts, Vec<Json>) {
+fn seen(seed: u64, choice: Probability, filter: &str, scope: impl FnOnce()) -> (Vec<ColdSpan>, QueueCounts, Vec<Json>) {
     NOW_NS.set(0);
     let queue = Arc::new(ExportQueue::new(100, 1));
-    let spans = ColdSpans { queue: queue.clone(), sampler: Sampler::new(choice, true), seed, monotonic_ns };
+    let spans = ColdSpans { queue: queue.clone(), sampling: Sampling::by_head(choice, true), seed, monotonic_ns };
     let lines = Lines::default();
     let settings = LogSettings { filter: filter.to_owned(), format: LogFormat::Json, unix_ns: || WALL_NS };
     with_default(subscriber(&settings, lines.writer(), Some(spans)).expect("the filter is valid"), scope);
@@ -68,7 +63,7 @@ fn start() {
 
 #[test]
 fn a_cold_path_is_a_trace_in_the_schema_with_its_children_in_order() {
-    let (spans, counts, _) = seen(1, SamplerChoice::AlwaysOn, "off", start);
+    let (spans, counts, _) = seen(1, Probability::AlwaysOn, "off", start);
     let [open, bind, root] = &spans[..] else { panic!("{spans:#?}") };
     assert_eq!((counts.cold, counts.depth), (3, 3));
     let names = [root, open, bind].map(|cold| cold.span.name);
@@ -101,7 +96,7 @@ fn spans_of_one_instant_keep_their_order() {
 
 #[test]
 fn log_lines_carry_the_ids_of_the_span_they_are_written_in() {
-    let (spans, _, lines) = seen(1, SamplerChoice::AlwaysOn, "info", start);
+    let (spans, _, lines) = seen(1, Probability::AlwaysOn, "info", start);
     let ids = |line: &Json| (line["trace_id"].as_str().map(str::to_owned), line["span_id"].as_str().map(str::to_owned));
     let of = |cold: &ColdSpan| (Some(cold.span.trace_id.to_string()), Some(cold.span.span_id.to_string()));
     let [cut_off, ready, outside] = &lines[..] else { panic!("{lines:#?}") };
@@ -113,7 +108,7 @@ fn log_lines_carry_the_ids_of_the_span_they_are_written_in() {
 
 #[test]
 fn the_log_level_does_not_decide_about_spans_nor_do_other_spans_pass() {
-    let (spans, _, lines) = seen(1, SamplerChoice::AlwaysOn, "off", || {
+    let (spans, _, lines) = seen(1, Probability::AlwaysOn, "off", || {
         let _other = tracing::info_span!("a library's").entered();
         tracing::info!(target: COLD_TARGET, "not a span");
         drop(cold_span!(ServerDrain).entered());
@@ -125,17 +120,17 @@ fn the_log_level_does_not_decide_about_spans_nor_do_other_spans_pass() {
 
 #[test]
 fn the_sampler_decides_about_the_whole_trace_and_the_seed_about_the_ids() {
-    let (spans, counts, lines) = seen(1, SamplerChoice::AlwaysOff, "info", start);
+    let (spans, counts, lines) = seen(1, Probability::AlwaysOff, "info", start);
     assert_eq!((spans.len(), counts.cold), (0, 0));
     assert!(lines[0]["trace_id"].is_string(), "what is not exported has ids all the same");
-    let [first, again, other] = [1, 1, 2].map(|seed| seen(seed, SamplerChoice::AlwaysOn, "off", start).0);
+    let [first, again, other] = [1, 1, 2].map(|seed| seen(seed, Probability::AlwaysOn, "off", start).0);
     assert_eq!(first, again);
     assert_ne!(first[0].span.trace_id, other[0].span.trace_id);
 }
 
 #[test]
 fn a_flush_waits_for_the_fate_of_what_was_queued_and_hurries_it() {
-    let (spans, ..) = seen(1, SamplerChoice::AlwaysOn, "off", start);
+    let (spans, ..) = seen(1, Probability::AlwaysOn, "off", start);
     let queue = ExportQueue::new(100, 50);
     let push = || queue.push_cold(spans[0].clone());
     push();

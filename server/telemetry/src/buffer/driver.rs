@@ -420,6 +420,26 @@ impl TraceBuffer {
         (command.has(REMOTE) && rare.deferred == 0).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
     }
 
+    /// The root carries on another tracestate than it came with.
+    pub(crate) fn set_tracestate(&mut self, root: usize, tracestate: &str) {
+        let (at, len) = self.stores_text(tracestate.as_bytes(), usize::from(u16::MAX));
+        if let Some(rare) = self.rare_mut(root as u16) {
+            (rare.tracestate_at, rare.tracestate_len) = (at, len);
+        }
+    }
+
+    /// Which tiers each root's tree visited, a bit each, by the root's index.
+    pub(crate) fn tiers(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.resize(self.commands.len(), 0);
+        for record in &self.records {
+            if record.is(SpanName::StorageRead) || record.is(SpanName::StorageWrite) {
+                let root = self.commands[usize::from(record.owner())].root;
+                out[usize::from(root)] |= 1 << record.tier() as u8;
+            }
+        }
+    }
+
     /// The last mark: a reading of the clock that is already there.
     pub fn mark(&self) -> u64 {
         self.mark

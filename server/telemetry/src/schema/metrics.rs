@@ -24,7 +24,7 @@ names! {
         Tier = "tier",
         /// A replica's address.
         Replica = "replica",
-        /// See [`DropReason`].
+        /// See [`DropReason`] and [`SampledBy`].
         Reason = "reason",
     }
 }
@@ -40,6 +40,26 @@ names! {
         SpanLimit = "span_limit",
         /// A batch had more commands than can be told apart.
         BatchLimit = "batch_limit",
+    }
+}
+
+names! {
+    /// Why a trace is exported: the label of `ferrite.telemetry.spans.sampled.total`.
+    SampledBy {
+        /// The sampler chose it.
+        Sampler = "sampler",
+        /// Its caller did.
+        Parent = "parent",
+        /// A rate of the command's own.
+        Command = "command",
+        /// A rate of the tenant.
+        Tenant = "tenant",
+        /// It failed.
+        Error = "error",
+        /// It was slow.
+        Slow = "slow",
+        /// It has an attribute that is asked for.
+        Attribute = "attribute",
     }
 }
 
@@ -109,13 +129,17 @@ metrics! {
         "AOF fsync latency distribution";
     EPOCH_CURRENT = "ferrite.epoch.current", Gauge, "{epoch}", None, "Current epoch number";
     SPANS_CREATED = "ferrite.telemetry.spans.created.total", Counter, "{spans}", None, "Spans recorded, exported or not";
-    SPANS_SAMPLED = "ferrite.telemetry.spans.sampled.total", Counter, "{spans}", None,
-        "Spans of traces that the sampler chose";
+    SPANS_SAMPLED = "ferrite.telemetry.spans.sampled.total", Counter, "{spans}", Some(Label::Reason),
+        "Spans of traces that were chosen for export, labeled by what chose them";
     SPANS_EXPORTED = "ferrite.telemetry.spans.exported.total", Counter, "{spans}", None,
         "Spans that the backend accepted";
     SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
         "Spans that were lost, labeled by reason";
     QUEUE_DEPTH = "ferrite.telemetry.queue.depth", Gauge, "{spans}", None, "Spans that wait for their export";
+    CALLERS_LIMITED = "ferrite.telemetry.callers.limited.total", Counter, "{traces}", None,
+        "Traces that their caller sampled beyond telemetry.sampling.parent_limit: the sampler decided instead";
+    SAMPLING_RATIO = "ferrite.telemetry.sampling.ratio", Gauge, "1", None,
+        "Share of ordinary new traces that is chosen now";
 }
 
 /// The name of a metric at `/metrics`: dots are underscores.
@@ -129,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 23);
+        assert_eq!(METRICS.len(), 25);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
