@@ -104,6 +104,7 @@ fn settings(config: &Config, timeout_ms: u64) -> ExportSettings {
         service_version: telemetry.service_version.clone(),
         service_namespace: telemetry.service_namespace.clone(),
         resource_attributes: telemetry.resource_attributes.clone(),
+        shape: Arc::new(telemetry.shape()),
         batch_timeout: Duration::from_millis(telemetry.batch_timeout_ms),
         metrics_interval: Duration::from_secs_f64(telemetry.metrics_export_interval),
     }

@@ -295,7 +295,7 @@ impl<W: World> Connection<W> {
         let ids = self.trace.ids();
         let (node, session) = (&self.worker.node, &self.session);
         if logged {
-            command_log::write(spec, args, duration_us, outcome, &session.addr, ids);
+            command_log::write(spec, args, duration_us, outcome, &session.addr, node, ids);
         }
         if slow {
             let unix_s = self.worker.world.clock().unix_ns() / 1_000_000_000;

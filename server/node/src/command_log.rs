@@ -3,7 +3,10 @@
 use ferrite_commands::CommandSpec;
 use ferrite_commands::call::keys_of;
 use ferrite_resp::Args;
-use ferrite_telemetry::{Outcome, SpanId, TraceId};
+use ferrite_telemetry::schema::MASK;
+use ferrite_telemetry::{Attribute, Outcome, SpanId, TraceId};
+
+use crate::node::Node;
 
 /// Writes one INFO line; `args` begin with the command's name. Values never appear in it; the key is the command's first.
 #[cold]
@@ -13,9 +16,17 @@ pub(crate) fn write(
     duration_us: u64,
     outcome: Outcome,
     client: &str,
+    node: &Node,
     ids: Option<(TraceId, SpanId)>,
 ) {
-    let key = keys_of(spec, args).next().map(|at| String::from_utf8_lossy(args.get(at)).into_owned());
+    let redaction = &node.config.telemetry.redaction;
+    let is_masked = |attribute: Attribute| redaction.attributes.iter().any(|name| name == attribute.as_str());
+    let key = keys_of(spec, args).next().and_then(|at| redaction.recorded_keys().shown(args.get(at)));
+    let key = key.map(|key| match is_masked(Attribute::CommandKey) {
+        true => MASK.to_owned(),
+        false => String::from_utf8_lossy(&key).into_owned(),
+    });
+    let client = if is_masked(Attribute::NetPeerIp) { MASK } else { client };
     tracing::info!(
         target: "ferrite::commands",
         trace_id = ids.map(|(trace, _)| tracing::field::display(trace)),

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 pub use ferrite_keyspace::Policy;
-use ferrite_telemetry::{Propagators, SamplingPolicy, SamplingSettings, Schedule, TailSettings};
+use ferrite_telemetry::{
+    Conventions, Keys, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits, TailSettings,
+};
 
 use crate::context::ContextIn;
 
@@ -225,6 +227,31 @@ pub struct TelemetryConfig {
     pub headers: BTreeMap<String, String>,
     pub sampling: SamplingConfig,
     pub tail: TailSettings,
+    /// `OTEL_SEMCONV_STABILITY_OPT_IN` as it was written.
+    pub semconv_stability_opt_in: Option<String>,
+    pub limits: SpanLimits,
+    pub redaction: RedactionConfig,
+}
+
+/// `[telemetry.redaction]`: what is not told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RedactionConfig {
+    pub keys: KeyRedaction,
+    /// What a hashed key depends on beside the key.
+    pub salt: Option<String>,
+    /// Attributes whose values are masked.
+    pub attributes: Vec<String>,
+}
+
+impl RedactionConfig {
+    /// What is recorded of keys.
+    pub fn recorded_keys(&self) -> Keys {
+        match self.keys {
+            KeyRedaction::Off => Keys::Shown,
+            KeyRedaction::Hash => Keys::hashed(self.salt.as_deref().unwrap_or_default()),
+            KeyRedaction::Drop => Keys::Dropped,
+        }
+    }
 }
 
 /// `[telemetry.sampling]`: what decides beside the sampler.
@@ -286,6 +313,9 @@ impl Default for TelemetryConfig {
             headers: BTreeMap::new(),
             sampling: SamplingConfig::default(),
             tail: TailSettings::default(),
+            semconv_stability_opt_in: None,
+            limits: SpanLimits::default(),
+            redaction: RedactionConfig::default(),
         }
     }
 }
@@ -324,6 +354,15 @@ impl TelemetryConfig {
             ));
         }
         Ok((policy, warnings))
+    }
+
+    /// How spans look to exporters and clients.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            conventions: Conventions::from_opt_in(self.semconv_stability_opt_in.as_deref().unwrap_or_default()),
+            masked: self.redaction.attributes.clone(),
+            limits: self.limits,
+        }
     }
 
     /// What is read of a caller's context, and a warning for each name that was passed over.
@@ -401,6 +440,20 @@ macro_rules! choice {
                 &[$(($name, Self::$variant), $(($alias, Self::$variant),)*)+];
         }
     };
+}
+
+choice! {
+    /// What spans and log lines say of keys.
+    #[derive(Default)]
+    KeyRedaction {
+        /// The keys.
+        #[default]
+        Off = "off",
+        /// A hash of each.
+        Hash = "hash",
+        /// Nothing.
+        Drop = "drop",
+    }
 }
 
 choice! {

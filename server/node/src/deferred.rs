@@ -61,7 +61,7 @@ fn traces(node: &crate::node::Node, query: TracesQuery) -> Vec<String> {
     if let TracesQuery::Last(count) = query {
         keep_last(&mut found, count, |trace| trace.name() == SpanName::Command);
     }
-    found.iter().flat_map(render).collect()
+    found.iter().flat_map(|trace| render(trace, &node.shape)).collect()
 }
 
 /// Keeps the first `count` commands and what lies between them, but of that as many at most: who asks for the last command

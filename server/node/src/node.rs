@@ -11,7 +11,7 @@ use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
 use ferrite_keyspace::{Databases, Encodings, MemoryLimits, decode_object};
 use ferrite_otlp::Telemetry;
-use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring};
+use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring, Shape};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -74,6 +74,8 @@ pub struct Node {
     pub slowlog: Slowlog,
     pub telemetry: Telemetry,
     pub(crate) context_in: ContextIn,
+    /// How spans look to clients.
+    pub(crate) shape: Shape,
     pub shutdown: Signal,
     /// Why the process must end with an error, if it must.
     pub failure: OnceLock<String>,
@@ -126,6 +128,7 @@ impl Node {
             slowlog: Slowlog::new(config.server.slowlog_log_slower_than, config.server.slowlog_max_len),
             telemetry: setup.telemetry,
             context_in: config.telemetry.context_in().0,
+            shape: config.telemetry.shape(),
             shutdown: Signal::default(),
             failure: OnceLock::new(),
             stats: (0..setup.workers).map(|_| WorkerStats::default()).collect(),

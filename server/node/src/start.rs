@@ -309,6 +309,7 @@ async fn worker<W: World>(
         W::Clock::monotonic_source(),
         &RecorderConfig {
             detail: node.span_detail(),
+            keys: telemetry.redaction.recorded_keys(),
             ring_bytes: RING_BYTES_DEFAULT,
             sampling: Arc::clone(&node.telemetry.sampling),
             export: telemetry.exports_traces(),

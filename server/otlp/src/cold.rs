@@ -220,6 +220,9 @@ fn in_the_schema(span: SpanData, end_ns: u64) -> ours::Span {
         events: Vec::new(),
         tracestate: String::new(),
         flags: FLAG_SAMPLED | FLAG_RANDOM,
+        dropped_attributes: 0,
+        dropped_events: 0,
+        dropped_links: 0,
     }
 }
 

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use crate::batch::{Batch, FULL, Header, Parts, SLOT_BYTES};
 use crate::ids::IdGenerator;
 use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, RareRecord, SpanRecord, WriteRecord};
+use crate::redaction::Keys;
 use crate::schema::SpanName;
 
 /// Bytes of a statement (and so of a key) that are kept; what is beyond is left out.
@@ -107,17 +108,18 @@ pub struct TraceBuffer {
     /// Commands that found no room.
     pub(crate) lost: u64,
     ids: IdGenerator,
+    keys: Keys,
 }
 
 impl TraceBuffer {
     /// A buffer that records everything, with ids that follow from a fixed seed: for tests. Sessions get theirs from
     /// [`crate::Recorder::buffer`].
     pub fn new(time: fn() -> u64) -> Self {
-        Self::with_ids(time, Some(Detail::Full), IdGenerator::new(0))
+        Self::with_ids(time, Some(Detail::Full), Keys::Shown, IdGenerator::new(0))
     }
 
     /// `None`: recording is off, and only execution is timed.
-    pub(crate) fn with_ids(time: fn() -> u64, detail: Option<Detail>, ids: IdGenerator) -> Self {
+    pub(crate) fn with_ids(time: fn() -> u64, detail: Option<Detail>, keys: Keys, ids: IdGenerator) -> Self {
         Self {
             time,
             level: 0,
@@ -141,6 +143,7 @@ impl TraceBuffer {
             header: Header::default(),
             lost: 0,
             ids,
+            keys,
         }
     }
 

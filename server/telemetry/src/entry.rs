@@ -219,6 +219,7 @@ impl<'t> Tree<'t> {
             name: EventName::from_u8(event.name as u8).expect("made from a name"),
             time_ns: event.time,
             attributes: values::read(self.batch.text(event.values_at, event.values_len)),
+            dropped_attributes: 0,
         })
         .collect()
     }
@@ -311,6 +312,9 @@ impl<'t> Tree<'t> {
             events: Vec::new(),
             tracestate: self.tracestate.clone(),
             flags: self.flags,
+            dropped_attributes: 0,
+            dropped_events: 0,
+            dropped_links: 0,
         }
     }
 }

@@ -17,8 +17,10 @@ mod ids;
 mod propagation;
 mod record;
 mod recorder;
+mod redaction;
 mod ring;
 mod sampling;
+mod shape;
 mod span;
 mod text;
 mod values;
@@ -32,10 +34,12 @@ pub use ids::IdGenerator;
 pub use propagation::{Baggage, Extracted, Member, Propagators};
 pub use record::Detail;
 pub use recorder::{Counters, RING_BYTES_DEFAULT, Recorder, RecorderConfig};
+pub use redaction::Keys;
 pub use ring::Ring;
 pub use sampling::{
     Facts, HeadSampler, Probability, Sampling, SamplingPolicy, SamplingSettings, Schedule, TailSettings,
 };
 pub use schema::{Attribute, Outcome, SpanKind, SpanName, Tier};
+pub use shape::{Conventions, Shape, SpanLimits};
 pub use span::{Event, Link, Span, Status, Value};
 pub use text::render;

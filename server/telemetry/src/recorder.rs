@@ -9,6 +9,7 @@ use crate::counter::Counter;
 use crate::entry::KeptTrace;
 use crate::ids::IdGenerator;
 use crate::record::{CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, SAMPLED};
+use crate::redaction::Keys;
 use crate::ring::Ring;
 use crate::sampling::{Facts, Probability, Sampling, SamplingPolicy};
 use crate::schema::{Outcome, SampledBy, SpanName};
@@ -21,6 +22,8 @@ pub const RING_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
 pub struct RecorderConfig {
     /// `None`: recording is off (`traces_enabled = false`).
     pub detail: Option<Detail>,
+    /// What is recorded of keys.
+    pub keys: Keys,
     /// Bytes of the flight recorder.
     pub ring_bytes: usize,
     pub sampling: Arc<Sampling>,
@@ -35,6 +38,7 @@ impl Default for RecorderConfig {
     fn default() -> Self {
         Self {
             detail: Some(Detail::Full),
+            keys: Keys::Shown,
             ring_bytes: RING_BYTES_DEFAULT,
             sampling: Sampling::by_head(Probability::AlwaysOn, false),
             export: false,
@@ -83,6 +87,7 @@ impl Counters {
 pub struct Recorder {
     time: fn() -> u64,
     detail: Option<Detail>,
+    keys: Keys,
     sampling: Arc<Sampling>,
     /// Of this version.
     policy: Arc<SamplingPolicy>,
@@ -103,6 +108,7 @@ impl Recorder {
         Self {
             time,
             detail: config.detail,
+            keys: config.keys,
             policy: config.sampling.policy(),
             version: config.sampling.version(),
             sampling: Arc::clone(&config.sampling),
@@ -118,7 +124,7 @@ impl Recorder {
 
     /// A buffer for a new session, with ids of its own.
     pub fn buffer(&mut self) -> TraceBuffer {
-        TraceBuffer::with_ids(self.time, self.detail, IdGenerator::new(self.ids.next_u64()))
+        TraceBuffer::with_ids(self.time, self.detail, self.keys, IdGenerator::new(self.ids.next_u64()))
     }
 
     /// The flight recorder, for any worker to read.

@@ -6,7 +6,7 @@ mod logs;
 mod metrics;
 mod spans;
 
-pub use attributes::{Attribute, DB_SYSTEM, ErrorType, ValueType};
+pub use attributes::{Attribute, DB_SYSTEM, ErrorType, MASK, ValueType};
 pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, log_target};
 pub use metrics::{
     DURATION_BOUNDS, DropReason, Instrument, Label, METRICS, Metric, SYNC_BOUNDS, SampledBy, prometheus_name,

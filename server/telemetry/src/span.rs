@@ -48,6 +48,8 @@ pub struct Event {
     /// On the monotonic clock.
     pub time_ns: u64,
     pub attributes: Vec<(Attribute, Value)>,
+    /// How many more there were.
+    pub dropped_attributes: u32,
 }
 
 /// A finished span.
@@ -75,6 +77,10 @@ pub struct Span {
     pub tracestate: String,
     /// The trace flags: bit 0 is the decision of the sampler, bit 1 (`random`) comes from the caller or is ours.
     pub flags: u8,
+    /// How many more attributes there were, events, links.
+    pub dropped_attributes: u32,
+    pub dropped_events: u32,
+    pub dropped_links: u32,
 }
 
 impl Span {

@@ -3,6 +3,7 @@
 use crate::context::SpanId;
 use crate::entry::KeptTrace;
 use crate::schema::SpanName;
+use crate::shape::Shape;
 use crate::span::{Span, Status};
 
 /// The lines of one trace: its id (with `(not sampled)` if the sampler did not choose it, and `(connection)` if it is one
@@ -17,8 +18,8 @@ use crate::span::{Span, Status};
 ///   +-- ferrite.index.lookup (320ns)
 ///         |-- ferrite.index.bucket: 4721
 /// ```
-pub fn render(trace: &KeptTrace) -> Vec<String> {
-    let mut spans: Vec<Span> = trace.spans().collect();
+pub fn render(trace: &KeptTrace, shape: &Shape) -> Vec<String> {
+    let mut spans: Vec<Span> = trace.spans().map(|span| shape.apply(span)).collect();
     let root_id = trace.root_id();
     spans.sort_by_key(|span| (span.start_ns, span.span_id.0.wrapping_sub(root_id.0)));
     let mark = match (trace.name() == SpanName::Command, trace.sampled()) {

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use ferrite_telemetry::{
-    Detail, Outcome, Probability, Recorder, RecorderConfig, RemoteContext, Sampling, SamplingPolicy, SamplingSettings,
-    Tier, TraceBuffer, Wait,
+    Outcome, Probability, Recorder, RecorderConfig, RemoteContext, Sampling, SamplingPolicy, SamplingSettings, Tier,
+    TraceBuffer, Wait,
 };
 
 thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
@@ -21,7 +21,7 @@ fn recorder(choice: Probability) -> Recorder {
 fn recorder_with(sampling: Arc<Sampling>) -> Recorder {
     Recorder::new(
         clock,
-        &RecorderConfig { detail: Some(Detail::Full), ring_bytes: 1 << 16, sampling, export: true, seed: 1 },
+        &RecorderConfig { ring_bytes: 1 << 16, sampling, export: true, seed: 1, ..RecorderConfig::default() },
     )
 }
 

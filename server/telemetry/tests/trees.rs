@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ferrite_telemetry::schema::{EventName, ExceptionType};
 use ferrite_telemetry::{
-    Attribute, Detail, Event, Exception, KeptTrace, Outcome, Probability, Recorder, RecorderConfig, RemoteContext,
-    Sampling, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId, Value, Wait,
+    Attribute, Detail, Event, Exception, KeptTrace, Keys, Outcome, Probability, Recorder, RecorderConfig,
+    RemoteContext, Sampling, Shape, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId,
+    Value, Wait,
 };
 use proptest::prelude::*;
 
@@ -19,7 +20,14 @@ fn clock() -> u64 {
 }
 
 fn recorder(detail: Detail, sampling: Arc<Sampling>) -> Recorder {
-    let config = RecorderConfig { detail: Some(detail), ring_bytes: 1 << 16, sampling, export: true, seed: 7 };
+    let config = RecorderConfig {
+        detail: Some(detail),
+        keys: Keys::Shown,
+        ring_bytes: 1 << 16,
+        sampling,
+        export: true,
+        seed: 7,
+    };
     Recorder::new(clock, &config)
 }
 
@@ -372,6 +380,28 @@ fn a_trace_of_ours_has_a_random_id_and_says_so() {
 }
 
 #[test]
+fn redacted_keys_are_not_recorded() {
+    let said = |keys| {
+        let config = RecorderConfig { keys, ..RecorderConfig::default() };
+        let mut recorder = Recorder::new(|| 0, &config);
+        let mut buffer = recorder.buffer();
+        buffer.begin_command();
+        buffer.describe("MGET", 1, 3, [&b"user:1"[..], b"user:2"]);
+        buffer.finish_command(Outcome::Ok, b"", 0);
+        recorder.commit(&mut buffer, |_| {});
+        let root = root(&recorder.ring().last(1)[0]);
+        let text = |attribute| root.attribute(attribute).map(ToString::to_string);
+        (text(Attribute::DbStatement).expect("always there"), text(Attribute::CommandKey))
+    };
+    assert_eq!(said(Keys::Shown), ("MGET user:1 user:2".to_owned(), Some("user:1".to_owned())));
+    assert_eq!(said(Keys::Dropped), ("MGET ...".to_owned(), None));
+    let (statement, key) = said(Keys::hashed("salt"));
+    let key = key.expect("hashed keys are told");
+    assert!(key.starts_with('#') && key.len() == 17, "{key}");
+    assert!(statement.starts_with(&format!("MGET {key} #")) && !statement.contains("user"), "{statement}");
+}
+
+#[test]
 fn a_decision_that_the_caller_left_to_us_is_the_sampler_s() {
     for (deferred, expected) in [(false, false), (true, true)] {
         let sampling = Sampling::by_head(Probability::AlwaysOn, true);
@@ -397,7 +427,7 @@ fn what_was_not_sampled_is_in_the_ring_alone_and_says_so() {
     assert!(commit(&mut recorder, &mut buffer).is_empty());
     let last = recorder.ring().last(1).remove(0);
     assert_eq!(recorder.ring().find(last.trace_id()).len(), 1);
-    let lines = ferrite_telemetry::render(&last);
+    let lines = ferrite_telemetry::render(&last, &Shape::default());
     assert_eq!(lines[0], format!("trace {} (not sampled)", last.trace_id()));
     assert!(lines.contains(&"  |-- ferrite.command.key: a\\r\\nb\u{fffd}".to_owned()), "{lines:#?}");
     assert_eq!(lines.last().map(String::as_str), Some("  +-- ferrite.resp.parse (10ns)"));
@@ -438,7 +468,7 @@ fn a_pipeline_is_read_back_newest_first_and_what_is_too_large_for_the_ring_in_pa
 
 #[test]
 fn the_text_of_a_cold_get_has_the_documented_shape() {
-    let lines = ferrite_telemetry::render(&cold_get(Detail::Storage));
+    let lines = ferrite_telemetry::render(&cold_get(Detail::Storage), &Shape::default());
     let shape: Vec<&str> = lines.iter().map(|line| line.split(" (").next().unwrap_or(line)).collect();
     let tail = [
         "  +-- ferrite.epoch.protect",
@@ -498,6 +528,7 @@ fn off_records_nothing_and_still_times_execution() {
     let config = RecorderConfig {
         detail: None,
         ring_bytes: 0,
+        keys: Keys::Shown,
         sampling: Sampling::by_head(Probability::AlwaysOn, false),
         export: true,
         seed: 1,
@@ -645,7 +676,7 @@ fn an_exception_is_on_the_command_that_failed_and_on_no_other() {
     assert_eq!(failed.tracestate, "a=b");
     assert!(traces[1].spans().skip(1).all(|span| span.events.is_empty()));
     // The ring has it too, and it reads as text.
-    let lines = ferrite_telemetry::render(&recorder.ring().find(failed.trace_id)[0]);
+    let lines = ferrite_telemetry::render(&recorder.ring().find(failed.trace_id)[0], &Shape::default());
     assert!(lines.iter().any(|line| line.starts_with("  |-- event: exception (+")), "{lines:#?}");
     assert!(lines.contains(&"  |     exception.message: the disk lies".to_owned()), "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("  |       ") && line.contains("trees::")), "{lines:#?}");
@@ -768,7 +799,7 @@ fn a_connection_is_a_trace_of_one_span() {
     ];
     assert_eq!(span.attributes, expected);
     assert_eq!(recorder.counters().created(), 1);
-    let lines = ferrite_telemetry::render(&traces[0]);
+    let lines = ferrite_telemetry::render(&traces[0], &Shape::default());
     assert_eq!(lines[0], format!("trace {} (connection)", span.trace_id));
     assert!(lines[1].starts_with("ferrite.connection ("), "{lines:?}");
 }
@@ -777,7 +808,7 @@ fn a_connection_is_a_trace_of_one_span() {
 fn connections_are_sampled_as_commands_are_and_not_recorded_when_nothing_is() {
     let mut never = recorder(Detail::Full, Sampling::by_head(Probability::AlwaysOff, false));
     assert!(end_connection(&mut never, &[], None).is_empty());
-    let lines = ferrite_telemetry::render(&never.ring().last(1)[0]);
+    let lines = ferrite_telemetry::render(&never.ring().last(1)[0], &Shape::default());
     assert!(lines[0].ends_with(" (connection, not sampled)"), "{lines:?}");
     let mut buffer = never.buffer();
     buffer.configure(None);

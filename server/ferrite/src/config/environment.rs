@@ -18,7 +18,20 @@ const fn telemetry(variable: &'static str, key: &'static str) -> Standard {
     Standard { variable, section: "telemetry", key, convert: str::to_owned }
 }
 
+const fn limit(variable: &'static str, key: &'static str) -> Standard {
+    Standard { variable, section: "telemetry.limits", key, convert: str::to_owned }
+}
+
 const STANDARD: &[Standard] = &[
+    // The general limits first: a span's own go over them.
+    limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
+    limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
+    limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
+    limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
+    limit("OTEL_SPAN_EVENT_COUNT_LIMIT", "event_count"),
+    limit("OTEL_SPAN_LINK_COUNT_LIMIT", "link_count"),
+    limit("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "event_attribute_count"),
+    telemetry("OTEL_SEMCONV_STABILITY_OPT_IN", "semconv_stability_opt_in"),
     telemetry("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
     telemetry("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
     telemetry("OTEL_EXPORTER_OTLP_HEADERS", "headers"),

@@ -1,12 +1,12 @@
 //! The table of keys.
 
 use ferrite_node::config::{
-    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, LogCommands, LogFormat, OtlpProtocol, Policy,
-    SlowlogTraceId, SpanDetail,
+    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, KeyRedaction, LogCommands, LogFormat, OtlpProtocol,
+    Policy, SlowlogTraceId, SpanDetail,
 };
 
 use super::kinds::{
-    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, NotNegative, OneOf, OptionalText, Pairs,
+    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, NotNegative, OneOf, OptionalText, Pairs,
     Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
 };
 
@@ -155,6 +155,18 @@ keys! {
     telemetry/tail.slow_ms: NotNegative, "Milliseconds of execution, waits for the disk included, from which on a command's trace is; 0 means none";
     telemetry/tail.attributes: TailRules, "Attributes, each as attribute=value or attribute=beginning*, whose commands' traces are";
     telemetry/tail.override_parent: Flag, "Whether that holds under an unsampled caller too, and where nothing else is exported";
+
+    telemetry.semconv_stability_opt_in: OptionalText, "As OTEL_SEMCONV_STABILITY_OPT_IN: database for the stable names of database attributes, database/dup for both";
+
+    telemetry/limits.attribute_count: Whole<usize>, "Attributes of a span; more are dropped and counted";
+    telemetry/limits.attribute_value_length: Limit, "Characters of an attribute's text, the last of a longer one an ellipsis; -1 means no limit";
+    telemetry/limits.event_count: Whole<usize>, "Events of a span";
+    telemetry/limits.link_count: Whole<usize>, "Links of a span";
+    telemetry/limits.event_attribute_count: Whole<usize>, "Attributes of an event";
+
+    telemetry/redaction.keys: OneOf<KeyRedaction>, "Whether spans and log lines have a hash in the place of each key, or nothing; values are never in them";
+    telemetry/redaction.salt: OptionalText, "What that hash depends on beside the key: who knows it can try keys out";
+    telemetry/redaction.attributes: Texts, "Attributes whose values are replaced by [REDACTED], in spans, events and log lines";
 
     logging.level: Text, "Log level, or directives as in RUST_LOG";
     logging.format: OneOf<LogFormat>, "How log lines look";

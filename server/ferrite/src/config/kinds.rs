@@ -202,6 +202,28 @@ impl Kind for Ratio {
     }
 }
 
+/// A number that -1 lifts.
+pub struct Limit;
+
+impl Kind for Limit {
+    type Of = Option<usize>;
+
+    fn expects() -> String {
+        "a whole number, or -1 for no limit".to_owned()
+    }
+
+    fn read(given: &Given) -> Option<Option<usize>> {
+        match <Whole<i64, -1>>::read(given)? {
+            -1 => Some(None),
+            limit => usize::try_from(limit).ok().map(Some),
+        }
+    }
+
+    fn write(value: &Option<usize>) -> Value {
+        value.map_or(-1, |limit| limit as i64).into()
+    }
+}
+
 pub struct NotNegative;
 
 impl Kind for NotNegative {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use ferrite_telemetry as ours;
-use ferrite_telemetry::Attribute;
+use ferrite_telemetry::{Attribute, Shape};
 use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
@@ -13,16 +13,18 @@ use super::{SCOPE_NAME, SCOPE_VERSION};
 use crate::Queued;
 
 /// Every span of a batch, in the order of its items and of their recording.
-pub(super) fn span_data(batch: &[Queued]) -> Vec<SpanData> {
+pub(super) fn span_data(batch: &[Queued], shape: &Shape) -> Vec<SpanData> {
     let scope = InstrumentationScope::builder(SCOPE_NAME).with_version(SCOPE_VERSION).build();
     let mut spans = Vec::with_capacity(batch.iter().map(Queued::span_count).sum());
     for item in batch {
         match item {
             Queued::Trace(trace) => {
                 let offset = trace.wall_offset_ns();
-                spans.extend(trace.spans().map(|span| convert(span, offset, scope.clone())));
+                spans.extend(trace.spans().map(|span| convert(shape.apply(span), offset, scope.clone())));
             }
-            Queued::Cold(cold) => spans.push(convert(cold.span.clone(), cold.wall_offset_ns, scope.clone())),
+            Queued::Cold(cold) => {
+                spans.push(convert(shape.apply(cold.span.clone()), cold.wall_offset_ns, scope.clone()))
+            }
         }
     }
     spans
@@ -36,11 +38,15 @@ fn convert(span: ours::Span, wall_offset_ns: i64, scope: InstrumentationScope) -
     let tracestate = TraceState::from_str(&span.tracestate).unwrap_or_default();
     let mut links = SpanLinks::default();
     links.links = span.links.iter().map(link).collect();
+    links.dropped_count = span.dropped_links;
     let mut events = SpanEvents::default();
+    events.dropped_count = span.dropped_events;
     events.events = span
         .events
         .into_iter()
-        .map(|event| Event::new(event.name.as_str(), time(event.time_ns), attributes(event.attributes), 0))
+        .map(|event| {
+            Event::new(event.name.as_str(), time(event.time_ns), attributes(event.attributes), event.dropped_attributes)
+        })
         .collect();
     SpanData {
         span_context: SpanContext::new(
@@ -57,7 +63,7 @@ fn convert(span: ours::Span, wall_offset_ns: i64, scope: InstrumentationScope) -
         start_time: time(span.start_ns),
         end_time: time(span.end_ns),
         attributes: with_baggage(attributes(span.attributes), &span.baggage),
-        dropped_attributes_count: 0,
+        dropped_attributes_count: span.dropped_attributes,
         events,
         links,
         status: match span.status {
@@ -118,7 +124,7 @@ mod tests {
     #[test]
     fn a_command_becomes_a_server_span_with_its_children_in_order() {
         let trace = get(None);
-        let spans = span_data(&[trace.clone().into()]);
+        let spans = span_data(&[trace.clone().into()], &Shape::default());
         assert_eq!(spans.len(), trace.span_count());
         let root = &spans[0];
         assert_eq!((root.name.as_ref(), &root.span_kind), (SpanName::Command.as_str(), &SpanKind::Server));
@@ -140,7 +146,7 @@ mod tests {
     #[test]
     fn times_are_on_the_wall_clock() {
         let trace = get(None);
-        let spans = span_data(&[trace.clone().into()]);
+        let spans = span_data(&[trace.clone().into()], &Shape::default());
         let root = trace.spans().next().expect("it has a root");
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).expect("later").as_nanos() as u64;
         assert_eq!(since(spans[0].start_time), WALL_NS + root.start_ns);
@@ -149,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_the_remote_parent_and_its_tracestate_goes_on() {
-        let spans = span_data(&[get(Some((CALLER, "foo=1 ,bar=2"))).into()]);
+        let spans = span_data(&[get(Some((CALLER, "foo=1 ,bar=2"))).into()], &Shape::default());
         let root = &spans[0];
         assert_eq!(root.span_context.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(root.parent_span_id.to_string(), "b7ad6b7169203331");
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_error_reply_is_the_description() {
-        let spans = span_data(&[failed_get().into()]);
+        let spans = span_data(&[failed_get().into()], &Shape::default());
         assert_eq!(spans[0].status, Status::error("WRONGTYPE not a string"));
         assert_eq!(spans[1].status, Status::Unset);
     }
@@ -172,6 +178,7 @@ mod tests {
             name: EventName::Exception,
             time_ns: 5,
             attributes: vec![(Attribute::ExceptionType, ours::Value::Bool(true))],
+            dropped_attributes: 2,
         }];
         let data = convert(span, 10, InstrumentationScope::default());
         let context = &data.links.links[0].span_context;

@@ -1,8 +1,10 @@
 //! What the exporters need to know, and what they make of it: channel, headers, resource.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ferrite_telemetry::Shape;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
@@ -41,6 +43,8 @@ pub struct ExportSettings {
     pub service_namespace: Option<String>,
     /// Further attributes of the resource of every signal.
     pub resource_attributes: BTreeMap<String, String>,
+    /// How spans look.
+    pub shape: Arc<Shape>,
     /// After which a batch that is not full is exported. A full one is what the queue was made with.
     pub batch_timeout: Duration,
     /// Between two exports of the metrics.

@@ -82,6 +82,7 @@ pub fn failed_get() -> KeptTrace {
 /// Usual settings.
 pub fn settings(endpoint: &str) -> ExportSettings {
     ExportSettings {
+        shape: std::sync::Arc::default(),
         endpoint: endpoint.to_owned(),
         protocol: Protocol::Grpc,
         headers: Default::default(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrite_io::{Clock, Entropy, World};
-use ferrite_telemetry::IdGenerator;
+use ferrite_telemetry::{IdGenerator, Shape};
 use futures_util::FutureExt;
 use futures_util::future::{Either, Shared, select};
 use opentelemetry_otlp::{RetryPolicy, WithExportConfig, WithTonicConfig};
@@ -61,6 +61,7 @@ pub async fn export_traces<W: World, E: SpanExporter>(
         clock: world.clock().clone(),
         queue,
         exporter,
+        shape: Arc::clone(&settings.shape),
         timeout: settings.timeout,
         batch_timeout: settings.batch_timeout,
         outage: Outage::none("traces"),
@@ -73,6 +74,7 @@ struct TraceExport<C, E> {
     clock: C,
     queue: Arc<ExportQueue>,
     exporter: E,
+    shape: Arc<Shape>,
     timeout: Duration,
     batch_timeout: Duration,
     outage: Outage,
@@ -129,7 +131,7 @@ impl<C: Clock, E: SpanExporter> TraceExport<C, E> {
         let mut pause = PAUSE_FIRST;
         for attempt in 1..=ATTEMPTS_MAX {
             // Converted anew for each attempt: an exporter takes its spans, and most batches need only one.
-            let failure = match self.attempt(span_data(batch)).await {
+            let failure = match self.attempt(span_data(batch, &self.shape)).await {
                 Ok(()) => {
                     tracing::debug!(spans = count, attempt, "spans exported");
                     self.queue.count_exported(count);

@@ -11,6 +11,7 @@ use crate::record::{
     CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE,
     SERIALIZED, SpanRecord, WriteRecord,
 };
+use crate::redaction::{Keys, digits};
 use crate::schema::{Outcome, SpanName, Tier};
 use crate::values;
 
@@ -98,12 +99,26 @@ impl TraceBuffer {
         if self.level == 0 || self.current().is_none() {
             return;
         }
+        let redacted = self.keys;
+        match redacted {
+            Keys::Shown => self.statement(name, words, argc, keys),
+            Keys::Hashed { salt } => {
+                let hashed = keys.into_iter().map(|key| digits(salt, key));
+                self.statement(name, words, argc, hashed);
+            }
+            Keys::Dropped => self.statement(name, words, argc, std::iter::empty::<&[u8]>()),
+        }
+    }
+
+    #[inline]
+    fn statement(&mut self, name: &str, words: usize, argc: usize, keys: impl IntoIterator<Item = impl AsRef<[u8]>>) {
         let at = self.arena.len();
         let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
         self.arena.extend_from_slice(name);
         let mut named = words;
         let mut key_len = None;
         for key in keys {
+            let key = key.as_ref();
             let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);
             let kept = &key[..key.len().min(room)];
             if key_len.is_none() || !kept.is_empty() {

@@ -2,6 +2,9 @@
 
 use super::names;
 
+/// What stands in the place of a value that is masked.
+pub const MASK: &str = "[REDACTED]";
+
 /// `db.system`.
 pub const DB_SYSTEM: &str = "ferrite";
 
@@ -14,6 +17,18 @@ names! {
         DbOperation = "db.operation",
         /// The command and its keys; ` ...` stands for what was left out. Values never leave.
         DbStatement = "db.statement",
+        /// `db.system` by the stable conventions.
+        DbSystemName = "db.system.name",
+        /// `db.operation` by the stable conventions.
+        DbOperationName = "db.operation.name",
+        /// `db.statement` by the stable conventions.
+        DbQueryText = "db.query.text",
+        /// `error.type` of a command by the stable conventions.
+        DbResponseStatusCode = "db.response.status_code",
+        /// `net.peer.ip` by the stable conventions.
+        NetworkPeerAddress = "network.peer.address",
+        /// `net.peer.port` by the stable conventions.
+        NetworkPeerPort = "network.peer.port",
         /// The command's name, normalised to upper case.
         CommandName = "ferrite.command.name",
         /// The first key, if the command has one.
@@ -132,6 +147,7 @@ impl Attribute {
             | Self::CheckpointLogTail
             | Self::CheckpointLogBytes
             | Self::NetPeerPort
+            | Self::NetworkPeerPort
             | Self::ConnectionId
             | Self::ConnectionCommandsCount
             | Self::ConnectionBytesReceived

@@ -60,6 +60,7 @@ const UNAVAILABLE: &str = "TonicTracesClient export failed with gRPC code: Unava
 
 fn export<E: SpanExporter>(queue: &Arc<ExportQueue>, exporter: E) -> TraceExport<TestClock, E> {
     TraceExport {
+        shape: Arc::default(),
         clock: TestClock,
         queue: Arc::clone(queue),
         exporter,
