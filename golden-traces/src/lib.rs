@@ -106,6 +106,7 @@ const VOLATILE: &[(Attribute, &str)] = &[
     (Attribute::NetPeerPort, "<port>"),
     (Attribute::IndexBucket, "<bucket>"),
     (Attribute::StorageEpoch, "<epoch>"),
+    (Attribute::FlushEpoch, "<epoch>"),
     (Attribute::IoUringSqeId, "<sqe>"),
     (Attribute::ConnectionId, "<conn>"),
     (Attribute::ReplicationOffset, "<offset>"),

@@ -365,6 +365,12 @@ impl Host {
         lock(&self.state.disk).set_syncs_fail(fail);
     }
 
+    /// The same for every write of one file.
+    pub fn set_disk_writes_fail(&self, path: Option<&str>) {
+        self.core.record(Event::Decision { what: "writes fail", value: u64::from(path.is_some()) });
+        lock(&self.state.disk).set_writes_fail(path.map(std::path::PathBuf::from));
+    }
+
     /// Bytes allocated on this host's disk.
     pub fn disk_used(&self) -> u64 {
         lock(&self.state.disk).used()

@@ -18,7 +18,7 @@ use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{PAGE_BYTES, config, launch, start};
 
 use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
-use ferrite_telemetry::{Probability, RemoteContext, Sampling};
+use ferrite_telemetry::{Probability, RemoteContext, Sampling, SpanName};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden-traces/snapshots");
@@ -148,6 +148,13 @@ impl Stage {
     /// These go into the report, whatever else is thrown away.
     fn keep(&mut self, spans: Vec<Span>) {
         self.kept.extend(spans);
+    }
+
+    /// Only roots of this name go into the report, of all that was exported so far.
+    async fn keep_named(&mut self, name: SpanName) {
+        self.settle().await;
+        let spans = self.exported().into_iter().filter(|span| span.name == name.as_str()).collect();
+        self.keep(spans);
     }
 
     /// What was exported so far was the preparation.
@@ -436,6 +443,64 @@ golden! {
         assert_eq!(stage.command("EXISTS key").await, Reply::Int(0), "what follows QUIT is not executed");
         stage.traced_from_here().await;
         stage.keep(spans);
+    }
+
+    flush(FULL) |stage| {
+        // A page and a little: the first of five pages becomes read-only.
+        let pad = "p".repeat(3900);
+        for number in 0..4 {
+            assert_eq!(stage.command(&format!("SET key:{number} {pad}")).await, Reply::ok());
+        }
+        stage.traced_from_here().await;
+        assert_eq!(stage.command(&format!("SET key:4 {pad}")).await, Reply::ok());
+        stage.keep_named(SpanName::Flush).await;
+    }
+
+    flush_with_write_error(FULL) |stage| {
+        let pad = "p".repeat(3900);
+        for number in 0..4 {
+            assert_eq!(stage.command(&format!("SET key:{number} {pad}")).await, Reply::ok());
+        }
+        stage.traced_from_here().await;
+        stage.server.set_disk_writes_fail(Some("/data/hybrid.log"));
+        assert_eq!(stage.command(&format!("SET key:4 {pad}")).await, Reply::ok());
+        // The first attempt, and the next one after its wait.
+        stage.sim.sleep(Duration::from_millis(15)).await;
+        stage.server.set_disk_writes_fail(None);
+        stage.keep_named(SpanName::Flush).await;
+        assert_eq!(stage.node.store.stats().pages_flushed, 1, "it was tried again");
+    }
+
+    expiry(FULL) |stage| {
+        for (db, keys) in [(0, 3), (5, 2)] {
+            assert_eq!(stage.command(&format!("SELECT {db}")).await, Reply::ok());
+            for number in 0..keys {
+                assert_eq!(stage.command(&format!("SET key:{number} value PX 150")).await, Reply::ok());
+            }
+        }
+        stage.traced_from_here().await;
+        // Many cycles, of which one has something to do.
+        stage.sim.sleep(Duration::from_secs(2)).await;
+        assert_eq!(stage.command("DBSIZE").await, Reply::Int(0));
+        stage.keep_named(SpanName::Expiry).await;
+    }
+
+    aof_rewrite(FULL) |stage| {
+        stage.command("SET key value").await;
+        stage.traced_from_here().await;
+        assert!(matches!(stage.command("BGREWRITEAOF").await, Reply::Simple(_)));
+        stage.sim.sleep(Duration::from_secs(2)).await;
+        stage.keep_named(SpanName::AofRewrite).await;
+    }
+
+    checkpoint_with_write_error(FULL) |stage| {
+        stage.command("SET key value").await;
+        stage.traced_from_here().await;
+        stage.server.set_disk_writes_fail(Some("/data/hybrid.log"));
+        let Reply::Error(error) = stage.command("SAVE").await else { panic!("the log cannot be flushed") };
+        assert!(error.starts_with("ERR"), "{error}");
+        stage.server.set_disk_writes_fail(None);
+        stage.keep_named(SpanName::Checkpoint).await;
     }
 
     checkpoint(FULL) |stage| {

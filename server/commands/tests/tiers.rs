@@ -95,7 +95,7 @@ impl Node {
         };
         let store = Store::with_objects(config, decode_object);
         let files = create_log(&store, world, log).await.expect("the log's files");
-        world.spawn(flush_task(store.clone(), world.clone(), files.clone()));
+        world.spawn(flush_task(store.clone(), world.clone(), files.clone(), |_| {}));
         Node {
             worker: store.worker(0),
             device: LogDevice::new(store.clone(), world.clone(), files),

@@ -7,6 +7,7 @@
 
 use crate::address::{FILE_HEADER, FIRST_ADDRESS, file_offset};
 use crate::device::LogFiles;
+use crate::flush_run::{FlushRun, OnRun, PageReport, Runs};
 use crate::objects::{EXTENT_HEADER, ExtentReserve, write_page_objects};
 use crate::record::seal_page;
 use crate::space::StorageError;
@@ -112,8 +113,15 @@ async fn reserve_first<F: File>(store: &Store, file: &F) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs for as long as the worker does; `files` are what [`create_log`] or [`open_log`] gave.
-pub async fn flush_task<W: World>(store: Arc<Store>, world: W, files: LogFiles<W>) {
+/// Runs for as long as the worker does; `files` are what [`create_log`] or [`open_log`] gave. `on_run` hears of each run
+/// that has ended.
+pub async fn flush_task<W: World>(
+    store: Arc<Store>,
+    world: W,
+    files: LogFiles<W>,
+    on_run: impl Fn(FlushRun) + 'static,
+) {
+    let on_run: OnRun = Rc::new(on_run);
     let progress = Rc::new(RefCell::new(Progress::from(store.log.released())));
     let (mut reserve, mut extent_reserve) = (Reserve::default(), ExtentReserve::default());
     let file = files.log.clone();
@@ -122,7 +130,7 @@ pub async fn flush_task<W: World>(store: Arc<Store>, world: W, files: LogFiles<W
         store.epochs.drain();
         reserve.run(&store, &world, &file).await;
         extent_reserve.run(&store, &world, &files.extents).await;
-        start_writes(&store, &world, &files, &progress);
+        start_writes(&store, &world, &files, &on_run, &progress);
         evict(&store, &file, &progress);
         woken.await;
     }
@@ -156,21 +164,31 @@ impl Progress {
 }
 
 /// Starts as many writes as may run.
-fn start_writes<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, progress: &Rc<RefCell<Progress>>) {
+fn start_writes<W: World>(
+    store: &Arc<Store>,
+    world: &W,
+    files: &LogFiles<W>,
+    on_run: &OnRun,
+    progress: &Rc<RefCell<Progress>>,
+) {
+    let mut runs = Runs::new(store, world, on_run);
     let safe = store.log.paging.page(store.log.regions.safe_read_only());
     let mut state = progress.borrow_mut();
     while state.next < safe && state.in_flight < IN_FLIGHT_MAX {
         let page = state.next;
         state.next += 1;
         state.in_flight += 1;
+        store.counters.pages_in_flight.fetch_add(1, Ordering::Relaxed);
+        let report = runs.page();
         let (store, files, progress) = (store.clone(), files.clone(), progress.clone());
         let task_world = world.clone();
         world.spawn(async move {
-            flush_page(&store, &task_world, &files, page).await;
+            flush_page(&store, &task_world, &files, &report, page).await;
+            report.end(&store);
+            store.counters.pages_in_flight.fetch_sub(1, Ordering::Relaxed);
             progress.borrow_mut().finish(page);
             store.log.flushed.store(progress.borrow().flushed, Ordering::Release);
             store.log.space.notify_waiters();
-            store.counters.pages_flushed.fetch_add(1, Ordering::Relaxed);
             store.log.work.notify_one();
         });
     }
@@ -178,7 +196,7 @@ fn start_writes<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, pr
 
 /// Writes one page until it is in the file, then serves it from there. The page stays in memory as long as
 /// the disk refuses it.
-async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, page: u64) {
+async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, report: &PageReport<W>, page: u64) {
     let (log, file) = (&store.log, &files.log);
     let (start, size) = (log.paging.start(page), log.paging.size());
     // The copy is what gets the checksums: readers may be reading the page itself.
@@ -187,10 +205,11 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
     store.counters.flush_bytes.fetch_add(size as u64, Ordering::Relaxed);
     let from = if page == 0 { FIRST_ADDRESS as usize } else { 0 };
     // Objects first: the page says where they are.
-    write_page_objects(store, world, &files.extents, &mut buf, from).await;
+    write_page_objects(store, world, &files.extents, report, &mut buf, from).await;
     seal_page(&mut buf, start, from);
     let mut wait = RETRY_MIN;
     loop {
+        report.attempt(store);
         let done = file.write_at(buf, file_offset(start)).await;
         buf = done.buf;
         let error = match done.result {
@@ -198,14 +217,13 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
             Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
             Err(error) => error,
         };
-        store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(page, %error, "writing a page of the log file failed; it stays in memory and is tried again");
-        *log.failing.lock() = Some(error.to_string());
-        log.space.notify_waiters();
+        report.refused(store, &error);
         world.clock().sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
     *log.failing.lock() = None;
+    report.wrote(store, size);
     let map = match file.map(file_offset(start), size) {
         Ok(map) if map.as_ref() == &buf[..] => Some(map),
         Ok(_) => {

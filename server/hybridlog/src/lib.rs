@@ -38,6 +38,8 @@ mod device;
 #[cfg(not(loom))]
 mod flush;
 #[cfg(not(loom))]
+mod flush_run;
+#[cfg(not(loom))]
 mod frames;
 #[cfg(not(loom))]
 mod held;
@@ -81,6 +83,7 @@ pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 pub use {
     device::{DiskRead, LogDevice, LogFiles, ReadError, extents_path},
     flush::{create_log, flush_task, open_log},
+    flush_run::FlushRun,
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
     latched::Latch,

@@ -42,6 +42,8 @@ pub(crate) struct Log {
     mapped: AtomicUsize,
     /// Pages below this are in the file.
     pub(crate) flushed: AtomicU64,
+    /// The epoch that became safe before `safe_read_only` moved the last time.
+    pub(crate) sealed_epoch: AtomicU64,
     /// Names the log file: what its header says.
     pub(crate) id: AtomicU64,
     /// The sizes that its pages have had, each from an address on: a restart may bring another.
@@ -91,6 +93,7 @@ impl Log {
             anonymous: AtomicUsize::new(1),
             mapped: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
+            sealed_epoch: AtomicU64::new(0),
             id: AtomicU64::new(0),
             eras: Mutex::new(vec![(0, page_size as u64)]),
             largest_page: AtomicU64::new(page_size as u64),
@@ -347,6 +350,7 @@ impl Log {
         if let Some(epoch) = self.regions.shift_read_only(to, epochs) {
             let log = self.clone();
             epochs.defer(epoch, move || {
+                log.sealed_epoch.fetch_max(epoch, Ordering::AcqRel);
                 log.regions.read_only_is_safe(to);
                 log.work.notify_one();
             });

@@ -58,6 +58,8 @@ pub struct Store {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) pages_flushed: AtomicU64,
+    pub(crate) bytes_flushed: AtomicU64,
+    pub(crate) pages_in_flight: AtomicU64,
     /// Bytes of the copies that are being written.
     pub(crate) flush_bytes: AtomicU64,
     pub(crate) flush_errors: AtomicU64,
@@ -74,6 +76,8 @@ pub struct StoreStats {
     pub read_only: Address,
     pub tail: Address,
     pub epoch: u64,
+    /// Every batch that began in an earlier epoch has ended.
+    pub safe_epoch: u64,
     /// Bytes of log in each tier, superseded records included.
     pub mutable_bytes: u64,
     pub read_only_bytes: u64,
@@ -81,6 +85,8 @@ pub struct StoreStats {
     pub index_buckets: usize,
     /// Buckets beyond the first of a chain.
     pub index_overflow_buckets: usize,
+    /// Buckets of the index's longest chain, the first included; 33 stands for more.
+    pub index_longest_chain: usize,
     /// Entries of the index: one for each key, but for the few that share one.
     pub index_entries: usize,
     /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
@@ -95,6 +101,10 @@ pub struct StoreStats {
     /// `index_bytes + page_bytes + object_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
+    /// Written by the flush: pages, and the objects of their records in whole blocks.
+    pub bytes_flushed: u64,
+    /// Pages that are being written.
+    pub pages_in_flight: u64,
     /// Bytes of the copies of pages that are being written.
     pub flush_bytes: u64,
     pub flush_errors: u64,
@@ -313,12 +323,15 @@ impl Store {
             head,
             read_only,
             tail,
+            // The safe one first: it never passes the current one.
+            safe_epoch: self.epochs.safe(),
             epoch: self.epochs.current(),
             mutable_bytes: tail.saturating_sub(read_only),
             read_only_bytes: read_only.saturating_sub(head),
             disk_bytes: head - FIRST_ADDRESS,
             index_buckets: self.index.len(),
             index_overflow_buckets: self.index.overflow_len(),
+            index_longest_chain: self.index.longest_chain(),
             index_entries: self.index.entries(),
             index_bytes,
             page_bytes,
@@ -327,6 +340,8 @@ impl Store {
             extent_bytes: extents.used_bytes,
             memory_bytes: index_bytes + page_bytes + object_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
+            bytes_flushed: self.counters.bytes_flushed.load(Ordering::Relaxed),
+            pages_in_flight: self.counters.pages_in_flight.load(Ordering::Relaxed),
             flush_bytes: self.counters.flush_bytes.load(Ordering::Relaxed),
             flush_errors: self.counters.flush_errors.load(Ordering::Relaxed),
             disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),

@@ -1,5 +1,7 @@
 //! The active cycle: keys are deleted when their time has come, though nobody asks for them.
 
+use std::collections::BTreeSet;
+
 use ferrite_hybridlog::{Address, Found, Held, Pinned};
 
 use crate::Pause;
@@ -15,11 +17,25 @@ const STALE_MIN: u64 = 64 * 1024;
 #[derive(Default)]
 pub struct Due {
     reminders: Vec<Reminder>,
+    deleted: Deleted,
+}
+
+/// What [`expire_due`] has deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    pub keys: u64,
+    /// In which databases.
+    pub databases: BTreeSet<u32>,
 }
 
 impl Due {
     pub fn is_empty(&self) -> bool {
         self.reminders.is_empty()
+    }
+
+    /// What was deleted since this was asked last.
+    pub fn take_deleted(&mut self) -> Deleted {
+        std::mem::take(&mut self.deleted)
     }
 
     pub(crate) fn take(&mut self) -> Option<Reminder> {
@@ -106,6 +122,8 @@ pub fn expire_due(lent: Lent<'_>, due: &mut Due) -> Result<bool, Pause> {
     };
     if has_expired(expire_at_ms, now_ms) {
         Keyspace::silent(lent, db).delete_expired(&key)?;
+        due.deleted.keys += 1;
+        due.deleted.databases.insert(db);
     } else {
         databases.wheel.lock().add(Reminder { hash: reminder.hash, due_ms: expire_at_ms });
     }

@@ -11,6 +11,7 @@ use crate::scratch::{Counters, Scratch};
 use crate::watch::Registry;
 use crate::wheel::Wheel;
 use ferrite_hybridlog::Address;
+use ferrite_telemetry::Tier;
 
 /// The databases, shared by all workers.
 ///
@@ -25,11 +26,14 @@ pub struct Databases {
     active_expiry: AtomicBool,
     pub encodings: Encodings,
     pub limits: MemoryLimits,
-    hits: AtomicU64,
+    /// By [`Tier`].
+    hits: [AtomicU64; 3],
     misses: AtomicU64,
     expired: AtomicU64,
     evicted: AtomicU64,
     changes: AtomicU64,
+    /// What CONFIG RESETSTAT hides.
+    hidden: Mutex<Figures>,
 }
 
 pub(crate) struct Slot {
@@ -48,12 +52,23 @@ pub(crate) type State = (u64, usize);
 /// Counts since the start (or [`Databases::reset_figures`]), over all databases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    pub keyspace_hits: u64,
+    /// Reads that found their key, by the [`Tier`] in which it lay.
+    pub tier_hits: [u64; 3],
     pub keyspace_misses: u64,
     pub expired_keys: u64,
     pub evicted_keys: u64,
     /// Changes since the start; never reset.
     pub changes: u64,
+}
+
+impl Figures {
+    pub fn keyspace_hits(&self) -> u64 {
+        self.tier_hits.iter().sum()
+    }
+
+    pub fn tier_hits(&self, tier: Tier) -> u64 {
+        self.tier_hits[tier as usize]
+    }
 }
 
 impl Databases {
@@ -73,11 +88,12 @@ impl Databases {
             active_expiry: AtomicBool::new(true),
             encodings: Encodings::default(),
             limits: MemoryLimits::default(),
-            hits: AtomicU64::new(0),
+            hits: Default::default(),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             changes: AtomicU64::new(0),
+            hidden: Mutex::default(),
         }
     }
 
@@ -132,9 +148,10 @@ impl Databases {
         self.slots.iter().map(|slot| slot.keys.load(Relaxed)).sum()
     }
 
+    /// Since the start.
     pub fn figures(&self) -> Figures {
         Figures {
-            keyspace_hits: self.hits.load(Relaxed),
+            tier_hits: self.hits.each_ref().map(|hits| hits.load(Relaxed)),
             keyspace_misses: self.misses.load(Relaxed),
             expired_keys: self.expired.load(Relaxed),
             evicted_keys: self.evicted.load(Relaxed),
@@ -142,18 +159,31 @@ impl Databases {
         }
     }
 
-    /// CONFIG RESETSTAT.
-    pub fn reset_figures(&self) {
-        for figure in [&self.hits, &self.misses, &self.expired, &self.evicted] {
-            figure.store(0, Relaxed);
+    /// Since the last [`Databases::reset_figures`].
+    pub fn figures_since_reset(&self) -> Figures {
+        let (now, hidden) = (self.figures(), *self.hidden.lock());
+        Figures {
+            tier_hits: std::array::from_fn(|tier| now.tier_hits[tier] - hidden.tier_hits[tier]),
+            keyspace_misses: now.keyspace_misses - hidden.keyspace_misses,
+            expired_keys: now.expired_keys - hidden.expired_keys,
+            evicted_keys: now.evicted_keys - hidden.evicted_keys,
+            changes: now.changes,
         }
+    }
+
+    /// CONFIG RESETSTAT. Exported counters never go back.
+    pub fn reset_figures(&self) {
+        *self.hidden.lock() = self.figures();
     }
 
     /// Adds what a worker counted; to be called once per batch.
     pub fn absorb(&self, scratch: &mut Scratch) {
         let Counters { hits, misses, expired, evicted, changes } = std::mem::take(&mut scratch.counters);
+        let [mutable, read_only, disk] = &self.hits;
         for (figure, by) in [
-            (&self.hits, hits),
+            (mutable, hits[0]),
+            (read_only, hits[1]),
+            (disk, hits[2]),
             (&self.misses, misses),
             (&self.expired, expired),
             (&self.evicted, evicted),

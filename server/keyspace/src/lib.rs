@@ -26,7 +26,7 @@ mod view;
 mod watch;
 mod wheel;
 
-pub use active::{Due, cold_records, expire_due};
+pub use active::{Deleted, Due, cold_records, expire_due};
 pub use checkpoint::{Reminders, RestoreError};
 pub use databases::{Databases, Figures};
 pub use encodings::Encodings;

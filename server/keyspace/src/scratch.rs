@@ -89,7 +89,8 @@ pub(crate) fn has_expired(expire_at_ms: u64, now_ms: u64) -> bool {
 /// Counted per worker, added to the shared figures once per batch.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counters {
-    pub hits: u64,
+    /// By [`Tier`](ferrite_telemetry::Tier).
+    pub hits: [u64; 3],
     pub misses: u64,
     pub expired: u64,
     pub evicted: u64,

@@ -156,7 +156,7 @@ impl<'a> Keyspace<'a> {
         let record = self.lookup(key)?;
         let counters = &mut self.lent.scratch.counters;
         match record {
-            Some(_) => counters.hits += 1,
+            Some(record) => counters.hits[record.tier as usize] += 1,
             None => counters.misses += 1,
         }
         Ok(record)

@@ -11,10 +11,11 @@ use std::time::Duration;
 use ferrite_hybridlog::checkpoint::{CheckpointError, Checkpoints, Taken, Taking};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::Reminders;
-use ferrite_telemetry::Value;
-use ferrite_telemetry::schema::{Attribute, SpanName};
+use ferrite_telemetry::schema::{Attribute, ExceptionType, SpanName};
+use ferrite_telemetry::{Exception, Value};
 use futures_util::future::select;
 
+use crate::failure::Failure;
 use crate::start::log_path;
 use crate::worker::Worker;
 
@@ -36,6 +37,20 @@ pub(crate) enum SaveError {
     Checkpoint(#[from] CheckpointError),
     #[error("the server ends")]
     Shutdown,
+}
+
+impl SaveError {
+    /// What the trace says.
+    fn failure(&self) -> Failure {
+        let text = self.to_string();
+        let exception = match self {
+            Self::Checkpoint(_) => {
+                Some(Exception { kind: ExceptionType::CheckpointFailed, message: text.clone(), stack: None })
+            }
+            Self::Shutdown => None,
+        };
+        Failure { text, exception }
+    }
 }
 
 /// Takes a checkpoint whenever a client or a save point asks for it, until the node ends. On the worker that writes the AOF.
@@ -93,7 +108,7 @@ pub(crate) async fn save<W: World>(
 
 /// The checkpoint as a trace of its own.
 fn record<W: World>(worker: &Worker<W>, began_ns: u64, result: &Result<(Taken, u64), SaveError>) {
-    let error = result.as_ref().err().map(ToString::to_string);
+    let failure = result.as_ref().err().map(SaveError::failure);
     let number = |number: u64| Value::Int(number as i64);
     let attributes = result.as_ref().map_or_else(
         |_| Vec::new(),
@@ -105,7 +120,7 @@ fn record<W: World>(worker: &Worker<W>, began_ns: u64, result: &Result<(Taken, u
             ]
         },
     );
-    worker.record_work(SpanName::Checkpoint, began_ns, &attributes, error.as_deref());
+    worker.record_work(SpanName::Checkpoint, began_ns, &attributes, failure);
 }
 
 /// Gives the checkpoint, and how many changes there had been at its cut.

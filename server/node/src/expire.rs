@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, World};
-use ferrite_keyspace::{Due, Pause, cold_records, expire_due};
-use ferrite_telemetry::TraceBuffer;
+use ferrite_keyspace::{Deleted, Due, Pause, cold_records, expire_due};
+use ferrite_telemetry::schema::{Attribute, SpanName};
+use ferrite_telemetry::{TraceBuffer, Value};
 use futures_util::future::join_all;
 
 use crate::batch::wait_for_space;
+use crate::failure::Failure;
 use crate::worker::Worker;
 
 /// As often as Redis does it with `hz 10`.
@@ -25,6 +27,8 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
     let databases = &worker.node.databases;
     let clock = worker.world.clock();
     let mut due = Due::default();
+    // A disk that refuses deletions is told of once.
+    let mut is_refused = false;
     loop {
         clock.sleep(CYCLE).await;
         if worker.node.shutdown.is_raised() {
@@ -34,23 +38,48 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
             continue;
         }
         databases.take_stale(SLICE, &mut due);
-        loop {
-            let more = databases.take_due(clock.unix_ns() / 1_000_000, SLICE, &mut due);
-            if !delete(&worker, &mut due).await {
-                // The disk is full or fails; so that nothing is forgotten, later again.
-                databases.put_back(&mut due);
-                break;
-            }
-            if !more {
-                break;
-            }
-            give_way().await;
+        let began_ns = worker.now_ns();
+        let result = cycle(&worker, &mut due).await;
+        let was_refused = std::mem::replace(&mut is_refused, result.is_err());
+        let deleted = due.take_deleted();
+        if deleted.keys > 0 || is_refused && !was_refused {
+            record(&worker, began_ns, &deleted, result.err());
         }
     }
 }
 
-/// Deletes those of the keys that have expired. False: there is no room for it.
-async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
+/// Deletes what is due.
+async fn cycle<W: World>(worker: &Worker<W>, due: &mut Due) -> Result<(), Failure> {
+    let databases = &worker.node.databases;
+    loop {
+        let more = databases.take_due(worker.world.clock().unix_ns() / 1_000_000, SLICE, due);
+        if let Err(failure) = delete(worker, due).await {
+            // The disk is full or fails; so that nothing is forgotten, later again.
+            databases.put_back(due);
+            return Err(failure);
+        }
+        if !more {
+            return Ok(());
+        }
+        give_way().await;
+    }
+}
+
+/// The cycle as a trace of its own.
+fn record<W: World>(worker: &Worker<W>, began_ns: u64, deleted: &Deleted, failure: Option<Failure>) {
+    let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let attributes = [
+        (Attribute::ExpiryKeysCount, count(deleted.keys)),
+        (Attribute::ExpiryDatabasesCount, count(deleted.databases.len() as u64)),
+    ];
+    worker.record_work(SpanName::Expiry, began_ns, &attributes, failure);
+}
+
+/// Deletes those of the keys that have expired.
+///
+/// # Errors
+/// There is no room for it.
+async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> Result<(), Failure> {
     let mut held = Held::default();
     let mut unreadable = BTreeSet::new();
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
@@ -75,7 +104,7 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
             Err(Pause::Space(need)) => {
                 if let Err(failure) = wait_for_space(&worker.node, need).await {
                     tracing::debug!(error = failure.text, "expired keys cannot be deleted");
-                    return false;
+                    return Err(failure);
                 }
             }
             Err(Pause::Keys | Pause::Headers(_) | Pause::Refused(_)) => {
@@ -83,7 +112,7 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> bool {
             }
         }
     }
-    true
+    Ok(())
 }
 
 fn delete_in_memory<W: World>(

@@ -10,11 +10,11 @@ use ferrite_telemetry::{Exception, SpanId, TraceId};
 
 use crate::session::Connection;
 
-/// Why a command cannot go on.
+/// Why a command, or work of the server's own, cannot go on.
 pub(crate) struct Failure {
-    /// Follows the error reply's prefix.
+    /// Follows the error reply's prefix, if there is one.
     pub text: String,
-    /// `None`: the client asked for what cannot be.
+    /// `None`: the client asked for what cannot be, or the server ends.
     pub exception: Option<Exception>,
 }
 
@@ -65,6 +65,15 @@ impl Told {
             }
         }
     }
+
+    /// Takes the stack from an exception that is not to be told in full. Gives how many were not before one that is.
+    pub(crate) fn shorten(&mut self, exception: &mut Exception, now_ns: u64) -> Option<u64> {
+        let before = self.in_full(exception.kind, now_ns);
+        if before.is_none() {
+            exception.stack = None;
+        }
+        before
+    }
 }
 
 impl<W: World> Connection<W> {
@@ -89,15 +98,9 @@ impl<W: World> Connection<W> {
         }
     }
 
-    /// Takes the stack from an exception that is not to be told in full. Gives how many were not logged before one that
-    /// is.
+    /// Gives how many were not logged before one that is.
     fn tell(&self, exception: &mut Exception) -> Option<u64> {
-        let now_ns = self.worker.now_ns();
-        let unlogged = self.worker.told.borrow_mut().in_full(exception.kind, now_ns);
-        if unlogged.is_none() {
-            exception.stack = None;
-        }
-        unlogged
+        self.worker.told.borrow_mut().shorten(exception, self.worker.now_ns())
     }
 
     fn log(&self, exception: &Exception, ids: Option<(TraceId, SpanId)>, unlogged: u64) {

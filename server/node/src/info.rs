@@ -18,7 +18,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
     let node = host.node;
     let process = (node.process)();
     let totals = node.totals();
-    let figures = node.databases.figures();
+    let figures = node.databases.figures_since_reset();
     let store = node.store.stats();
     let rewrite = node.rewrite.figures();
     let saves = node.saves.figures();
@@ -71,6 +71,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             disk: store.disk_bytes,
             index_buckets: store.index_buckets as u64,
             index_overflow_buckets: store.index_overflow_buckets as u64,
+            index_longest_chain: store.index_longest_chain as u64,
             index_entries: store.index_entries as u64,
         },
         persistence: PersistenceInfo {
@@ -106,7 +107,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             rejected_connections: totals.rejected_connections,
             expired_keys: figures.expired_keys,
             evicted_keys: figures.evicted_keys,
-            keyspace_hits: figures.keyspace_hits,
+            keyspace_hits: figures.keyspace_hits(),
             keyspace_misses: figures.keyspace_misses,
             disk_reads: totals.disk_reads,
             total_error_replies: totals.errors,

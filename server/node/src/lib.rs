@@ -15,6 +15,7 @@ mod deferred;
 mod evict;
 mod expire;
 mod failure;
+mod flush;
 mod host;
 mod info;
 mod live;

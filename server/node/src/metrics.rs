@@ -32,6 +32,20 @@ pub fn collect(node: &Node) -> Vec<Series> {
             .map(|(label, value)| Point { label: Some((*label).to_owned()), value: Value::Integer(*value) })
             .collect(),
     };
+    let accounts = node.memory_accounts();
+    let beyond_start = accounts.total().saturating_sub(accounts.startup);
+    let hits = Tier::ALL.iter().map(|&tier| (tier, figures.tier_hits(tier)));
+    let reads = figures.keyspace_hits() + figures.keyspace_misses;
+    let mutable_hits = figures.tier_hits(Tier::Mutable);
+    let share = |part: u64| Value::Float(if reads == 0 { 0.0 } else { part as f64 / reads as f64 });
+    let of_tier = |metric: Metric, value: &dyn Fn(u64) -> Value| Series {
+        metric,
+        points: hits
+            .clone()
+            .map(|(tier, hits)| Point { label: Some(tier.as_str().to_owned()), value: value(hits) })
+            .collect(),
+    };
+    let [syncs, flushes] = node.telemetry.metrics.disk_series();
     let keys = (0..node.databases.count())
         .map(|db| (db.to_string(), node.databases.keys(db)))
         .filter(|(db, keys)| *keys > 0 || db == "0")
@@ -42,10 +56,13 @@ pub fn collect(node: &Node) -> Vec<Series> {
     vec![
         commands,
         durations,
-        Series::single(Metric::MEMORY_USED, node.memory_accounts().total()),
+        Series::single(Metric::MEMORY_USED, accounts.total()),
         Series::single(Metric::MEMORY_MAX, node.memory_max()),
         Series::single(Metric::CONNECTIONS_ACTIVE, node.clients.len() as u64),
         Series::single(Metric::CONNECTIONS_TOTAL, totals.connections),
+        Series { metric: Metric::CACHE_HIT_RATE, points: vec![Point { label: None, value: share(mutable_hits) }] },
+        Series::single(Metric::CACHE_HITS_TOTAL, mutable_hits),
+        Series::single(Metric::CACHE_MISSES_TOTAL, reads - mutable_hits),
         labelled(
             Metric::HYBRIDLOG_TIER_SIZE,
             &[
@@ -59,8 +76,23 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::KEYS_EVICTED_TOTAL, figures.evicted_keys),
         Series::single(Metric::NETWORK_BYTES_RECEIVED, totals.bytes_received),
         Series::single(Metric::NETWORK_BYTES_SENT, totals.bytes_sent),
-        node.telemetry.metrics.aof_sync_series(),
+        syncs,
         Series::single(Metric::EPOCH_CURRENT, store.epoch),
+        of_tier(Metric::TIER_HITS_TOTAL, &Value::Integer),
+        of_tier(Metric::TIER_HIT_RATE, &share),
+        Series::single(Metric::EPOCH_LAG, store.epoch - store.safe_epoch),
+        flushes,
+        Series::single(Metric::FLUSH_PAGES_TOTAL, store.pages_flushed),
+        Series::single(Metric::FLUSH_BYTES_TOTAL, store.bytes_flushed),
+        Series::single(Metric::FLUSH_PAGES_IN_FLIGHT, store.pages_in_flight),
+        Series::single(Metric::FLUSH_ERRORS_TOTAL, store.flush_errors),
+        Series::single(Metric::CHECKSUM_ERRORS_TOTAL, store.checksum_errors),
+        Series::single(Metric::INDEX_BUCKETS, store.index_buckets as u64),
+        Series::single(Metric::INDEX_OVERFLOW_BUCKETS, store.index_overflow_buckets as u64),
+        Series::single(Metric::INDEX_CHAIN_LONGEST, store.index_longest_chain as u64),
+        Series::single(Metric::INDEX_ENTRIES, store.index_entries as u64),
+        Series::single(Metric::INDEX_SIZE, store.index_bytes as u64),
+        Series::single(Metric::MEMORY_PER_KEY, beyond_start.checked_div(node.databases.total_keys()).unwrap_or(0)),
         Series::single(Metric::SPANS_CREATED, created),
         labelled(
             Metric::SPANS_SAMPLED,

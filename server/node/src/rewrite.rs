@@ -12,11 +12,12 @@ use ferrite_hybridlog::aof::{BaseWriter, RewriteError, Rewriter};
 use ferrite_hybridlog::{Address, Held, ReadError};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Spaces, images};
-use ferrite_telemetry::Value;
-use ferrite_telemetry::schema::{Attribute, SpanName};
+use ferrite_telemetry::schema::{Attribute, ExceptionType, SpanName};
+use ferrite_telemetry::{Exception, Value};
 use futures_util::future::{join_all, select};
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::failure::Failure;
 use crate::worker::Worker;
 
 /// How often growth is looked at, as Redis's cron does.
@@ -43,6 +44,20 @@ enum WalkError {
     Shutdown,
 }
 
+impl WalkError {
+    /// What the trace says.
+    fn failure(&self) -> Failure {
+        let text = self.to_string();
+        let of = |kind| Exception { kind, message: text.clone(), stack: None };
+        let exception = match self {
+            Self::Write(_) => Some(of(ExceptionType::RewriteFailed)),
+            Self::Read(error) => Some(error.exception()),
+            Self::Shutdown => None,
+        };
+        Failure { text, exception }
+    }
+}
+
 /// Rewrites whenever a client or the log's growth asks for it, until the node ends. On the worker that writes the log.
 pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) {
     let node = worker.node.clone();
@@ -63,8 +78,8 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
         tracing::info!(bytes = before, "the append-only file is rewritten");
         let result = rewrite(&worker, &rewriter).await;
         status.end(result.is_ok(), worker.now_ns());
-        let error = result.as_ref().err().map(ToString::to_string);
-        record(&worker, began_ns, [before, rewriter.aof().size().current], error.as_deref());
+        let failure = result.as_ref().err().map(WalkError::failure);
+        record(&worker, began_ns, [before, rewriter.aof().size().current], failure);
         match result {
             Ok(()) => {
                 tracing::info!(before, bytes = rewriter.aof().size().current, "the append-only file was rewritten")
@@ -77,11 +92,11 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
     }
 }
 
-/// The rewrite as a trace of its own. Its error has no type of its own: whatever failed is the disk's.
-fn record<W: World>(worker: &Worker<W>, began_ns: u64, sizes: [u64; 2], error: Option<&str>) {
+/// The rewrite as a trace of its own.
+fn record<W: World>(worker: &Worker<W>, began_ns: u64, sizes: [u64; 2], failure: Option<Failure>) {
     let [before, after] = sizes.map(|bytes| Value::Int(bytes as i64));
     let attributes = [(Attribute::AofRewriteBytesBefore, before), (Attribute::AofRewriteBytesAfter, after)];
-    worker.record_work(SpanName::AofRewrite, began_ns, &attributes, error);
+    worker.record_work(SpanName::AofRewrite, began_ns, &attributes, failure);
 }
 
 async fn rewrite<W: World>(worker: &Worker<W>, rewriter: &Rewriter<W>) -> Result<(), WalkError> {

@@ -26,6 +26,7 @@ use tracing::{Instrument, Span};
 
 use crate::admin;
 use crate::checkpoint;
+use crate::flush;
 use crate::metrics;
 use crate::node::{Node, fsync_policy};
 use crate::rewrite;
@@ -149,7 +150,7 @@ async fn start_up<W: World>(
     cold::set(span, Attribute::ServerPort, node.port().into());
     let opening = cold_span!(DataDirOpen, DataDirPath);
     cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
-    let Opened { directory, rewriter, checkpoints, handle } = cold::step(&opening, open(node, world)).await?;
+    let Opened { directory, rewriter, checkpoints, handle, reporter } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
     if let Some(admin) = &sockets.admin {
         let node = node.clone();
@@ -158,6 +159,7 @@ async fn start_up<W: World>(
     }
     *start.sockets.lock() = Some(sockets.clone());
     let worker = worker(node, world, 0, handle).await?;
+    assert!(reporter.set(worker.clone()).is_ok(), "there is one first worker");
     if let Some(rewriter) = rewriter {
         world.spawn(rewrite::run(worker.clone(), rewriter));
     }
@@ -355,6 +357,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         held: Held::default(),
         scratch: Scratch::new(0),
         trace: TraceBuffer::new(W::Clock::monotonic_source()),
+        reporter: flush::Reporter::default(),
     };
     replay.trace.configure(None);
     replay
@@ -385,7 +388,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         });
     }
     let checkpoints = recovered.checkpoints;
-    Ok(Opened { directory: recovered.dir, rewriter, checkpoints, handle: replay.handle })
+    Ok(Opened { directory: recovered.dir, rewriter, checkpoints, handle: replay.handle, reporter: replay.reporter })
 }
 
 /// An open data directory whose log was replayed.
@@ -396,6 +399,7 @@ struct Opened<W: World> {
     rewriter: Option<Rewriter<W>>,
     checkpoints: Checkpoints<W>,
     handle: WorkerHandle,
+    reporter: flush::Reporter<W>,
 }
 
 /// Applies effects to the empty store.
@@ -410,6 +414,7 @@ struct Replay<W: World> {
     held: Held,
     scratch: Scratch,
     trace: TraceBuffer,
+    reporter: flush::Reporter<W>,
 }
 
 impl<W: World> Recover for Replay<W> {
@@ -448,7 +453,8 @@ impl<W: World> Replay<W> {
                 true => open_log(store, &self.world, &path).await?,
                 false => create_log(store, &self.world, &path).await?,
             };
-            self.world.spawn(flush_task(store.clone(), self.world.clone(), files.clone()));
+            let on_run = flush::on_run(self.node.clone(), self.reporter.clone());
+            self.world.spawn(flush_task(store.clone(), self.world.clone(), files.clone(), on_run));
             self.device = Some(LogDevice::new(store.clone(), self.world.clone(), files));
         }
         Ok(self.device.as_ref().expect("just made"))

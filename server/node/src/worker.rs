@@ -13,7 +13,7 @@ use ferrite_telemetry::{Attribute, Recorder, SpanName, TraceBuffer, Value};
 
 use crate::evict;
 use crate::expire;
-use crate::failure::Told;
+use crate::failure::{Failure, Told};
 use crate::node::Node;
 use crate::session;
 use crate::stats::WorkerStats;
@@ -55,10 +55,20 @@ impl<W: World> Worker<W> {
     }
 
     /// Work of the server's own that ends now, as a trace of its own.
-    pub fn record_work(&self, name: SpanName, began_ns: u64, attributes: &[(Attribute, Value)], error: Option<&str>) {
+    pub fn record_work(
+        &self,
+        name: SpanName,
+        began_ns: u64,
+        attributes: &[(Attribute, Value)],
+        failure: Option<Failure>,
+    ) {
+        let (error, mut exception) = failure.map_or((None, None), |failure| (Some(failure.text), failure.exception));
+        if let Some(exception) = &mut exception {
+            self.told.borrow_mut().shorten(exception, self.now_ns());
+        }
         let mut recorder = self.recorder.borrow_mut();
         let mut trace = recorder.buffer();
-        trace.root(name, began_ns, attributes, error);
+        trace.work(name, began_ns, attributes, error.as_deref(), exception.as_ref());
         recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
     }
 

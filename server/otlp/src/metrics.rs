@@ -58,17 +58,32 @@ impl CommandTotals {
     }
 }
 
-/// The AOF's syncs.
+/// How long the disk took, for one kind of its work.
 #[derive(Debug, Default)]
-struct SyncCounters {
+struct DiskTimes {
     sum_ns: Counter,
     buckets: [Counter; SYNC_BUCKETS],
 }
 
-/// What all workers count per command, and the AOF's task per sync.
+impl DiskTimes {
+    fn count(&self, duration_ns: u64) {
+        self.sum_ns.add(duration_ns);
+        let bucket = SYNC_BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(SYNC_BUCKETS - 1);
+        self.buckets[bucket].add(1);
+    }
+
+    fn series(&self, metric: Metric) -> Series {
+        let buckets = self.buckets.iter().map(Counter::get).collect();
+        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9 };
+        Series { metric, points: vec![Point { label: None, value }] }
+    }
+}
+
+/// What all workers count per command, the AOF's task per sync, and the log's flush per run.
 pub struct Metrics {
     workers: Box<[Box<[CommandCounters]>]>,
-    syncs: SyncCounters,
+    syncs: DiskTimes,
+    flushes: DiskTimes,
     /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
     hidden: parking_lot::Mutex<Vec<CommandTotals>>,
 }
@@ -79,7 +94,8 @@ impl Metrics {
         let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
         Self {
             workers: (0..workers).map(|_| worker()).collect(),
-            syncs: SyncCounters::default(),
+            syncs: DiskTimes::default(),
+            flushes: DiskTimes::default(),
             hidden: parking_lot::Mutex::default(),
         }
     }
@@ -99,16 +115,17 @@ impl Metrics {
 
     /// Counts one sync of the AOF. To be called by its task alone.
     pub fn aof_sync(&self, duration_ns: u64) {
-        self.syncs.sum_ns.add(duration_ns);
-        let bucket = SYNC_BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(SYNC_BUCKETS - 1);
-        self.syncs.buckets[bucket].add(1);
+        self.syncs.count(duration_ns);
     }
 
-    /// `ferrite.aof.sync.duration`.
-    pub fn aof_sync_series(&self) -> Series {
-        let buckets = self.syncs.buckets.iter().map(Counter::get).collect();
-        let value = Value::Histogram { buckets, sum: self.syncs.sum_ns.get() as f64 / 1e9 };
-        Series { metric: Metric::AOF_SYNC_DURATION, points: vec![Point { label: None, value }] }
+    /// Counts one run of the log's flush. To be called by its task's worker alone.
+    pub fn flush(&self, duration_ns: u64) {
+        self.flushes.count(duration_ns);
+    }
+
+    /// `ferrite.aof.sync.duration` and `ferrite.flush.duration`.
+    pub fn disk_series(&self) -> [Series; 2] {
+        [self.syncs.series(Metric::AOF_SYNC_DURATION), self.flushes.series(Metric::FLUSH_DURATION)]
     }
 
     /// The commands that were called since the start.
@@ -226,13 +243,16 @@ mod tests {
     }
 
     #[test]
-    fn syncs_are_counted_by_their_duration() {
+    fn syncs_and_flushes_are_counted_by_their_duration() {
         let metrics = Metrics::new(1, 1);
         metrics.aof_sync(50_000);
         metrics.aof_sync(6_000_000_000);
-        let Value::Histogram { buckets, sum } = metrics.aof_sync_series().points.remove(0).value else {
-            panic!("a histogram")
-        };
+        metrics.flush(70_000);
+        let [syncs, flushes] = metrics.disk_series().map(|mut series| series.points.remove(0).value);
+        assert!(
+            matches!(flushes, Value::Histogram { buckets, .. } if buckets[1] == 1 && buckets.iter().sum::<u64>() == 1)
+        );
+        let Value::Histogram { buckets, sum } = syncs else { panic!("a histogram") };
         assert_eq!((buckets[0], buckets[SYNC_BUCKETS - 1], buckets.iter().sum::<u64>(), sum), (1, 1, 2, 6.00005));
     }
 

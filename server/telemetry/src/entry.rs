@@ -4,7 +4,6 @@
 //! serialise, write) with the other records between them, in the order of recording. The span with position `n` in this
 //! order, the root being 0, has the id `root + n`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::batch::{Batch, FULL, Slot};
@@ -356,10 +355,18 @@ fn outcome_of(command: &CommandRecord) -> Option<Outcome> {
     command.has(FINISHED).then(|| Outcome::from_u8(command.result)).flatten()
 }
 
-/// The error's type, then what happened, as an error reply has it.
+/// What happened, as an error reply has it: its type comes first. Work of the server's own has that of its exception.
 fn fail(batch: &Batch<'_>, command: &CommandRecord, span: &mut Span) {
     let message = lossy(batch.text(command.error_at, command.error_len));
-    let error_type = ErrorType::of_reply(&message).to_owned();
-    span.attributes.push((Attribute::ErrorType, Value::Str(Cow::Owned(error_type))));
+    let exception = || {
+        let values = &span.events.iter().find(|event| event.name == EventName::Exception)?.attributes;
+        values.iter().find(|(key, _)| *key == Attribute::ExceptionType).map(|(_, kind)| kind.clone())
+    };
+    let error_type = match command.name() {
+        SpanName::Command => None,
+        _ => exception(),
+    };
+    let error_type = error_type.unwrap_or_else(|| Value::Str(ErrorType::of_reply(&message).to_owned().into()));
+    span.attributes.push((Attribute::ErrorType, error_type));
     span.status = Status::Error(message);
 }

@@ -776,6 +776,27 @@ fn work_of_the_servers_own_belongs_to_no_connection() {
 }
 
 #[test]
+fn work_that_fails_has_its_exception_and_its_type() {
+    let mut recorder = always_on(Detail::Storage);
+    let mut buffer = recorder.buffer();
+    let exception = Exception { kind: ExceptionType::LogFailed, message: "no disk".into(), stack: None };
+    buffer.work(SpanName::Flush, 5, &[(Attribute::FlushPagesCount, Value::Int(2))], Some("no disk"), Some(&exception));
+    let traces = commit(&mut recorder, &mut buffer);
+    let spans: Vec<Span> = traces[0].spans().collect();
+    let [root] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((root.name, root.status.clone()), (SpanName::Flush, Status::Error("no disk".into())));
+    assert_eq!(root.attribute(Attribute::ErrorType), Some(&Value::Str(ExceptionType::LogFailed.as_str().into())));
+    let [event] = &root.events[..] else { panic!("{:?}", root.events) };
+    assert_eq!((event.name, event.time_ns), (EventName::Exception, root.end_ns));
+    // Recording is off: nothing is kept of it.
+    let mut off = Recorder::new(clock, &RecorderConfig { detail: None, ..RecorderConfig::default() });
+    let mut buffer = off.buffer();
+    buffer.work(SpanName::Flush, 5, &[], Some("no disk"), Some(&exception));
+    assert!(commit(&mut off, &mut buffer).is_empty());
+    assert_eq!(off.counters().created(), 0);
+}
+
+#[test]
 fn a_connection_is_a_trace_of_one_span() {
     let mut recorder = always_on(Detail::Storage);
     let attributes = [

@@ -255,6 +255,9 @@ fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &m
 
 /// Writes all of `bytes`, or a part and an error.
 fn write(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    if disk.refuses_writes(ino) {
+        return Err(io::Error::from_raw_os_error(EIO));
+    }
     if faults.disk_write_error && disk.rng.one_in(100) {
         let sectors = disk.rng.below(bytes.len() as u64 / SECTOR + 1);
         disk.inode(ino).write(offset, &bytes[..(sectors * SECTOR) as usize]);

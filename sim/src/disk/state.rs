@@ -65,6 +65,8 @@ pub(crate) struct DiskState {
     pub(super) reads_fail: bool,
     /// Every sync fails with EIO.
     pub(super) syncs_fail: bool,
+    /// Every write of the file with this name fails with EIO.
+    writes_fail: Option<PathBuf>,
     /// Writes that were submitted and have not happened: file, offset, bytes.
     pub(super) on_the_way: BTreeMap<u64, (u64, u64, Vec<u8>)>,
     /// Disk events until the power goes.
@@ -88,6 +90,7 @@ impl DiskState {
             capacity: None,
             reads_fail: false,
             syncs_fail: false,
+            writes_fail: None,
             on_the_way: BTreeMap::new(),
             power_loss_in: None,
             session: 0,
@@ -119,6 +122,15 @@ impl DiskState {
 
     pub(crate) fn set_syncs_fail(&mut self, fail: bool) {
         self.syncs_fail = fail;
+    }
+
+    pub(crate) fn set_writes_fail(&mut self, path: Option<PathBuf>) {
+        self.writes_fail = path;
+    }
+
+    /// Whether writes of this file fail.
+    pub(super) fn refuses_writes(&self, ino: u64) -> bool {
+        self.writes_fail.as_ref().is_some_and(|path| self.names.get(path) == Some(&ino))
     }
 
     /// Bytes that files with a name take.

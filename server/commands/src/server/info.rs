@@ -111,6 +111,8 @@ pub struct MemoryInfo {
     /// Buckets of the index, those beyond the first of a chain, and entries.
     pub index_buckets: u64,
     pub index_overflow_buckets: u64,
+    /// Buckets of the longest chain, the first included.
+    pub index_longest_chain: u64,
     pub index_entries: u64,
 }
 

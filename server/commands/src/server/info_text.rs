@@ -235,6 +235,7 @@ fn memory(info: &InfoSnapshot, text: &mut Text) {
     text.field("ferrite_index_bytes_per_key", per_key(accounts.index, keys));
     text.field("ferrite_index_buckets", memory.index_buckets);
     text.field("ferrite_index_overflow_buckets", memory.index_overflow_buckets);
+    text.field("ferrite_index_longest_chain", memory.index_longest_chain);
     text.field("ferrite_index_entries", memory.index_entries);
     for (name, bytes) in accounts.each() {
         text.line(format_args!("ferrite_memory_{name}:{bytes}"));

@@ -242,7 +242,7 @@ async fn live(world: &TestWorld, shape: Shape, ops: &[Op], finished: &mut u64) {
         None => create_log(&store, world, log).await.expect("the log"),
     };
     assert!(model.cut >= *finished, "checkpoint {finished} was in force, and {} is found", model.cut);
-    world.spawn(flush_task(store.clone(), world.clone(), files.clone()));
+    world.spawn(flush_task(store.clone(), world.clone(), files.clone(), |_| {}));
     let device = LogDevice::new(store, world.clone(), files);
     check(&mut process, &device, &model).await;
     let mut taking: Option<Taking<TestWorld>> = None;

@@ -101,13 +101,14 @@ impl Index {
             return stay.clear();
         }
         let mut stay = stay.drain(..);
-        let mut last = source;
+        let (mut last, mut depth) = (source, 0);
         loop {
             last.entries.iter().for_each(|entry| entry.store(stay.next().unwrap_or(0), Ordering::Relaxed));
             if stay.len() == 0 {
                 break;
             }
             last = self.next(last).expect("the chain held them before");
+            depth += 1;
         }
         let mut rest = link(last);
         if rest != 0 {
@@ -118,8 +119,8 @@ impl Index {
             let next = link(emptied);
             emptied.entries.iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
             emptied.latch_and_link.store(0, Ordering::Relaxed);
-            self.overflow.give_back(rest);
-            rest = next;
+            self.overflow.give_back(rest, depth);
+            (rest, depth) = (next, depth + 1);
         }
     }
 }
@@ -134,6 +135,13 @@ mod tests {
         rapidhash_v3_seeded(&n.to_le_bytes(), &RapidSecrets::seed(11))
     }
 
+    /// Buckets of the longest chain as they are, not as they are counted.
+    fn longest(index: &Index) -> usize {
+        let length =
+            |bucket| std::iter::successors(Some(index.buckets.get(bucket)), |bucket| index.next(bucket)).count();
+        (0..index.len()).map(length).max().expect("there are buckets")
+    }
+
     /// Entries of the longest chain, and of all of them.
     fn chains(index: &Index) -> (usize, usize) {
         let lengths = (0..index.len()).map(|bucket| {
@@ -141,6 +149,7 @@ mod tests {
             index.each(bucket, |_| length += 1);
             length
         });
+        assert_eq!(index.longest_chain(), longest(index), "it is known without a walk");
         lengths.fold((0, 0), |(longest, all), length| (longest.max(length), all + length))
     }
 
@@ -202,12 +211,12 @@ mod tests {
         index.insert(2 << TAG_SHIFT, 800, 0, &guard);
         assert_eq!(index.overflow_len(), 3);
         index.split(&mut Growing::default(), &guard, true);
-        assert_eq!((index.len(), index.overflow_len()), (2, 2));
+        assert_eq!((index.len(), index.overflow_len(), index.longest_chain()), (2, 2, longest(&index)));
         assert_eq!(index.find(2 << TAG_SHIFT).map(|slot| slot.address()), Some(800));
         for n in 1..=21 {
             assert_eq!(index.find((2 * n + 1) << TAG_SHIFT).map(|slot| slot.address()), Some(n * 8));
         }
-        assert_eq!(index.overflow.take(&guard), 1, "given back, so given out");
+        assert_eq!(index.overflow.take(0, &guard), 1, "given back, so given out");
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Index {
         self.overflow.len()
     }
 
+    /// Buckets of the longest chain, the first included; 33 stands for more.
+    pub(crate) fn longest_chain(&self) -> usize {
+        1 + self.overflow.longest()
+    }
+
     /// Bytes of address space; what is touched of it is resident.
     pub(crate) fn bytes(&self) -> usize {
         (self.buckets.len() + self.overflow.made()) * size_of::<Bucket>()
@@ -205,12 +210,12 @@ impl Index {
 
     /// Puts a whole entry into a free place of the chain that begins at `bucket`.
     fn put<'i>(&'i self, mut bucket: &'i Bucket, word: u64, guard: &Guard) {
-        loop {
+        for depth in 0.. {
             if let Some(free) = bucket.entries.iter().find(|entry| entry.load(Ordering::Relaxed) == 0) {
                 return free.store(word, Ordering::Relaxed);
             }
             bucket = self.next(bucket).unwrap_or_else(|| {
-                let next = self.overflow.take(guard);
+                let next = self.overflow.take(depth, guard);
                 latch::set_link(&bucket.latch_and_link, next);
                 self.overflow.get(next)
             });

@@ -2,9 +2,9 @@
 
 use super::extents::padded;
 use super::{Descriptor, Extent, Object, Stored};
+use crate::flush_run::PageReport;
 use crate::record::{Kind, each_object};
 use crate::store::Store;
-use crate::sync::Ordering;
 use ferrite_io::{AlignedBuf, BLOCK, Clock, File, SubmissionId, World};
 use std::io;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub(crate) async fn write_page_objects<W: World>(
     store: &Store,
     world: &W,
     file: &impl File,
+    report: &PageReport<W>,
     page: &mut [u8],
     from: usize,
 ) {
@@ -39,7 +40,7 @@ pub(crate) async fn write_page_objects<W: World>(
     each_object(page, from, |at, descriptor| places.push((at, descriptor.id)));
     for (at, id) in places {
         let Some((stored, offset)) = begin(store, world, id).await else { continue };
-        let extent = write(store, world, file, id, &stored, offset).await;
+        let extent = write(store, world, file, report, id, &stored, offset).await;
         drop(stored);
         store.log.objects.end_writing(id, extent);
         let descriptor = Descriptor { id, extent: Some(extent) }.encode();
@@ -60,7 +61,15 @@ async fn begin<W: World>(store: &Store, world: &W, id: u64) -> Option<(Arc<Store
     }
 }
 
-async fn write<W: World>(store: &Store, world: &W, file: &impl File, id: u64, stored: &Stored, offset: u64) -> Extent {
+async fn write<W: World>(
+    store: &Store,
+    world: &W,
+    file: &impl File,
+    report: &PageReport<W>,
+    id: u64,
+    stored: &Stored,
+    offset: u64,
+) -> Extent {
     let mut made = Vec::new();
     let value = match stored.value.as_written() {
         Some(bytes) => bytes,
@@ -79,7 +88,7 @@ async fn write<W: World>(store: &Store, world: &W, file: &impl File, id: u64, st
         let mut piece = AlignedBuf::zeroed((padded(len) as usize - at).min(PIECE));
         let end = (at + piece.len()).min(len);
         copy_range([key, value], at, &mut piece[..end - at]);
-        write_piece(store, world, file, piece, offset + at as u64).await;
+        write_piece(store, world, file, report, piece, offset + at as u64).await;
         at = end;
     }
     Extent { offset, len: len as u64, crc, key_len: key.len() as u32 }
@@ -95,21 +104,30 @@ fn copy_range([first, second]: [&[u8]; 2], at: usize, into: &mut [u8]) {
     rest.copy_from_slice(&second[from..from + rest.len()]);
 }
 
-async fn write_piece<W: World>(store: &Store, world: &W, file: &impl File, mut piece: AlignedBuf, offset: u64) {
+async fn write_piece<W: World>(
+    store: &Store,
+    world: &W,
+    file: &impl File,
+    report: &PageReport<W>,
+    mut piece: AlignedBuf,
+    offset: u64,
+) {
     let mut wait = RETRY_MIN;
     loop {
         let len = piece.len();
+        report.attempt(store);
         let done = file.write_at(piece, offset).await;
         piece = done.buf;
         let error = match done.result {
-            Ok(written) if written == len => break,
+            Ok(written) if written == len => {
+                report.wrote(store, len);
+                break;
+            }
             Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
             Err(error) => error,
         };
-        store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(offset, %error, "writing to the file of extents failed; the value stays in memory and is tried again");
-        *store.log.failing.lock() = Some(error.to_string());
-        store.log.space.notify_waiters();
+        report.refused(store, &error);
         world.clock().sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }

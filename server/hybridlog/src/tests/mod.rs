@@ -3,6 +3,7 @@
 
 mod design;
 mod faults;
+mod flush;
 mod growth;
 mod model;
 mod objects;
@@ -10,10 +11,13 @@ mod stress;
 mod tiers;
 mod world;
 
-use crate::{Found, Held, Kind, LogDevice, NeedSpace, Pinned, StorageError, Store, StoreConfig, WorkerHandle};
+use crate::{
+    FlushRun, Found, Held, Kind, LogDevice, NeedSpace, Pinned, StorageError, Store, StoreConfig, WorkerHandle,
+};
 use ferrite_telemetry::TraceBuffer;
 use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use world::{FakeDisk, FakeWorld};
 
@@ -28,6 +32,8 @@ pub(crate) struct Engine {
     pub(crate) worker: WorkerHandle,
     pub(crate) device: LogDevice<FakeWorld>,
     trace: RefCell<TraceBuffer>,
+    /// What the flush has told of.
+    pub(crate) runs: Rc<RefCell<Vec<FlushRun>>>,
 }
 
 pub(crate) fn tiny(workers: usize) -> StoreConfig {
@@ -45,9 +51,12 @@ impl Engine {
 
     pub(crate) fn with(store: Arc<Store>, world: FakeWorld) -> Self {
         let files = world.block_on(crate::create_log(&store, &world, Path::new("log"))).unwrap();
-        world.start(crate::flush_task(store.clone(), world.clone(), files.clone()));
+        let runs: Rc<RefCell<Vec<FlushRun>>> = Rc::default();
+        let told = runs.clone();
+        let on_run = move |run| told.borrow_mut().push(run);
+        world.start(crate::flush_task(store.clone(), world.clone(), files.clone(), on_run));
         let device = LogDevice::new(store.clone(), world.clone(), files);
-        Self { worker: store.worker(0), device, store, world, trace: RefCell::new(silent()) }
+        Self { worker: store.worker(0), device, store, world, trace: RefCell::new(silent()), runs }
     }
 
     /// Runs a command as the driver does: again after each disk read and each wait for space.

@@ -55,7 +55,7 @@ fn worker(shared: &Shared, id: usize, config: &StoreConfig) -> u64 {
     let world = FakeWorld::new(shared.disk.clone());
     let files = world.block_on(LogFiles::open(&world, Path::new("log"))).unwrap();
     if id == 0 {
-        world.start(crate::flush_task(shared.store.clone(), world.clone(), files.clone()));
+        world.start(crate::flush_task(shared.store.clone(), world.clone(), files.clone(), |_| {}));
     }
     let device = LogDevice::new(shared.store.clone(), world.clone(), files);
     let handle = shared.store.worker(id);

@@ -67,6 +67,22 @@ impl TraceBuffer {
         failed
     }
 
+    /// Work of the server's own has ended, as [`TraceBuffer::root`] tells it. The root has the exception, if it failed by one.
+    #[cold]
+    pub fn work(
+        &mut self,
+        name: SpanName,
+        start_ns: u64,
+        attributes: &[(Attribute, Value)],
+        error: Option<&str>,
+        exception: Option<&Exception>,
+    ) {
+        self.root(name, start_ns, attributes, error);
+        if let (Some(exception), Some(root)) = (exception, self.commands.first()) {
+            self.event_of(0, EventName::Exception, root.end, &attributes_of(exception));
+        }
+    }
+
     /// Work that was no command has ended, between two batches: a root of this name, in a trace of its own. `error`: a
     /// failure's type and text.
     #[cold]

@@ -76,6 +76,15 @@ names! {
         EvictionKeysCount = "ferrite.eviction.keys_count",
         /// By how much the data shrank.
         EvictionBytes = "ferrite.eviction.bytes",
+        /// How many pages of the log a flush wrote.
+        FlushPagesCount = "ferrite.flush.pages_count",
+        /// What a flush wrote: those pages, and the objects of their records.
+        FlushBytes = "ferrite.flush.bytes",
+        /// The epoch whose batches had to end before the pages could be written.
+        FlushEpoch = "ferrite.flush.epoch",
+        /// How many keys a cycle of the active expiry deleted, and in how many databases.
+        ExpiryKeysCount = "ferrite.expiry.keys_count",
+        ExpiryDatabasesCount = "ferrite.expiry.databases_count",
         /// The size of a checkpoint's file.
         CheckpointBytes = "ferrite.checkpoint.bytes",
         /// The entries of a checkpoint's index.
@@ -102,7 +111,8 @@ names! {
         ReplicationRole = "ferrite.replication.role",
         /// The AOF position when the command had finished.
         ReplicationOffset = "ferrite.replication.offset",
-        /// The error reply's prefix, as `ERR` or `WRONGTYPE`; of a connection, why it was cut off.
+        /// The error reply's prefix, as `ERR` or `WRONGTYPE`; of a connection, why it was cut off; of the server's own work, the
+        /// type of the exception.
         ErrorType = "error.type",
         /// See [`super::ExceptionType`].
         ExceptionType = "exception.type",
@@ -142,6 +152,11 @@ impl Attribute {
             | Self::AofRewriteBytesAfter
             | Self::EvictionKeysCount
             | Self::EvictionBytes
+            | Self::FlushPagesCount
+            | Self::FlushBytes
+            | Self::FlushEpoch
+            | Self::ExpiryKeysCount
+            | Self::ExpiryDatabasesCount
             | Self::CheckpointBytes
             | Self::CheckpointEntries
             | Self::CheckpointLogTail

@@ -55,6 +55,10 @@ names! {
         Eviction = "ferrite.eviction",
         /// A checkpoint; a trace of its own.
         Checkpoint = "ferrite.checkpoint",
+        /// Pages of the log that were written to its file; a trace of its own.
+        Flush = "ferrite.flush",
+        /// A cycle of the active expiry that deleted keys; a trace of its own.
+        Expiry = "ferrite.expiry",
         /// Reading a checkpoint at the start, and the part of the log that was written while it was taken.
         CheckpointLoad = "ferrite.checkpoint.load",
     }
@@ -162,6 +166,10 @@ names! {
         AofFull = "ferrite::hybridlog::NoSpace::Refused",
         /// The append-only file could not be written or synced.
         AofFailed = "ferrite::hybridlog::AofFailed",
+        /// No checkpoint could be taken.
+        CheckpointFailed = "ferrite::hybridlog::CheckpointError",
+        /// The append-only file could not be rewritten.
+        RewriteFailed = "ferrite::hybridlog::RewriteError",
         /// The configuration file could not be read or replaced.
         ConfigFile = "ferrite::node::ConfigFile",
     }
