@@ -115,6 +115,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
     let sim = world.sim();
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
     let first_buckets = starting.node.store.stats().index_buckets;
+    let mut most_buckets = first_buckets;
     let (mut looked, mut seen) = (0, false);
     let (mut evictions, mut eviction_seen) = (0, false);
     loop {
@@ -134,6 +135,10 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         }
         if stats.index_buckets > 2 * first_buckets {
             sim.sometimes("the index doubled");
+        }
+        most_buckets = most_buckets.max(stats.index_buckets);
+        if stats.index_buckets < most_buckets / 2 {
+            sim.sometimes("the index shrank");
         }
         if stats.index_overflow_buckets > 0 {
             sim.sometimes("a bucket overflowed");

@@ -146,6 +146,17 @@ impl<'p> Pinned<'p> {
         }
     }
 
+    /// Merges at most `most` buckets of the index, if it is to shrink. Holding no latch. Returns how many.
+    pub(crate) fn shrink(&self, most: usize) -> usize {
+        debug_assert!(!self.is_exclusive(), "who is alone takes no latches");
+        self.store.index.shrink(most, &self.guard, self.is_alone())
+    }
+
+    /// Whether there is memory of the index that will be free to go once no batch of now is left.
+    pub(crate) fn retire_chunks(&self) -> bool {
+        self.store.index.retire_chunks(&self.guard)
+    }
+
     #[inline]
     pub fn key<'a>(&self, space: u32, bytes: &'a [u8]) -> Key<'a> {
         self.store.key(space, bytes)
@@ -505,7 +516,9 @@ impl<'p> Pinned<'p> {
         match walk {
             Walk::Missing => return Ok(false),
             Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => {
-                self.store.index.remove(slot, self.worker);
+                if self.store.index.remove(slot, self.worker) {
+                    self.store.index_work.notify_one();
+                }
                 if self.store.imaging.is_on() {
                     self.store.imaging.removed(key.hash, self.tail());
                 }

@@ -10,7 +10,7 @@ use ferrite_telemetry::Tier;
 impl Pinned<'_> {
     /// Gives `f` the newest record of every key in `buckets` buckets from `cursor` on, deleted keys left out. Returns the
     /// next cursor, 0 at the end. A key that is there during the whole scan is given at least once, also while the index
-    /// grows (see `index/cursor.rs` for the order). Any number is a cursor; one below [`crate::Store::index_buckets`]
+    /// grows or shrinks (see `index/cursor.rs` for the order). Any number is a cursor; one below [`crate::Store::index_buckets`]
     /// begins with the bucket of that number.
     ///
     /// Records below `since` are of no interest: they are not read from disk, though `f` may be given some. Without `values`
@@ -69,7 +69,8 @@ impl Pinned<'_> {
             return Err(cold);
         }
         let mut at = cursor;
-        // Buckets may have been split since the first pass: then there are more of them to the same end.
+        // Buckets may have been split since the first pass: then there are more of them to the same end. Or merged: then the last
+        // one goes beyond it, where the first pass has not looked for what is cold, and the next call begins at the end again.
         loop {
             at = self.with_chains(at, |newest| {
                 seen.clear();
@@ -87,7 +88,7 @@ impl Pinned<'_> {
                     }
                 }
             });
-            if at == end {
+            if at == 0 || end != 0 && at.reverse_bits() >= end.reverse_bits() {
                 return Ok(end);
             }
         }
@@ -144,7 +145,11 @@ impl Pinned<'_> {
                         return;
                     }
                     match raw.previous() {
-                        0 => return index.remove(slot, self.worker),
+                        0 => {
+                            // The task that sweeps looks by itself whether the index is to shrink.
+                            index.remove(slot, self.worker);
+                            return;
+                        }
                         previous => slot.set_address(previous),
                     }
                 }

@@ -1,5 +1,5 @@
-//! The index's background work, in slices that other tasks run between: growth that a large command has left behind, the
-//! entries of retired spaces, the memory of an index that was given up.
+//! The index's background work, in slices that other tasks run between: growth that a large command has left behind,
+//! shrinking, the entries of retired spaces, the memory of an index that was given up.
 
 use crate::device::LogDevice;
 use crate::held::Held;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Buckets split in a slice: some ten microseconds.
 const SPLITS_PER_SLICE: usize = 128;
+/// Buckets merged in a slice: as long, about.
+const MERGES_PER_SLICE: usize = 128;
 /// Buckets swept in a slice: a miss of the cache for each of their records, a tenth of a millisecond.
 const SWEPT_PER_SLICE: u64 = 128;
 /// Records read from disk at the same time by a sweep. What commands read comes beside it.
@@ -49,7 +51,38 @@ pub async fn tend_index<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, 
             sweep(handle, device, &mut pass).await;
             store.retired.end(&pass);
         }
+        // Behind the sweep, which goes by the numbers of buckets: a merge would take entries to numbers that it has passed.
+        if store.index.wanted_merges() > 0 {
+            shrink(handle, world).await;
+            // What was retired meanwhile, and what of it was freed.
+            continue;
+        }
         woken.await;
+    }
+}
+
+/// Merges buckets and frees what that leaves empty.
+async fn shrink<W: World>(handle: &WorkerHandle, world: &W) {
+    let store = handle.store();
+    loop {
+        let merged = handle.pin().shrink(MERGES_PER_SLICE);
+        // Another worker may split.
+        give_way().await;
+        if merged == 0 {
+            break;
+        }
+    }
+    while handle.pin().retire_chunks() {
+        let chunks = store.index.take_retired_chunks();
+        if chunks.is_empty() {
+            // Each turn moves the collector's epoch on.
+            handle.pin().guard.flush();
+            world.clock().sleep(FREE_AGAIN_AFTER).await;
+        }
+        for chunk in chunks {
+            drop(chunk);
+            give_way().await;
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! SCAN, KEYS and RANDOMKEY while the index grows and other databases are flushed.
+//! SCAN, KEYS and RANDOMKEY while the index grows and shrinks and other databases are flushed.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,12 +33,12 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// A run that has taken that long in virtual time will not end.
 const NO_PROGRESS: Duration = Duration::from_secs(3000);
 
-/// Whatever is split, swept and moved to disk under it, a scan gives what stays.
+/// Whatever is split, merged, swept and moved to disk under it, a scan gives what stays.
 pub(super) const BESIDE_GROWTH: Scenario = Scenario {
     name: "scan-beside-growth",
-    about: "SCAN gives every key that stays while the index doubles and another database is flushed",
+    about: "SCAN gives every key that stays while the index doubles and shrinks and another database is flushed",
     faults: FaultPlan::without_disk_errors,
-    marks: &["the index doubled", "a record was read from disk", "keys were added during a scan"],
+    marks: &["the index doubled", "the index shrank", "a record was read from disk", "keys were added during a scan"],
     run: |sim| -> ScenarioFuture { Box::pin(beside_growth(sim)) },
 };
 
@@ -70,6 +70,9 @@ async fn beside_growth(sim: Sim) {
             if key % 5 == 0 {
                 adder.ask(&format!("DEL added:{}", key / 2)).await;
             }
+        }
+        for key in 0..ADDED {
+            adder.ask(&format!("DEL added:{key}")).await;
         }
         done.fetch_sub(1, Ordering::Relaxed);
     });

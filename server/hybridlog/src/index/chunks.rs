@@ -1,9 +1,12 @@
 //! Buckets by number, in chunks of one size. A chunk never moves; the directory that leads to the chunks is replaced by
-//! one of twice its length when it is full.
+//! one of twice its length when it is full. Chunks at the end are freed in two steps: they are retired, and taken once every
+//! batch of that time has ended. Until then they stay as they are, so that who used them before and who uses them again
+//! mean the same latches.
 
 use super::bucket::{Bucket, Chunk};
 use crate::reclaim::{Guard, defer};
-use crate::sync::{AtomicPtr, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, Mutex, Ordering};
+use std::sync::Arc;
 
 /// Buckets of a chunk, 2 MiB, a huge page: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
 pub(super) const CHUNK_BUCKETS: usize = 1 << 15;
@@ -20,13 +23,22 @@ pub(super) struct Chunks {
 struct Owned {
     chunks: Vec<Chunk>,
     directory: Directory,
+    retired: Option<RetiredChunks>,
+}
+
+/// Chunks that no bucket in use lies in.
+struct RetiredChunks {
+    /// The first of them.
+    from: usize,
+    /// No batch of that time is left.
+    unseen: Arc<AtomicBool>,
 }
 
 impl Owned {
     fn new(buckets: usize, chunk_buckets: usize) -> Self {
         let chunks: Vec<Chunk> = (0..buckets.div_ceil(chunk_buckets)).map(|_| Chunk::zeroed(chunk_buckets)).collect();
         let directory = Directory::of(&chunks, chunks.len().max(1));
-        Self { chunks, directory }
+        Self { chunks, directory, retired: None }
     }
 }
 
@@ -78,6 +90,9 @@ impl Chunks {
     pub(super) fn reach(&self, at: usize, guard: &Guard) {
         let chunk = at >> self.chunk_bits;
         let mut owned = self.owned.lock();
+        if owned.retired.as_ref().is_some_and(|retired| retired.from <= chunk) {
+            owned.retired = None;
+        }
         if chunk < owned.chunks.len() {
             return;
         }
@@ -95,6 +110,38 @@ impl Chunks {
             old.poison();
         }
         defer(guard, move || drop(old));
+    }
+
+    /// Retires the chunks beyond the first `buckets` buckets; true while there are any that were not taken yet. No other
+    /// worker reaches for a bucket meanwhile.
+    pub(super) fn retire_beyond(&self, buckets: usize, guard: &Guard) -> bool {
+        let from = buckets.div_ceil(1 << self.chunk_bits);
+        let mut owned = self.owned.lock();
+        if owned.retired.is_some() || from >= owned.chunks.len() {
+            return owned.retired.is_some();
+        }
+        let unseen = Arc::new(AtomicBool::new(false));
+        owned.retired = Some(RetiredChunks { from, unseen: unseen.clone() });
+        #[cfg(loom)]
+        if super::Mutant::ReleaseAtOnce.is_planted() {
+            unseen.store(true, Ordering::Release);
+        }
+        defer(guard, move || unseen.store(true, Ordering::Release));
+        true
+    }
+
+    /// The retired chunks, if no batch can be looking at them.
+    pub(super) fn take_retired(&self) -> Vec<Chunk> {
+        let mut owned = self.owned.lock();
+        let from = match &owned.retired {
+            Some(retired) if retired.unseen.load(Ordering::Acquire) => retired.from,
+            _ => return Vec::new(),
+        };
+        owned.retired = None;
+        for slot in &owned.directory.0[from..] {
+            slot.store(std::ptr::null_mut(), Ordering::Release);
+        }
+        owned.chunks.split_off(from)
     }
 
     /// Begins anew with at least `buckets` of them and gives back the old ones. Only while nobody else uses the index.

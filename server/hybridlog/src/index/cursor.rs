@@ -1,9 +1,10 @@
-//! Going through the buckets while they are split.
+//! Going through the buckets while they are split and merged.
 //!
 //! A cursor is a place: its low bits name a bucket. The order is that of the places read backwards, lowest bit first, as
 //! Redis's SCAN has it (P. Noordhuis, antirez/redis#579): so the two halves of a bucket follow one another, and what a
 //! cursor has behind it is the same set of hashes whatever was split meanwhile. A key that is there from the first
-//! call to the last is met at least once, and once only unless the index began anew in between (FLUSHALL). A cursor has
+//! call to the last is met at least once, and once only unless the index began anew in between (FLUSHALL) or buckets were
+//! merged: a cursor between the two halves of a bucket that is one again meets the first half's keys once more. A cursor has
 //! no more bits than a place, so it fits any client's 64-bit integer.
 
 use super::Index;
@@ -43,7 +44,7 @@ impl Index {
             let visit = self.stand(cursor);
             let word = &self.buckets.get(visit.bucket).latch_and_link;
             latch::lock(word, write, alone);
-            // It may have been split while we waited.
+            // It may have been split or merged while we waited.
             if self.stand(cursor) == visit {
                 return (visit, word);
             }
@@ -98,6 +99,49 @@ mod tests {
             }
             prop_assert_eq!(met.len(), index.entries());
             prop_assert!(met.values().all(|&times| times == 1), "{:?}", met);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_whole_iteration_meets_every_entry_whatever_is_split_and_merged_meanwhile(
+            places in proptest::collection::btree_set(0u64..1 << 21, 1..150),
+            splits_before in 0usize..100,
+            steps in proptest::collection::vec(-40isize..20, 1..40),
+        ) {
+            let reclaim = Reclaim::new();
+            let (index, guard) = (Index::new(4, 1), reclaim.register().pin());
+            for &place in &places {
+                if index.find(hash(place)).is_none() {
+                    index.insert(hash(place), (place + 1) * 8, 0, &guard);
+                }
+            }
+            let mut growing = index.growing.lock();
+            (0..splits_before).for_each(|_| index.split(&mut growing, &guard, true));
+            let (mut met, mut cursor, mut turn, mut visits) = (BTreeMap::<u64, usize>::new(), 0, 0, 0);
+            loop {
+                let visit = index.stand(cursor);
+                index.each(visit.bucket, |slot| *met.entry(slot.address()).or_default() += 1);
+                let next = visit.next();
+                prop_assert!(next == 0 || next.reverse_bits() > cursor.reverse_bits(), "it goes on");
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+                for _ in 0..steps[turn % steps.len()].unsigned_abs() {
+                    match steps[turn % steps.len()] > 0 {
+                        true if index.len() < 300 => index.split(&mut growing, &guard, true),
+                        false if index.len() > 4 => index.merge(&mut growing, &guard, true),
+                        _ => {}
+                    }
+                }
+                turn += 1;
+                visits += 1;
+                prop_assert!(visits < 2000);
+            }
+            prop_assert_eq!(met.len(), index.entries(), "{:?}", met);
         }
     }
 

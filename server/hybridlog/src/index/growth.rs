@@ -29,7 +29,7 @@ const _: () = assert!(cfg!(loom) || ENTRIES_PER_BUCKET < ENTRIES, "growth begins
 #[derive(Default)]
 pub(super) struct Growing {
     stay: Vec<u64>,
-    move_on: Vec<u64>,
+    pub(super) move_on: Vec<u64>,
 }
 
 impl Index {
@@ -57,9 +57,6 @@ impl Index {
         let level = count.ilog2();
         let source = self.buckets.get(count - (1 << level));
         self.buckets.reach(count, guard);
-        if count.is_power_of_two() {
-            self.mask.store(2 * count - 1, Ordering::Release);
-        }
         let unlatched = Mutant::SplitUnlatched.is_planted();
         if !unlatched {
             latch::lock(&source.latch_and_link, true, alone);
@@ -72,16 +69,24 @@ impl Index {
         debug_assert!((TAG_SHIFT..u64::BITS).contains(&bit));
         let Growing { stay, move_on } = growing;
         self.divide(source, 1 << bit, stay, move_on);
-        // Nobody finds the new bucket before it is counted: it needs no latch.
+        // Nobody finds the new bucket before it is counted; but who counted it before it was merged may be at its latch.
         let target = self.buckets.get(count);
+        let target_unlatched = Mutant::TargetUnlatched.is_planted();
+        if !target_unlatched {
+            latch::lock(&target.latch_and_link, true, alone);
+        }
         for word in move_on.drain(..) {
             self.put(target, word, guard);
         }
         self.count.store(count + 1, Ordering::Release);
+        if !target_unlatched {
+            latch::unlock(&target.latch_and_link, true, alone);
+        }
         if !unlatched {
             latch::unlock(&source.latch_and_link, true, alone);
         }
     }
+
     /// Takes the entries with `bit` out of a chain and closes the gaps, so that no more overflow buckets are kept than are
     /// needed.
     fn divide(&self, source: &Bucket, bit: u64, stay: &mut Vec<u64>, move_on: &mut Vec<u64>) {

@@ -1,4 +1,5 @@
-//! A split beside a look-up and beside writes, in every order. A fault that is planted must make its model fail.
+//! A split beside a look-up and beside writes, in every order, and a merge, and one after the other. A fault that is planted
+//! must make its model fail.
 //!
 //! The index begins with one bucket, so that its first split also replaces the directory of chunks.
 
@@ -23,16 +24,40 @@ struct Model {
     reclaim: Reclaim,
 }
 
+/// What happens to the index beside `other`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resize {
+    Split,
+    /// In an index that was split before.
+    Merge,
+    /// The same, and the chunk of the bucket that is gone is freed as soon as it may.
+    MergeAndFree,
+    /// The same, and split again.
+    MergeAndSplit,
+}
+
 /// A split beside `other`, in an index of two entries; then `check`.
 fn model(mutant: Option<Mutant>, other: fn(&Model), check: fn(&Model)) {
+    resize(Resize::Split, mutant, &[(STAYS, 8), (MOVES, 16)], other, check);
+}
+
+/// A merge beside `other`, in an index of two entries; then `check`.
+fn merge(mutant: Option<Mutant>, other: fn(&Model), check: fn(&Model)) {
+    resize(Resize::Merge, mutant, &[(STAYS, 8), (MOVES, 16)], other, check);
+}
+
+fn resize(what: Resize, mutant: Option<Mutant>, entries: &'static [(u64, u64)], other: fn(&Model), check: fn(&Model)) {
     PLANTED.set(mutant);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_branches = 20_000;
     builder.check(move || {
         let model = Arc::new(Model { index: Index::new(1, 2), reclaim: Reclaim::new() });
-        for (hash, address) in [(STAYS, 8), (MOVES, 16)] {
+        for &(hash, address) in entries {
             model.index.insert(hash, address, 0, &model.reclaim);
+        }
+        if what != Resize::Split {
+            model.index.split(&mut model.index.growing.lock(), &model.reclaim, false);
         }
         let thread = {
             let model = model.clone();
@@ -40,10 +65,20 @@ fn model(mutant: Option<Mutant>, other: fn(&Model), check: fn(&Model)) {
         };
         {
             let mut growing = model.index.growing.lock();
-            model.index.split(&mut growing, &model.reclaim, false);
+            match what {
+                Resize::Split => model.index.split(&mut growing, &model.reclaim, false),
+                _ => model.index.merge(&mut growing, &model.reclaim, false),
+            }
+            if what == Resize::MergeAndSplit {
+                model.index.split(&mut growing, &model.reclaim, false);
+            }
+        }
+        if what == Resize::MergeAndFree {
+            assert!(model.index.retire_chunks(&model.reclaim));
+            drop(model.index.take_retired_chunks());
         }
         thread.join().unwrap();
-        assert_eq!(model.index.len(), 2);
+        assert_eq!(model.index.len(), if matches!(what, Resize::Split | Resize::MergeAndSplit) { 2 } else { 1 });
         check(&model);
     });
 }
@@ -141,4 +176,65 @@ fn loom_catches_a_split_without_the_latch() {
 #[should_panic(expected = "the directory was freed")]
 fn loom_catches_a_directory_freed_while_it_is_read() {
     model(Some(Mutant::FreeAtOnce), look_up, holds_both);
+}
+
+#[test]
+fn loom_a_merge_hides_no_key_from_a_look_up() {
+    merge(None, look_up, holds_both);
+}
+
+#[test]
+fn loom_a_merge_loses_no_update() {
+    merge(None, update, holds_the_update);
+}
+
+#[test]
+fn loom_a_merge_loses_no_insert() {
+    merge(None, insert, |model| holds(model, &[(STAYS, Some(8)), (MOVES, Some(16)), (MOVES_TOO, Some(32))]));
+}
+
+#[test]
+fn loom_a_merge_brings_nothing_removed_back() {
+    merge(None, remove, |model| holds(model, &[(STAYS, Some(8)), (MOVES, None)]));
+}
+
+#[test]
+fn loom_a_merge_frees_nothing_that_is_read() {
+    resize(Resize::MergeAndFree, None, &[(STAYS, 8), (MOVES, 16)], look_up, holds_both);
+}
+
+/// Three that move: the bucket that a split fills for the second time has an overflow bucket, linked in its latch's word.
+const THREE_MOVE: &[(u64, u64)] = &[(STAYS, 8), (MOVES, 16), (MOVES_TOO, 32), (5 << super::TAG_SHIFT, 40)];
+
+fn holds_three(model: &Model) {
+    holds(model, &[(STAYS, Some(8)), (MOVES, Some(16)), (MOVES_TOO, Some(32)), (5 << super::TAG_SHIFT, Some(40))]);
+}
+
+#[test]
+fn loom_a_bucket_that_is_gone_and_comes_back_keeps_its_latch() {
+    resize(Resize::MergeAndSplit, None, THREE_MOVE, look_up, holds_three);
+}
+
+#[test]
+#[should_panic]
+fn loom_catches_a_split_that_fills_a_bucket_without_its_latch() {
+    resize(Resize::MergeAndSplit, Some(Mutant::TargetUnlatched), THREE_MOVE, look_up, holds_three);
+}
+
+#[test]
+#[should_panic(expected = "assertion")]
+fn loom_catches_a_merge_without_the_latch() {
+    merge(Some(Mutant::MergeUnlatched), update, holds_the_update);
+}
+
+#[test]
+#[should_panic(expected = "another bucket is latched")]
+fn loom_catches_a_look_up_that_trusts_its_first_look_at_a_merge() {
+    merge(Some(Mutant::NoSecondLook), look_up, holds_both);
+}
+
+#[test]
+#[should_panic(expected = "the directory was freed")]
+fn loom_catches_a_chunk_freed_while_it_is_read() {
+    resize(Resize::MergeAndFree, Some(Mutant::ReleaseAtOnce), &[(STAYS, 8), (MOVES, 16)], look_up, holds_both);
 }

@@ -1,5 +1,5 @@
 //! The hash index: buckets of one cache line, seven entries (tag and address) and a word with the latch and the link
-//! to an overflow bucket. It grows bucket by bucket while it is used.
+//! to an overflow bucket. It grows and shrinks bucket by bucket while it is used.
 //!
 //! Entries are read and written under the bucket's latch or in the exclusive mode, hence relaxed. One entry leads to every
 //! key of its bucket that has its tag, newest record first.
@@ -7,8 +7,8 @@
 //! # Which bucket
 //! The index is a linear hash table (Litwin, VLDB 1980). Of `count` buckets the first `2^k` are those of level `k`, and the
 //! first `count − 2^k` of them have been split: bucket `b` into `b` and `b + 2^k`. A hash's place is its low `k + 1` bits, or
-//! `k` bits if there is no such bucket yet. So growth never copies the table, never frees a bucket, and moves only the
-//! entries of the bucket at hand.
+//! `k` bits if there is no such bucket yet. So growth never copies the table, and moves only the entries of the bucket at hand;
+//! shrinking is the same backwards.
 //!
 //! ```text
 //!   hash    63              45          shift            0
@@ -29,6 +29,7 @@ mod image;
 #[cfg(all(test, loom))]
 mod loom_growth;
 mod overflow;
+mod shrink;
 
 use crate::address::Address;
 use crate::latch;
@@ -46,7 +47,7 @@ pub(crate) use growth::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL};
 
 /// What `DESIGN.md` says of the index.
 #[cfg(all(test, not(loom)))]
-pub(crate) const NUMBERS: [(&str, u64); 7] = [
+pub(crate) const NUMBERS: [(&str, u64); 9] = [
     ("index::BUCKET_BYTES", size_of::<Bucket>() as u64),
     ("index::ENTRIES", bucket::ENTRIES as u64),
     ("index::TAG_BITS", bucket::TAG_BITS as u64),
@@ -54,13 +55,13 @@ pub(crate) const NUMBERS: [(&str, u64); 7] = [
     ("index::ENTRIES_PER_BUCKET", growth::ENTRIES_PER_BUCKET as u64),
     ("index::SPLIT_CHECK_EVERY", SPLIT_CHECK_EVERY as u64),
     ("index::SPLITS_PER_CALL", SPLITS_PER_CALL as u64),
+    ("index::ENTRIES_BEGIN", shrink::ENTRIES_BEGIN as u64),
+    ("index::ENTRIES_END", shrink::ENTRIES_END as u64),
 ];
 
 pub(crate) struct Index {
-    /// Buckets there are. Moves on by one under the latch of the bucket that was split.
+    /// Buckets there are. Moves by one under the latches of the two that one was split into, or that were merged.
     count: AtomicUsize,
-    /// `2^(k+1) − 1`, the bits of a place that may count; `2^k − 1` before the first split. Set before `count` needs it.
-    mask: AtomicUsize,
     /// The place begins at this bit of a hash. As `first`, it changes only while nobody else uses the index.
     shift: AtomicU32,
     /// Buckets at the beginning.
@@ -79,7 +80,6 @@ impl Index {
         let chunk = buckets.min(CHUNK_BUCKETS);
         Self {
             count: AtomicUsize::new(buckets),
-            mask: AtomicUsize::new(buckets - 1),
             shift: AtomicU32::new(TAG_SHIFT - buckets.trailing_zeros()),
             first: AtomicUsize::new(buckets),
             buckets: Chunks::new(buckets, chunk),
@@ -113,11 +113,12 @@ impl Index {
         self.place(hash, self.count.load(Ordering::Acquire)) as u64
     }
 
-    /// The hash's bucket of `count` buckets, which were just counted. Exact for who holds that bucket's latch: then `count`
-    /// cannot pass it. Else the mask may be that of a later level: a bucket that exists, and a hint.
+    /// The hash's bucket of `count` buckets. Exact for who has counted them and holds that bucket's latch; else a hint, and
+    /// a bucket that is there as long as the batch.
     #[inline]
     fn place(&self, hash: u64, count: usize) -> usize {
-        let mask = self.mask.load(Ordering::Acquire);
+        // The bits of a place that may count, `2^(k+1) − 1`. There is a bucket, which the compiler need not ask.
+        let mask = (2 << (count | 1).ilog2()) - 1;
         let place = (hash >> self.shift.load(Ordering::Relaxed)) as usize & mask;
         if place < count { place } else { place & (mask >> 1) }
     }
@@ -140,7 +141,7 @@ impl Index {
             let place = self.place(hash, count);
             let word = &self.buckets.get(place).latch_and_link;
             latch::lock(word, write, alone);
-            // While we waited the bucket may have been split, and the hash's half have moved away.
+            // While we waited the bucket may have been split, and the hash's half have moved away; or it was merged.
             let now = self.count.load(Ordering::Acquire);
             if now == count || self.place(hash, now) == place || Mutant::NoSecondLook.is_planted() {
                 return word;
@@ -188,10 +189,11 @@ impl Index {
         self.count_entries(worker, 1);
     }
 
-    /// Removes an entry; its bucket is latched for writing.
-    pub(crate) fn remove(&self, slot: Slot<'_>, worker: usize) {
+    /// Removes an entry; its bucket is latched for writing. True now and then, if the index is to shrink.
+    pub(crate) fn remove(&self, slot: Slot<'_>, worker: usize) -> bool {
         slot.0.store(0, Ordering::Relaxed);
         self.count_entries(worker, usize::MAX);
+        self.is_merge_check_due(worker) && self.wanted_merges() > 0
     }
 
     #[inline]
@@ -235,7 +237,6 @@ impl Index {
     /// Empty, with `first` buckets. Only while nobody else uses the index.
     fn restart(&self, first: usize) -> Vec<Chunk> {
         self.count.store(first, Ordering::Release);
-        self.mask.store(first - 1, Ordering::Release);
         self.entries.iter().for_each(|own| own.store(0, Ordering::Relaxed));
         let mut old = self.buckets.replace(first);
         old.extend(self.overflow.clear());
@@ -280,9 +281,16 @@ pub(crate) enum Mutant {
     SplitUnlatched,
     /// The new bucket is announced before its entries are in it.
     AnnouncedEarly,
+    /// A split does not latch the bucket that it fills.
+    TargetUnlatched,
+    /// A merge does not latch the bucket that goes.
+    MergeUnlatched,
     /// A directory that was replaced is freed without waiting for its readers.
     #[cfg(loom)]
     FreeAtOnce,
+    /// So is a chunk that no bucket lies in any more.
+    #[cfg(loom)]
+    ReleaseAtOnce,
 }
 
 impl Mutant {

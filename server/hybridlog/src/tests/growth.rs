@@ -1,4 +1,4 @@
-//! The index while it grows, begins anew, and loses what was flushed.
+//! The index while it grows, shrinks, begins anew, and loses what was flushed.
 
 use super::world::{FakeDisk, FakeWorld};
 use super::{Engine, Wait, silent, tiny};
@@ -119,6 +119,144 @@ fn a_scan_beside_growth_on_another_worker_meets_every_key_that_stays() {
         }
     });
     assert!(store.index_buckets() > 10 * before, "it grew");
+}
+
+fn delete(worker: &WorkerHandle, space: u32, key: u64) -> bool {
+    let pinned = worker.pin();
+    let name = key.to_le_bytes();
+    let name = pinned.key(space, &name);
+    let _latch = pinned.latch(name.hash, true);
+    pinned.delete(&name, &Held::default(), &mut silent()).expect("memory for all of it")
+}
+
+/// Lets the index's background work run until it waits.
+fn tend(engine: Engine) -> (Arc<Store>, FakeWorld) {
+    let Engine { store, world, worker, device, .. } = engine;
+    let own = world.clone();
+    world.start(async move { tend_index(&worker, &device, &own).await });
+    world.run();
+    (store, world)
+}
+
+#[test]
+fn an_index_shrinks_by_itself_after_mass_deletion() {
+    let engine = Engine::new(StoreConfig { page_size: 1 << 20, mutable_pages: 40, ..tiny(2) });
+    let other = engine.store.worker(1);
+    (0..20_000).for_each(|key| set(&engine.worker, 0, key, key));
+    let (store, world) = tend(engine);
+    let grown = store.stats();
+    assert_eq!(grown.index_buckets, grown.index_entries / 5);
+    for key in (0..20_000).filter(|key| key % 40 != 0) {
+        assert!(delete(&other, 0, key));
+    }
+    world.run();
+    let stats = store.stats();
+    assert!(stats.index_buckets < grown.index_buckets / 20, "{stats:?}");
+    assert!(
+        stats.index_buckets >= stats.index_entries / 5 && stats.index_longest_chain <= grown.index_longest_chain + 1
+    );
+    assert!(stats.index_bytes < grown.index_bytes, "{} of {}", stats.index_bytes, grown.index_bytes);
+    for key in 0..20_000 {
+        assert_eq!(get(&other, 0, key), (key % 40 == 0).then_some(key), "key {key}");
+    }
+}
+
+/// Each round adds keys and deletes them again while other workers split and merge, rewrite keys that stay and scan.
+#[test]
+fn no_key_and_no_update_is_lost_while_workers_shrink_the_index() {
+    const ROUNDS: u64 = 6;
+    const STAY: u64 = 300;
+    let store = in_memory(3);
+    let third = store.worker(2);
+    (0..STAY).for_each(|key| set(&third, 0, key, 0));
+    let over = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let (over, store) = (&over, &store);
+        scope.spawn(move || {
+            let first = store.worker(0);
+            let (mut most, mut least) = (0, u64::MAX);
+            for round in 0..ROUNDS {
+                let keys = 1000 + round * 100_000..5000 + round * 100_000;
+                keys.clone().for_each(|key| set(&first, 0, key, key));
+                most = most.max(store.index_buckets());
+                assert!(keys.clone().all(|key| get(&first, 0, key) == Some(key)));
+                assert!(keys.clone().all(|key| delete(&first, 0, key)));
+                while first.pin().shrink(16) > 0 {}
+                assert!(!keys.clone().any(|key| get(&first, 0, key).is_some()), "a key came back");
+                least = least.min(store.index_buckets());
+            }
+            over.store(1, Ordering::Release);
+            assert!(most > 6 * least, "from {most} to {least} buckets");
+        });
+        scope.spawn(move || {
+            let second = store.worker(1);
+            let mut turn = 0;
+            while over.load(Ordering::Acquire) == 0 {
+                turn += 1;
+                for key in 0..STAY {
+                    assert!(get(&second, 0, key).is_some_and(|value| value >= turn - 1), "an update was lost");
+                    set(&second, 0, key, turn);
+                }
+                second.pin().shrink(3);
+            }
+        });
+        while over.load(Ordering::Acquire) == 0 {
+            let (mut cursor, mut met) = (0, BTreeSet::new());
+            loop {
+                cursor = third
+                    .pin()
+                    .scan(cursor, 3, 0, true, &Held::default(), &mut |record| {
+                        met.insert(u64::from_le_bytes(record.key.try_into().unwrap()));
+                    })
+                    .unwrap();
+                if cursor == 0 {
+                    break;
+                }
+            }
+            assert_eq!(met.range(..STAY).count() as u64, STAY);
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Between the steps of a scan most keys go, and buckets are merged, in every tier.
+    #[test]
+    fn a_scan_meets_every_key_that_stays_while_the_index_shrinks(
+        stay in 1u16..100,
+        steps in proptest::collection::vec((0usize..60, 1usize..6, 0usize..40), 1..30),
+    ) {
+        let engine = Engine::new(tiny(1));
+        for key in 0..1000u16 {
+            engine.set(&key.to_le_bytes(), &[7; 40]).unwrap();
+        }
+        let (mut cursor, mut met, mut next, mut turn) = (0, BTreeSet::<u16>::new(), stay, 0);
+        loop {
+            let (go, buckets, merges) = steps[turn % steps.len()];
+            let mut found = Vec::new();
+            cursor = engine
+                .run(|pinned, held, _| {
+                    found.clear();
+                    let scan = pinned.scan(cursor, buckets, 0, true, held, &mut |record| {
+                        found.push(u16::from_le_bytes(record.key.try_into().unwrap()));
+                    });
+                    scan.map_err(Wait::Records)
+                })
+                .unwrap();
+            met.extend(found);
+            if cursor == 0 {
+                break;
+            }
+            for key in next..(next + go as u16).min(1000) {
+                engine.delete(&key.to_le_bytes()).unwrap();
+            }
+            next = (next + go as u16).min(1000);
+            engine.worker.pin().shrink(merges);
+            turn += 1;
+        }
+        prop_assert_eq!(met.range(..stay).count(), usize::from(stay));
+    }
 }
 
 proptest! {
