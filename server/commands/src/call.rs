@@ -157,7 +157,8 @@ pub(crate) fn refused(pause: Pause, reply: &mut Reply<'_>) -> Result<(), Pause> 
             | NeedReason::LogFile
             | NeedReason::AofFile
             | NeedReason::ObjectMemory
-            | NeedReason::ObjectFile => return Err(pause),
+            | NeedReason::ObjectFile
+            | NeedReason::ObjectUnwritten { .. } => return Err(pause),
         },
         Pause::Keys | Pause::Records(_) | Pause::Headers(_) => return Err(pause),
     }

@@ -61,8 +61,6 @@ pub trait Host {
     fn info(&self) -> InfoSnapshot;
     /// Unix time in seconds of the last checkpoint of this process, or of its start.
     fn last_save(&self) -> u64;
-    /// Whether a checkpoint can hold what there is now.
-    fn can_save(&self) -> bool;
     /// BGSAVE; with `schedule`, or in a transaction, it may also begin later.
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave;
     /// BGREWRITEAOF; `later` leaves it to a moment after the command at hand.

@@ -31,7 +31,6 @@ pub struct TestHost {
     pub killed: RefCell<Vec<u64>>,
     /// What it answers outside of a transaction.
     pub aof_rewrite: Cell<AofRewrite>,
-    pub can_save: Cell<bool>,
     pub background_save: Cell<BackgroundSave>,
     /// Whether each was to be scheduled, and in a transaction.
     pub saves_asked: RefCell<Vec<(bool, bool)>>,
@@ -89,10 +88,6 @@ impl Host for TestHost {
         if later { AofRewrite::Scheduled } else { self.aof_rewrite.get() }
     }
 
-    fn can_save(&self) -> bool {
-        self.can_save.get()
-    }
-
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
         self.saves_asked.borrow_mut().push((schedule, in_transaction));
         self.background_save.get()
@@ -145,7 +140,6 @@ impl Client {
             clients: RefCell::default(),
             killed: RefCell::default(),
             aof_rewrite: Cell::new(AofRewrite::Started),
-            can_save: Cell::new(true),
             background_save: Cell::new(BackgroundSave::Started),
             saves_asked: RefCell::default(),
         };

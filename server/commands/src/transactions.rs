@@ -197,7 +197,7 @@ fn effect(spec: &CommandSpec) -> Effect {
 /// Looks at all keys of all commands, as the databases will be when each runs.
 ///
 /// # Errors
-/// The records on disk.
+/// The records on disk; or a large value that cannot be changed before it is written.
 fn plan(call: &mut Call<'_>, queue: &Queue) -> Result<Plan, Pause> {
     let databases = call.keys.databases().count();
     // `shown[db]`: which of today's databases the number stands for after the SWAPDBs so far.
@@ -243,6 +243,12 @@ fn plan(call: &mut Call<'_>, queue: &Queue) -> Result<Plan, Pause> {
         }
         if !spec.has(flag::WRITE) {
             continue;
+        }
+        if matches!(effect(spec), Effect::Grows) {
+            for &(db, key) in &keys {
+                call.keys.select(db);
+                call.keys.is_changeable(key)?;
+            }
         }
         let growth = match (spec.growth)(&args) {
             // SETRANGE beyond the longest string: it will be refused.

@@ -44,9 +44,6 @@ impl Host for NoHost {
     fn last_save(&self) -> u64 {
         0
     }
-    fn can_save(&self) -> bool {
-        true
-    }
     fn background_save(&self, _: bool, _: bool) -> BackgroundSave {
         BackgroundSave::OtherActive
     }

@@ -8,6 +8,7 @@
 //! | `appendonly-<n>.base.aof` | its beginning as the last rewrite left it, if there was one |
 //! | `checkpoint-<n>.ckpt` | the last two checkpoints ([`crate::checkpoint`]) |
 //! | `hybrid.log` | the log device; without a checkpoint it is made anew at each start |
+//! | `hybrid.extents` | large values, likewise |
 //!
 //! The manifest is written last: to `MANIFEST.new`, synced, renamed, and the directory synced. So a file that it names
 //! exists whole. A file that it does not name is what was not finished, or not needed any more, when the process ended; a
@@ -28,10 +29,10 @@ pub(crate) use catalog::{Catalog, FileError, SaveError};
 pub use check::{Report, check_data_dir};
 pub use error::OpenError;
 pub use manifest::ManifestError;
-#[cfg(test)]
-pub(crate) use manifest::VERSION as MANIFEST_VERSION;
 pub(crate) use manifest::{BaseEntry, CheckpointEntry, SegmentEntry};
 pub(crate) use new_file::NewFile;
 pub use open::{
     DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
 };
+#[cfg(test)]
+pub(crate) use {manifest::VERSION as MANIFEST_VERSION, open::named_checkpoints};

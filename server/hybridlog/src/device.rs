@@ -65,6 +65,7 @@ pub enum ReadError {
     Short { address: Address, id: SubmissionId, stack: StackTrace },
     #[error("the log file is damaged at address {address:#x}: {error}")]
     Damaged { address: Address, error: RecordError, id: SubmissionId, stack: StackTrace },
+    /// Not the bytes that were written, or too few.
     #[error("the file of extents is damaged at offset {offset}, the value of the record at address {address:#x}")]
     ExtentDamaged { address: Address, offset: u64, id: SubmissionId, stack: StackTrace },
 }
@@ -198,6 +199,10 @@ impl<W: World> LogDevice<W> {
         let raw = read.record.raw();
         // SAFETY: nobody writes the buffer, which `read` keeps.
         let Some(Descriptor { id, extent: Some(extent) }) = (unsafe { raw.descriptor() }) else { return Ok(read) };
+        let damaged = |id| {
+            let offset = extent.offset;
+            ReadError::ExtentDamaged { address, offset, id, stack: StackTrace::capture() }
+        };
         let result =
             read_extent(&self.store, &self.files.extents, raw.kind(), id, extent, || self.count_submission()).await;
         match result {
@@ -214,11 +219,8 @@ impl<W: World> LogDevice<W> {
             Err(ExtentError::Io(error, id)) => {
                 Err(ReadError::Io { address, message: error.to_string(), id, stack: StackTrace::capture() })
             }
-            Err(ExtentError::Short(id)) => Err(ReadError::Short { address, id, stack: StackTrace::capture() }),
-            Err(ExtentError::Damaged(id)) => {
-                let (offset, id) = (extent.offset, id.unwrap_or(read.id));
-                Err(ReadError::ExtentDamaged { address, offset, id, stack: StackTrace::capture() })
-            }
+            Err(ExtentError::Short(id)) => Err(damaged(id)),
+            Err(ExtentError::Damaged(id)) => Err(damaged(id.unwrap_or(read.id))),
         }
     }
 
@@ -227,9 +229,9 @@ impl<W: World> LogDevice<W> {
         self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Makes durable what was flushed. Part of what a checkpoint does once every page that it names is flushed: none of them
-    /// leads into the file of extents.
+    /// Makes durable what was flushed: extents, and the pages that lead to them.
     pub(crate) async fn sync(&self) -> std::io::Result<()> {
+        self.files.extents.sync().await?;
         self.files.log.sync().await
     }
 

@@ -85,14 +85,17 @@ pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Resu
     Ok(files)
 }
 
-/// Opens the log file that a restored checkpoint leads into, without what a process wrote behind the checkpoint, and makes an
-/// empty file of extents beside it: nothing in a checkpoint leads into that.
+/// Opens the log file that a restored checkpoint leads into, without what a process wrote behind the checkpoint, and the file
+/// of extents, without what lies behind the last one that a checkpoint names.
 pub async fn open_log<W: World>(store: &Store, world: &W, path: &Path) -> Result<LogFiles<W>, StorageError> {
     let failed = |error: io::Error| StorageError::of(&error);
     let files = LogFiles::open(world, path).await.map_err(failed)?;
     let tail = store.log.regions.read_only();
     files.log.set_len(file_offset(tail)).await.map_err(failed)?;
-    make_extents(store, world, &files).await.map_err(failed)?;
+    let extents = &store.log.objects.extents;
+    let high = extents.high();
+    files.extents.set_len(high).await.map_err(failed)?;
+    extents.set_end(high);
     reserve_first(store, &files.log).await.map_err(failed)?;
     Ok(files)
 }
@@ -101,6 +104,7 @@ async fn make_extents<W: World>(store: &Store, world: &W, files: &LogFiles<W>) -
     let (id, page_size) = (world.entropy().next_u64(), store.log.paging.size());
     files.extents.set_len(0).await?;
     files.extents.write_at(file_header(EXTENTS_MAGIC, page_size, id), 0).await.result?;
+    store.log.objects.file_id.store(id, Ordering::Release);
     store.log.objects.extents.set_end(EXTENT_HEADER);
     Ok(())
 }

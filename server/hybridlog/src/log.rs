@@ -318,8 +318,9 @@ impl Log {
         cut
     }
 
-    /// The log goes on behind `tail`, below which everything is on disk. Returns where. Only while nobody else uses it.
-    pub(crate) fn restore(&self, tail: Address, eras: &[(Address, u64)]) -> Address {
+    /// The log, which begins at `begin`, goes on behind `tail`, below which everything is on disk. Returns where. Only while
+    /// nobody else uses it.
+    pub(crate) fn restore(&self, begin: Address, tail: Address, eras: &[(Address, u64)]) -> Address {
         let page_size = self.paging.size() as u64;
         let to = tail.next_multiple_of(page_size);
         let page = self.paging.page(to);
@@ -336,7 +337,7 @@ impl Log {
         self.anonymous.store(0, Ordering::Release);
         self.released.store(page, Ordering::Release);
         self.flushed.store(page, Ordering::Release);
-        self.regions.restore(to);
+        self.regions.restore(begin, to);
         to
     }
 

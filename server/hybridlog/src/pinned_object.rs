@@ -4,7 +4,7 @@ use crate::address::Address;
 use crate::held::Held;
 use crate::index::Slot;
 use crate::key::Key;
-use crate::objects::{DESCRIPTOR, Descriptor, LargeString, Object, Stored, padded};
+use crate::objects::{DESCRIPTOR, Descriptor, LargeString, Moved, Object, Stored, padded};
 use crate::pinned::{Append, Pinned, Place};
 use crate::record::{DIGEST, Kind, Raw, RecordView, record_size};
 use crate::space::{NeedReason, NeedSpace};
@@ -31,7 +31,7 @@ impl Promise {
 
 /// An object on its way to a record.
 struct NewObject {
-    stored: Arc<Stored>,
+    moved: Moved,
     kind: Kind,
     expire_at_ms: u64,
     access: u32,
@@ -165,7 +165,8 @@ impl Pinned<'_> {
         let stored = Arc::new(Stored { key: long_key, value });
         let room = self.room_for_object(key, stored.written_len(), stored.memory())?;
         let (access, size) = (self.access_after(place.access), room.size + stored.written_len());
-        self.publish_object(key, place.slot, held, room, NewObject { stored, kind, expire_at_ms, access });
+        let moved = Moved { stored, twin: None };
+        self.publish_object(key, place.slot, held, room, NewObject { moved, kind, expire_at_ms, access });
         self.release_replaced(place.found);
         trace.storage_write(Tier::Mutable, len);
         Ok(size)
@@ -189,6 +190,9 @@ impl Pinned<'_> {
         let objects = &self.store.log.objects;
         let place = self.seek(key, held);
         let Some((address, raw)) = place.found.filter(|(_, raw)| raw.is_object()) else { return Ok(None) };
+        if !self.promise.is_given() {
+            self.check_changeable(raw)?;
+        }
         let (id, more) = if address >= self.store.log.regions.read_only() {
             let more = self.promise_growth(raw, growth)?;
             // SAFETY: mutable.
@@ -212,6 +216,26 @@ impl Pinned<'_> {
         Ok(Some((done, size)))
     }
 
+    /// Whether the object that the key owns can be changed, or the write that is to change it has to wait until it is written.
+    /// For who cannot wait later.
+    ///
+    /// # Errors
+    /// It has to wait.
+    pub fn object_is_changeable(&self, key: &Key<'_>, held: &Held) -> Result<(), NeedSpace> {
+        match self.seek(key, held).found {
+            Some((_, raw)) if raw.is_object() => self.check_changeable(raw),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_changeable(&self, raw: Raw) -> Result<(), NeedSpace> {
+        let descriptor = descriptor_of(raw);
+        match self.store.log.objects.waits_for(descriptor.id) {
+            Some(id) => Err(NeedSpace { reason: NeedReason::ObjectUnwritten { id }, bytes: self.owned_len(raw) }),
+            None => Ok(()),
+        }
+    }
+
     /// Gives the object of a record to a new one, with another time of expiry and room to grow. Its id there; `None` if it is
     /// cold and was not read.
     pub(crate) fn move_object(
@@ -229,15 +253,15 @@ impl Pinned<'_> {
         let room = self.room_for_object(key, stored.written_len() + growth, stored.memory())?;
         let descriptor = descriptor_of(raw);
         let (kind, access) = (raw.kind(), self.access_after(Some(raw.access())));
-        let stored = match tier {
+        let moved = match tier {
             Tier::Disk => {
                 objects.release(&descriptor, &self.guard);
-                held.get(address).and_then(|record| record.object()).cloned()
+                let stored = held.get(address).and_then(|record| record.object()).cloned();
+                stored.map(|stored| Moved { stored, twin: None })
             }
             Tier::Mutable | Tier::ReadOnly => objects.take(descriptor.id),
         };
-        let stored = stored.expect("seen just now");
-        let new = NewObject { stored, kind, expire_at_ms, access };
+        let new = NewObject { moved: moved.expect("seen just now"), kind, expire_at_ms, access };
         Ok(Some(self.publish_object(key, Some(slot), held, room, new)))
     }
 
@@ -330,7 +354,7 @@ impl Pinned<'_> {
         };
         let inline_key = digest.as_ref().map_or(key.bytes, |digest| digest);
         // Before the record can be found.
-        log.objects.insert(id, log.paging.page(address), new.stored, promised);
+        log.objects.insert(id, log.paging.page(address), new.moved, promised);
         self.publish(key, inline_key, (address, size), slot, held, &record);
         id
     }

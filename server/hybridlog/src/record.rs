@@ -462,6 +462,14 @@ impl<'a> RawRecord<'a> {
     pub(crate) fn has_long_key(&self) -> bool {
         u32_at(self.0, 28) & LONG_KEY != 0
     }
+
+    /// What an object's record has for a value.
+    pub(crate) fn descriptor(&self) -> Option<Descriptor> {
+        match u64_at(self.0, 0) & OBJECT {
+            0 => None,
+            _ => Descriptor::decode(&self.0[HEADER + key_len_at(self.0)..]),
+        }
+    }
 }
 
 /// Over header, key and value, not the slack, and over the address, so that a record found at the wrong

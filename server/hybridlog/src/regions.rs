@@ -15,6 +15,8 @@ pub(crate) struct Regions {
 }
 
 struct Limits {
+    /// Nothing below it belongs to the log any more.
+    begin: AtomicU64,
     read_only: AtomicU64,
     /// `read_only` as every worker has seen it: below it no record is written any more.
     safe_read_only: AtomicU64,
@@ -26,6 +28,7 @@ impl Regions {
         Self {
             tail: CachePadded::new(AtomicU64::new(tail)),
             limits: CachePadded::new(Limits {
+                begin: AtomicU64::new(begin),
                 read_only: AtomicU64::new(begin),
                 safe_read_only: AtomicU64::new(begin),
                 head: AtomicU64::new(begin),
@@ -33,13 +36,19 @@ impl Regions {
         }
     }
 
-    /// Everything below `to` is on disk, and nothing is in memory. Only while nobody else uses the log.
+    /// Everything from `begin` to `to` is on disk, and nothing is in memory. Only while nobody else uses the log.
     #[cfg(not(loom))]
-    pub(crate) fn restore(&self, to: Address) {
+    pub(crate) fn restore(&self, begin: Address, to: Address) {
         let limits = &self.limits;
+        limits.begin.store(begin, Ordering::Release);
         for limit in [&*self.tail, &limits.read_only, &limits.safe_read_only, &limits.head] {
             limit.store(to, Ordering::Release);
         }
+    }
+
+    /// The log's first record lies here, or above.
+    pub(crate) fn begin(&self) -> Address {
+        self.limits.begin.load(Ordering::Acquire)
     }
 
     /// Records from here on are updated in place.

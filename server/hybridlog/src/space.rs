@@ -17,6 +17,8 @@ pub enum NeedReason {
     ObjectMemory,
     /// No space promised in the file of extents, where large values go.
     ObjectFile,
+    /// The large value is being written as it is, and too large to be copied for a change meanwhile.
+    ObjectUnwritten { id: u64 },
     /// Waiting does not help: no value has more than `max` bytes.
     ValueTooLarge { max: usize },
     /// Waiting does not help: the command's writes, which must all be possible before the first of them, have keys and

@@ -1,7 +1,7 @@
 //! The store that all workers share, and the handle each worker has on it.
 
 use crate::access::AccessMode;
-use crate::address::{Address, FIRST_ADDRESS};
+use crate::address::Address;
 use crate::epoch::EpochTable;
 use crate::imaging::Imaging;
 use crate::index::{Chunk, Index};
@@ -98,6 +98,9 @@ pub struct StoreStats {
     /// Values in the file of extents, and the bytes that they take there.
     pub extents: usize,
     pub extent_bytes: u64,
+    /// Values there that are no key's any more and that a checkpoint names, and the bytes that they take.
+    pub extents_in_limbo: usize,
+    pub extent_limbo_bytes: u64,
     /// `index_bytes + page_bytes + object_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
@@ -194,9 +197,10 @@ impl Store {
         self.restored_seed.get().unwrap_or(&self.seed)
     }
 
-    /// Whether a key may have a value in the file of extents, or on its way there: then there can be no checkpoint.
-    pub fn has_objects(&self) -> bool {
-        self.log.objects.are_there()
+    /// After a manifest was put in force: it names these checkpoints and no others. What only others named is free, by and by.
+    pub fn checkpoints_kept(&self, numbers: &[u64]) {
+        self.log.objects.extents.keep_cuts(numbers);
+        self.index_work.notify_one();
     }
 
     /// From now on keys are hashed as they were by the store of a checkpoint. Once, before there are any keys.
@@ -276,6 +280,14 @@ impl Store {
                         return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                 }
+                NeedReason::ObjectUnwritten { id } => {
+                    if !self.log.objects.is_unwritten(id) {
+                        return Ok(());
+                    }
+                    if let Some(message) = self.log.failing.lock().clone() {
+                        return Err(StorageError::Failed { message, stack: StackTrace::capture() });
+                    }
+                }
                 _ if self.log.has_room(need) => return Ok(()),
                 NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => {
                     return Err(StorageError::Full(StackTrace::capture()));
@@ -319,7 +331,7 @@ impl Store {
             (self.index.bytes() + self.discarded_bytes.load(Ordering::Relaxed), log.bytes());
         let (object_bytes, extents) = (log.objects.bytes(), log.objects.extents.stats());
         StoreStats {
-            begin: FIRST_ADDRESS,
+            begin: log.regions.begin(),
             head,
             read_only,
             tail,
@@ -328,7 +340,7 @@ impl Store {
             epoch: self.epochs.current(),
             mutable_bytes: tail.saturating_sub(read_only),
             read_only_bytes: read_only.saturating_sub(head),
-            disk_bytes: head - FIRST_ADDRESS,
+            disk_bytes: head - log.regions.begin(),
             index_buckets: self.index.len(),
             index_overflow_buckets: self.index.overflow_len(),
             index_longest_chain: self.index.longest_chain(),
@@ -338,6 +350,8 @@ impl Store {
             object_bytes,
             extents: extents.extents,
             extent_bytes: extents.used_bytes,
+            extents_in_limbo: extents.in_limbo,
+            extent_limbo_bytes: extents.limbo_bytes,
             memory_bytes: index_bytes + page_bytes + object_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
             bytes_flushed: self.counters.bytes_flushed.load(Ordering::Relaxed),

@@ -391,6 +391,13 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// Whether a large value that the key holds can be changed now: see [`ferrite_hybridlog::NeedReason::ObjectUnwritten`]. For a
+    /// transaction, whose commands cannot wait. Exclusive mode only.
+    pub fn is_changeable(&mut self, key: &[u8]) -> Result<(), Pause> {
+        let target = self.key(key);
+        self.lent.pinned.object_is_changeable(&target, self.lent.held).map_err(Pause::Space)
+    }
+
     /// Adds the address that a lookup of the key waits for, if it is on disk.
     pub fn cold(&mut self, key: &[u8], into: &mut Vec<Address>) {
         let target = self.key(key);

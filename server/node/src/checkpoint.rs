@@ -176,7 +176,7 @@ async fn fill<W: World>(
         // Nobody is between a write and its place in the log.
         let alone = pinned.exclusive();
         let databases = &worker.node.databases;
-        taking.cut(&alone, worker.world.clock().unix_ns() / 1_000_000, databases.note())?;
+        taking.cut(&alone, worker.world.clock().unix_ns() / 1_000_000, databases.note());
         databases.figures().changes
     };
     taking.settle(&worker.device, &log_path(&worker.node)).await?;

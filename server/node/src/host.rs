@@ -67,10 +67,6 @@ impl Host for NodeHost<'_> {
         last_save(self.node)
     }
 
-    fn can_save(&self) -> bool {
-        !self.node.store.has_objects()
-    }
-
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
         let rewriting = self.node.rewrite.figures().running_since_ns.is_some();
         self.node.saves.want(in_transaction || (schedule && rewriting), rewriting)

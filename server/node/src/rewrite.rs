@@ -82,6 +82,7 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
         record(&worker, began_ns, [before, rewriter.aof().size().current], failure);
         match result {
             Ok(()) => {
+                node.store.checkpoints_kept(&rewriter.checkpoints().await);
                 tracing::info!(before, bytes = rewriter.aof().size().current, "the append-only file was rewritten")
             }
             Err(WalkError::Shutdown) => return,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ferrite_hybridlog::aof::{Effect, Rewriter, SyncTimes, aof_task};
-use ferrite_hybridlog::checkpoint::{Checkpoints, LoadError, restore};
+use ferrite_hybridlog::checkpoint::{Checkpoints, LoadError, keep, restore};
 use ferrite_hybridlog::datadir::{
     DataDir, DataDirConfig, NamedCheckpoint, OpenError, Recover, RecoveredAof, recover_data_dir,
 };
@@ -438,6 +438,10 @@ impl<W: World> Recover for Replay<W> {
             "a checkpoint was restored"
         );
         Ok(Ok(()))
+    }
+
+    async fn keep(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, ReplayError> {
+        Ok(keep(&self.node.store, &self.world, checkpoint).await)
     }
 
     async fn apply(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {

@@ -35,14 +35,15 @@ pub(super) const CHECKPOINT: Scenario = Scenario {
         "died with two checkpoints",
         "the newest checkpoint was damaged",
         "a rewrite was done",
+        "a large value was read from its extent",
     ],
     run: |sim| -> ScenarioFuture {
         let load = Load {
             batches: 40,
             crashes: 5,
             protocol: ProtocolVersion::RESP2,
-            // So that no value becomes an object: a checkpoint holds none.
-            payload_max: 200,
+            // Some do not fit into a page, and some hashes are objects.
+            payload_max: 6000,
             keys: 80,
             rewrites: true,
             saves: true,
@@ -53,7 +54,6 @@ pub(super) const CHECKPOINT: Scenario = Scenario {
             |world, at| {
                 let drawn = world.entropy().next_u64();
                 let mut config = workers(at, AppendFsync::Always, 1 + drawn as usize % 2);
-                config.storage.page_size = 4 * PAGE_BYTES as u64;
                 config.aof.segment_size = [2 << 10, 16 << 10, 1 << 20][(drawn >> 8) as usize % 3];
                 Box::pin(serve(world, config))
             },
@@ -73,6 +73,7 @@ pub(super) const WITHOUT_AOF: Scenario = Scenario {
         "died in a checkpoint",
         "came back with an earlier state",
         "everything was forgotten beside a checkpoint",
+        "a large value was read from its extent",
     ],
     run: |sim| -> ScenarioFuture { Box::pin(without_aof(sim)) },
 };
@@ -89,8 +90,55 @@ pub(super) const DAMAGE: Scenario = Scenario {
 const LIVES: u64 = 6;
 const STEPS: u64 = 120;
 const KEYS: u64 = 24;
+const HASHES: u64 = 4;
+const FIELDS: u64 = 12;
 
-type State = BTreeMap<String, String>;
+/// For each key its fields; a string is a hash of one without a name.
+type State = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Some names are longer than half a page.
+fn key_of(number: u64) -> String {
+    format!("key:{number}{}", if number % 8 == 3 { "long".repeat(PAGE_BYTES / 6) } else { String::new() })
+}
+
+fn hash_of(number: u64) -> String {
+    format!("hash:{number}")
+}
+
+fn string(value: &str) -> BTreeMap<String, String> {
+    [(String::new(), value.to_owned())].into()
+}
+
+/// What GET or HGETALL has found; `None`: no key.
+fn found(reply: &Reply) -> Option<BTreeMap<String, String>> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match reply {
+        Reply::Bulk(value) => Some(string(&text(value))),
+        Reply::Array(items) if !items.is_empty() => {
+            let string = |item: &Reply| match item {
+                Reply::Bulk(bytes) => text(bytes),
+                other => panic!("a field or value is a string, not {other:?}"),
+            };
+            Some(items.chunks(2).map(|pair| (string(&pair[0]), string(&pair[1]))).collect())
+        }
+        Reply::Null | Reply::Array(_) => None,
+        other => panic!("a read was answered with {other:?}"),
+    }
+}
+
+/// Every key, and the command that reads it.
+fn reads() -> impl Iterator<Item = (String, &'static str)> {
+    (0..KEYS).map(|key| (key_of(key), "GET")).chain((0..HASHES).map(|hash| (hash_of(hash), "HGETALL")))
+}
+
+/// For messages: what can be told apart at a glance.
+fn brief(state: Option<&State>) -> Vec<String> {
+    let begin = |text: &str| text.chars().take(12).collect::<String>();
+    let value = |fields: &BTreeMap<String, String>| {
+        fields.iter().map(|(field, value)| format!("{field}={}", begin(value))).collect::<Vec<_>>().join(",")
+    };
+    state.into_iter().flatten().map(|(key, fields)| format!("{}: {}", begin(key), value(fields))).collect()
+}
 
 /// Tries until the server listens.
 async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
@@ -105,11 +153,9 @@ async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
 /// The values of all keys, and that there are no others.
 async fn state_of(client: &mut RawClient) -> std::io::Result<State> {
     let mut state = State::new();
-    for key in (0..KEYS).map(|key| format!("key:{key}")) {
-        match client.command(&["GET", &key]).await? {
-            Reply::Bulk(value) => _ = state.insert(key, String::from_utf8_lossy(&value).into_owned()),
-            Reply::Null => {}
-            other => panic!("GET {key} was answered with {other:?}"),
+    for (key, read) in reads() {
+        if let Some(fields) = found(&client.command(&[read, &key]).await?) {
+            state.insert(key, fields);
         }
     }
     assert_eq!(client.command(&["DBSIZE"]).await?, Reply::Int(state.len() as i64));
@@ -162,10 +208,15 @@ impl Historian {
     async fn step(&mut self, client: &mut RawClient) -> std::io::Result<()> {
         self.steps += 1;
         let mut state = self.states.last().expect("there is one").clone();
-        let name = |rng: &mut SimRng| format!("key:{}", rng.below(KEYS));
+        let name = |rng: &mut SimRng| key_of(rng.below(KEYS));
         let (key, other) = (name(&mut self.rng), name(&mut self.rng));
-        let value = format!("{}:{}", self.steps, "v".repeat(self.rng.below(500) as usize));
-        match self.rng.below(40) {
+        let len = match self.rng.below(5) {
+            // An object.
+            0 => self.rng.between(PAGE_BYTES as u64, 4 * PAGE_BYTES as u64),
+            _ => self.rng.below(500),
+        };
+        let value = format!("{}:{}", self.steps, "v".repeat(len as usize));
+        match self.rng.below(50) {
             0 => {
                 state.clear();
                 self.states.push(state);
@@ -174,6 +225,7 @@ impl Historian {
                 return Ok(());
             }
             1..=9 => {
+                let key = if self.rng.one_in(10) { hash_of(self.rng.below(HASHES)) } else { key };
                 state.remove(&key);
                 self.states.push(state);
                 client.command(&["DEL", &key]).await?;
@@ -181,9 +233,9 @@ impl Historian {
             }
             10..=14 => {
                 // Both or neither.
-                state.insert(key.clone(), value.clone());
+                state.insert(key.clone(), string(&value));
                 state.remove(&other);
-                state.insert(other.clone(), value.clone());
+                state.insert(other.clone(), string(&value));
                 self.states.push(state);
                 for command in [&["MULTI"][..], &["SET", &key, &value], &["SET", &other, &value]] {
                     client.command(command).await?;
@@ -193,14 +245,44 @@ impl Historian {
             }
             15..=20 => {
                 // Far away: it does not expire here.
-                state.insert(key.clone(), value.clone());
+                state.insert(key.clone(), string(&value));
                 self.states.push(state);
                 client.command(&["SET", &key, &value, "PX", "100000000000"]).await?;
                 return Ok(());
             }
+            21..=34 => {
+                let (hash, field) = (hash_of(self.rng.below(HASHES)), format!("f{}", self.rng.below(FIELDS)));
+                // So that hashes are objects, and change as such.
+                let value = format!("{}:{}", self.steps, "w".repeat(self.rng.between(200, 900) as usize));
+                let fields = state.entry(hash.clone()).or_default();
+                let is_set = self.rng.below(5) > 0;
+                match is_set {
+                    true => _ = fields.insert(field.clone(), value.clone()),
+                    false => _ = fields.remove(&field),
+                }
+                state.retain(|_, fields| !fields.is_empty());
+                self.states.push(state);
+                let command: &[&str] = if is_set { &["HSET", &hash, &field, &value] } else { &["HDEL", &hash, &field] };
+                let together = self.rng.one_in(6);
+                if together {
+                    client.command(&["MULTI"]).await?;
+                }
+                client.command(command).await?;
+                if together {
+                    client.command(&["EXEC"]).await?;
+                }
+                return Ok(());
+            }
+            35..=37 => {
+                // Moves a value, whatever it is, to another record.
+                let key = if self.rng.one_in(2) { hash_of(self.rng.below(HASHES)) } else { key };
+                self.states.push(state);
+                client.command(&["PEXPIRE", &key, "100000000000"]).await?;
+                return Ok(());
+            }
             _ => {}
         }
-        state.insert(key.clone(), value.clone());
+        state.insert(key.clone(), string(&value));
         self.states.push(state);
         assert_eq!(client.command(&["SET", &key, &value]).await?, Reply::ok());
         Ok(())
@@ -211,10 +293,11 @@ impl Historian {
         let possible = &self.states[self.saved..];
         assert!(
             possible.contains(&found),
-            "{found:?} is none of the {} states from {:?} to {:?}",
+            "{:?} is none of the {} states from {:?} to {:?}",
+            brief(Some(&found)),
             possible.len(),
-            possible.first(),
-            possible.last()
+            brief(possible.first()),
+            brief(possible.last())
         );
         if Some(&found) != self.states.last() {
             self.sim.sometimes("came back with an earlier state");
@@ -323,7 +406,7 @@ async fn damaged(sim: Sim) {
     task.await.expect("no faults");
     server.power_loss();
     server.boot();
-    let names = ["MANIFEST".to_owned(), "hybrid.log".to_owned()].into_iter();
+    let names = ["MANIFEST", "hybrid.log", "hybrid.extents"].map(str::to_owned).into_iter();
     let numbered = (1..20).flat_map(|number| {
         [
             format!("appendonly-{number}.aof"),
@@ -336,7 +419,7 @@ async fn damaged(sim: Sim) {
     // Records are most of what there is; they lie behind the file's first block.
     let in_records = rng.one_in(3);
     let victim = match in_records {
-        true => format!("{DATA}/hybrid.log"),
+        true => format!("{DATA}/{}", if rng.one_in(2) { "hybrid.log" } else { "hybrid.extents" }),
         false => there[rng.below(there.len() as u64) as usize].clone(),
     };
     sim.note(format!("damaged: {victim}"));
@@ -360,21 +443,19 @@ async fn damaged(sim: Sim) {
     let task = host.spawn(move |world| async move {
         let mut client = connect(&world, address).await;
         let mut errors = 0;
-        for key in (0..KEYS).map(|key| format!("key:{key}")) {
-            match client.command(&["GET", &key]).await? {
-                Reply::Bulk(value) => {
-                    assert_eq!(
-                        Some(&*String::from_utf8_lossy(&value)),
-                        expected.get(&key).map(String::as_str),
-                        "{key}"
-                    );
-                }
-                Reply::Null => assert!(!expected.contains_key(&key), "{key} is gone"),
+        for (key, read) in reads() {
+            match client.command(&[read, &key]).await? {
                 Reply::Error(text) => {
-                    assert!(text.contains("damaged at address"), "{text}");
+                    assert!(text.contains("is damaged at"), "{text}");
                     errors += 1;
                 }
-                other => panic!("GET {key} was answered with {other:?}"),
+                reply => {
+                    let of = |fields: Option<BTreeMap<String, String>>| {
+                        fields.map(|fields| State::from([(key.clone(), fields)]))
+                    };
+                    let (found, expected) = (of(found(&reply)), of(expected.get(&key).cloned()));
+                    assert!(found == expected, "{:?} instead of {:?}", brief(found.as_ref()), brief(expected.as_ref()));
+                }
             }
         }
         match errors {
@@ -389,7 +470,8 @@ async fn damaged(sim: Sim) {
     if !matches!(checked, Ok(Ok(Ok(())))) {
         let why = crate::sim::lock(&stopped).clone().expect("it answers, or says why not");
         let name = victim.rsplit('/').next().expect("a name");
-        assert!(why.contains(name) || why.contains("the log file is damaged at address"), "{name}: {why}");
+        let by_record = ["the log file is damaged at address", "the file of extents is damaged at offset"];
+        assert!(why.contains(name) || by_record.iter().any(|text| why.contains(text)), "{name}: {why}");
         sim.sometimes("damage stopped the start");
     }
 }

@@ -29,15 +29,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING | flag::NO_MULTI | flag::DEFERS),
 ];
 
-const NOT_SAVED: &str = "ERR a checkpoint does not hold large values yet, and there are some: strings and keys of more than a \
-    mebibyte, hashes of more than 4 KiB. The append-only file holds them";
-
 /// Only this connection waits: other clients go on, unlike in Redis.
 fn save(call: &mut Call<'_>) -> Result<(), Pause> {
-    if !call.host.can_save() {
-        call.reply.error(NOT_SAVED);
-        return Ok(());
-    }
     call.session.deferred = Some(Deferred::Save);
     Ok(())
 }
@@ -60,10 +53,6 @@ fn background_save(call: &mut Call<'_>) -> Result<(), Pause> {
             return Ok(());
         }
     };
-    if !call.host.can_save() {
-        call.reply.error(NOT_SAVED);
-        return Ok(());
-    }
     match call.host.background_save(schedule, call.in_transaction) {
         BackgroundSave::Started => call.reply.simple("Background saving started"),
         BackgroundSave::Scheduled => call.reply.simple("Background saving scheduled"),
@@ -118,17 +107,6 @@ mod tests {
         for wrong in ["BGSAVE now", "BGSAVE SCHEDULE 1"] {
             assert_eq!(client.run(wrong), "-ERR syntax error\r\n");
         }
-    }
-
-    #[test]
-    fn what_a_checkpoint_cannot_hold_is_said_at_once() {
-        let mut client = Client::new();
-        client.host.can_save.set(false);
-        for command in ["SAVE", "BGSAVE", "BGSAVE SCHEDULE"] {
-            let reply = client.run(command);
-            assert!(reply.starts_with("-ERR a checkpoint does not hold large values yet"), "{reply}");
-        }
-        assert!(client.host.saves_asked.take().is_empty() && client.session.deferred.is_none());
     }
 
     #[test]

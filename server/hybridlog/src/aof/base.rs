@@ -45,6 +45,11 @@ impl<W: World> Rewriter<W> {
         &self.aof
     }
 
+    /// The checkpoints in force: a base takes the place of those before it. For [`crate::Store::checkpoints_kept`].
+    pub async fn checkpoints(&self) -> Vec<u64> {
+        self.catalog.checkpoints().await
+    }
+
     /// Lets the log go on in a new segment, so that those before can go, and makes the file of a base.
     pub async fn begin(&self) -> Result<BaseWriter<W>, RewriteError> {
         self.aof.roll().await?;

@@ -6,11 +6,13 @@ use std::path::Path;
 use ferrite_io::Disk;
 
 use super::file::Words;
-use super::load::{Damage, LoadError, open_log_of, read_checkpoint};
+use super::load::{Contents, Damage, LoadError, Owners, open_extents_of, open_log_of, read_checkpoint};
 use super::scan::{Scan, ScanError, scan_log};
 use crate::address::{Address, FIRST_ADDRESS, file_offset};
 use crate::datadir::NamedCheckpoint;
+use crate::device::extents_path;
 use crate::index::Slot;
+use crate::objects::{NamedExtent, verify_extent};
 use crate::record::RawRecord;
 
 /// What was found.
@@ -21,40 +23,82 @@ pub(crate) struct Found {
     pub damage: Vec<LoadError>,
 }
 
-/// Which part of the log was written with pages of which size.
+/// Which part of the log was written with pages of which size, and the extents that it leads to.
 struct Log {
     id: u64,
+    begin: Address,
     tail: Address,
     eras: Vec<(Address, u64)>,
+    extents_id: u64,
+    /// Of all checkpoints.
+    extents: Vec<NamedExtent>,
 }
 
-/// Reads checkpoints whole, and every record of the log at `log` that they can lead to; each entry of an image must lead to
-/// the beginning of a record.
+/// Reads checkpoints whole, every record of the log at `log` that they can lead to, and every extent that they name; each entry
+/// of an image must lead to the beginning of a record, and each extent belong to one.
 pub(crate) async fn check<D: Disk>(disk: &D, checkpoints: &[NamedCheckpoint], log: &Path) -> Found {
     let mut found = Found::default();
-    let (mut addresses, mut newest) = (BTreeSet::new(), None);
+    let (mut addresses, mut newest): (_, Option<Log>) = (BTreeSet::new(), None);
     for named in checkpoints {
         let mut entries = Vec::new();
         match read_checkpoint(disk, named, &mut |image| addresses_of(image, &mut entries)).await {
-            Ok((header, meta)) => {
+            Ok(Contents { header, meta, mut extents }) => {
                 let count = entries.len();
                 found.sound.push(format!("{}: {count} entries, {} bytes", named.path.display(), named.entry.len));
                 if !meta.forgotten {
                     addresses.extend(entries);
                 }
-                newest = Some(Log { id: header.log_id, tail: meta.tail, eras: meta.eras });
+                let before = newest.take();
+                let begin = before.as_ref().map_or(meta.begin, |before| before.begin.min(meta.begin));
+                extents.extend(before.into_iter().flat_map(|before| before.extents));
+                let (id, extents_id) = (header.log_id, header.extents_id);
+                newest = Some(Log { id, begin, tail: meta.tail, eras: meta.eras, extents_id, extents });
             }
             Err(error) => found.damage.push(error),
         }
     }
     // Without any that is good nothing tells which part of the log counts.
-    if let Some(newest) = newest {
+    if let Some(mut newest) = newest {
+        newest.extents.sort_unstable_by_key(|extent| (extent.offset, extent.id));
+        newest.extents.dedup();
         match open_log_of(disk, log, newest.id, newest.tail).await {
-            Ok(file) => records(&file, &newest, addresses, log, &mut found).await,
+            Ok(file) => {
+                let before = found.damage.len();
+                let owners = records(&file, &newest, addresses, log, &mut found).await;
+                let all_read = found.damage.len() == before;
+                extents(disk, &newest, owners, all_read, log, &mut found).await;
+            }
             Err(error) => found.damage.push(error),
         }
     }
     found
+}
+
+/// Reads every extent, by what the records of the log say of it. If not `all_read` the log is damaged, and some of them may be
+/// missing.
+async fn extents<D: Disk>(disk: &D, newest: &Log, owners: Owners, all_read: bool, log: &Path, found: &mut Found) {
+    let path = extents_path(log);
+    let file = match open_extents_of(disk, log, newest.extents_id, &newest.extents).await {
+        Ok(file) => file,
+        Err(error) => return found.damage.push(error),
+    };
+    let (mut bytes, before) = (0, found.damage.len());
+    for named in &newest.extents {
+        bytes += named.bytes;
+        let result = match owners.found.get(&named.id) {
+            Some(&extent) => verify_extent(&file, named.id, extent).await.map_err(|error| error.of(&path, extent)),
+            None if !all_read => continue,
+            None => {
+                let what = "a checkpoint names an extent there, and no record of the log leads to it".to_owned();
+                Err(Damage { path: path.clone(), offset: named.offset, what }.into())
+            }
+        };
+        found.damage.extend(result.err());
+    }
+    if all_read && found.damage.len() == before {
+        let count = newest.extents.len();
+        found.sound.push(format!("{}: {count} extents, {bytes} bytes, that checkpoints lead to", path.display()));
+    }
 }
 
 fn addresses_of(image: &[u8], out: &mut Vec<Address>) {
@@ -70,13 +114,15 @@ async fn records<F: ferrite_io::File>(
     mut addresses: BTreeSet<Address>,
     path: &Path,
     found: &mut Found,
-) {
+) -> Owners {
+    let mut owners = Owners::of(&log.extents);
     let (mut count, before) = (0u64, found.damage.len());
     for (index, &(from, page_size)) in log.eras.iter().enumerate() {
         let to = log.eras.get(index + 1).map_or(log.tail, |&(next, _)| next);
-        let mut at = from.max(FIRST_ADDRESS);
+        let mut at = from.max(log.begin).max(FIRST_ADDRESS);
         while at < to {
-            let mut seen = |address: Address, _: RawRecord<'_>| {
+            let mut seen = |address: Address, record: RawRecord<'_>| {
+                owners.seen(record);
                 count += 1;
                 addresses.remove(&address);
             };
@@ -97,4 +143,5 @@ async fn records<F: ferrite_io::File>(
         let bytes = file_offset(log.tail);
         found.sound.push(format!("{}: {count} records, {bytes} bytes that checkpoints lead into", path.display()));
     }
+    owners
 }

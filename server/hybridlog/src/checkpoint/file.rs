@@ -11,19 +11,23 @@
 //! | 24 | 8 | number of the log file that the image leads into |
 //! | 32 | 8 | seed of the keys' hashes |
 //! | 40 | 8 | buckets that the index began with |
+//! | 48 | 8 | number of the file of extents that the log leads into |
 //!
 //! | offset in a chunk | bytes | content |
 //! |---|---|---|
 //! | 0 | 4 | CRC-32C of bytes 4..24 and the salt |
 //! | 4 | 4 | CRC-32C of the payload |
 //! | 8 | 6 | length of the payload |
-//! | 14 | 2 | kind: `IX` index, `UP` of the layer above, `EN` the last one |
+//! | 14 | 2 | kind: `IX` index, `UP` of the layer above, `XT` extents, `EN` the last one |
 //! | 16 | 8 | the chunk's offset in the file |
 //!
 //! An `IX` payload is groups of entries: a word with their number (16 bits) below their place (48), then a word an entry, as
-//! in the index. What an `UP` payload means the layer above knows. The `EN` payload is [`Meta`], in the order of its fields.
+//! in the index. An `XT` payload is extents, ascending by offset: id, offset in blocks of 4096 bytes, length in blocks. What an `UP` payload means the layer above knows. The `EN` payload is [`Meta`], in the order of its fields.
+
+use ferrite_io::BLOCK;
 
 use crate::address::Address;
+use crate::objects::NamedExtent;
 
 pub(crate) const HEADER_LEN: u64 = 512;
 /// Bytes in front of a payload.
@@ -32,7 +36,7 @@ pub(crate) const CHUNK_HEADER: usize = 24;
 pub(crate) const PAYLOAD_MAX: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"FERRCKP\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What `DESIGN.md` says of checkpoints.
 #[cfg(test)]
@@ -49,6 +53,7 @@ pub(crate) struct FileHeader {
     pub log_id: u64,
     pub hash_seed: u64,
     pub first_buckets: u64,
+    pub extents_id: u64,
 }
 
 impl FileHeader {
@@ -56,7 +61,8 @@ impl FileHeader {
         let mut bytes = [0; HEADER_LEN as usize];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        for (at, word) in [(16, self.salt), (24, self.log_id), (32, self.hash_seed), (40, self.first_buckets)] {
+        let words = [self.salt, self.log_id, self.hash_seed, self.first_buckets, self.extents_id];
+        for (at, word) in (16..).step_by(8).zip(words) {
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
         let crc = crc32c::crc32c(&bytes[16..]);
@@ -80,7 +86,7 @@ impl FileHeader {
             () => {
                 let mut words = Words(&header[16..]);
                 let mut next = || words.next().expect("the header is long enough");
-                Ok(Self { salt: next(), log_id: next(), hash_seed: next(), first_buckets: next() })
+                Ok(Self { salt: next(), log_id: next(), hash_seed: next(), first_buckets: next(), extents_id: next() })
             }
         }
     }
@@ -90,16 +96,18 @@ impl FileHeader {
 pub(crate) enum ChunkKind {
     Index,
     Upper,
+    Extents,
     End,
 }
 
 impl ChunkKind {
-    const ALL: [Self; 3] = [Self::Index, Self::Upper, Self::End];
+    const ALL: [Self; 4] = [Self::Index, Self::Upper, Self::Extents, Self::End];
 
     fn tag(self) -> [u8; 2] {
         match self {
             Self::Index => *b"IX",
             Self::Upper => *b"UP",
+            Self::Extents => *b"XT",
             Self::End => *b"EN",
         }
     }
@@ -153,8 +161,9 @@ fn header_crc(bytes: &[u8; CHUNK_HEADER], salt: u64) -> u32 {
 pub(crate) struct Meta {
     /// Position of the AOF at the cut.
     pub position: u64,
-    /// The cut: everything below is in the log file, nothing above is meant.
+    /// The cut: everything below, down to `begin`, is in the log file, nothing above is meant.
     pub tail: Address,
+    pub begin: Address,
     pub scan_from: Address,
     /// CRC-32C of the log from `scan_from` to `tail`.
     pub scan_crc: u32,
@@ -162,6 +171,10 @@ pub(crate) struct Meta {
     pub forgotten: bool,
     /// Entries of the image.
     pub entries: u64,
+    /// Extents named.
+    pub extents: u64,
+    /// The first id that no object had been given.
+    pub next_id: u64,
     /// When the cut was, in milliseconds since the Unix epoch.
     pub unix_ms: u64,
     /// Page sizes of the log, each from an address on.
@@ -180,10 +193,13 @@ impl Meta {
         let fixed = [
             self.position,
             self.tail,
+            self.begin,
             self.scan_from,
             self.scan_crc.into(),
             self.forgotten.into(),
             self.entries,
+            self.extents,
+            self.next_id,
             self.unix_ms,
         ];
         fixed.iter().for_each(|&word| put(&mut out, word));
@@ -199,10 +215,13 @@ impl Meta {
         Some(Self {
             position: words.next()?,
             tail: words.next()?,
+            begin: words.next()?,
             scan_from: words.next()?,
             scan_crc: words.next()?.try_into().ok()?,
             forgotten: words.next()? != 0,
             entries: words.next()?,
+            extents: words.next()?,
+            next_id: words.next()?,
             unix_ms: words.next()?,
             eras: words.pairs()?,
             retired: words
@@ -214,6 +233,24 @@ impl Meta {
             upper: words.0.to_vec(),
         })
     }
+}
+
+/// Appends extents to the payload of a chunk.
+pub(crate) fn put_extents(out: &mut Vec<u8>, extents: &[NamedExtent]) {
+    for &NamedExtent { id, offset, bytes } in extents {
+        [id, offset / BLOCK as u64, bytes / BLOCK as u64].into_iter().for_each(|word| put(out, word));
+    }
+}
+
+/// The extents of a chunk; `None` if it is none of extents.
+pub(crate) fn extents_of(payload: &[u8]) -> Option<Vec<NamedExtent>> {
+    let mut words = Words(payload);
+    let mut all = Vec::with_capacity(payload.len() / 24);
+    while let Some(id) = words.next() {
+        let mut bytes = || words.next()?.checked_mul(BLOCK as u64);
+        all.push(NamedExtent { id, offset: bytes()?, bytes: bytes()? });
+    }
+    words.0.is_empty().then_some(all)
 }
 
 pub(crate) fn put(out: &mut Vec<u8>, word: u64) {
@@ -255,7 +292,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HEADER: FileHeader = FileHeader { salt: 1, log_id: u64::MAX, hash_seed: 3, first_buckets: 64 };
+    const HEADER: FileHeader = FileHeader { salt: 1, log_id: u64::MAX, hash_seed: 3, first_buckets: 64, extents_id: 5 };
 
     #[test]
     fn a_header_reads_back_and_any_damage_of_it_is_noticed() {
@@ -270,9 +307,9 @@ mod tests {
             assert!(FileHeader::decode(&bytes[..cut]).is_err());
         }
         let mut newer = bytes;
-        newer[8] = 2;
+        newer[8] = 3;
         let error = FileHeader::decode(&newer).expect_err("newer");
-        assert_eq!(error, "it has format version 2 and this server reads version 1");
+        assert_eq!(error, "it has format version 3 and this server reads version 2");
     }
 
     #[test]
@@ -293,21 +330,37 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_checkpoint_says_reads_back(
-            words: [u64; 5], scan_crc: u32, forgotten: bool,
+            words: [u64; 8], scan_crc: u32, forgotten: bool,
             eras in prop::collection::vec(any::<(u64, u64)>(), 0..3),
             retired in prop::collection::vec(any::<(u32, u64)>(), 0..5),
             removed in prop::collection::vec(any::<(u64, u64)>(), 0..5),
             upper in prop::collection::vec(any::<u8>(), 0..40),
         ) {
-            let [position, tail, scan_from, entries, unix_ms] = words;
-            let meta =
-                Meta { position, tail, scan_from, scan_crc, forgotten, entries, unix_ms, eras, retired, removed, upper };
+            let [position, tail, begin, scan_from, entries, extents, next_id, unix_ms] = words;
+            let meta = Meta {
+                position, tail, begin, scan_from, scan_crc, forgotten, entries, extents, next_id, unix_ms, eras, retired,
+                removed, upper,
+            };
             prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
         }
 
         #[test]
+        fn extents_read_back(extents in prop::collection::vec((any::<u64>(), 1..1u64 << 52, 1..1u64 << 52), 0..20), cut: usize) {
+            let block = BLOCK as u64;
+            let extents: Vec<_> = extents
+                .into_iter()
+                .map(|(id, offset, blocks)| NamedExtent { id, offset: offset * block, bytes: blocks * block })
+                .collect();
+            let mut payload = Vec::new();
+            put_extents(&mut payload, &extents);
+            let cut = cut % 24;
+            prop_assert_eq!(extents_of(&payload[cut.min(payload.len())..]).is_none(), cut > 0 && !payload.is_empty());
+            prop_assert_eq!(extents_of(&payload), Some(extents));
+        }
+
+        #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (Meta::decode(&bytes), FileHeader::decode(&bytes), ChunkHeader::decode(&bytes, 0, 0));
+            let _ = (extents_of(&bytes), Meta::decode(&bytes), FileHeader::decode(&bytes), ChunkHeader::decode(&bytes, 0, 0));
         }
     }
 }

@@ -15,6 +15,9 @@ pub(super) struct Cut {
     pub since: Since,
     pub retired: Vec<(u32, Address)>,
     pub eras: Vec<(Address, u64)>,
+    pub begin: Address,
+    /// The first id that no object had been given.
+    pub next_id: u64,
 }
 
 impl Pinned<'_> {
@@ -52,14 +55,16 @@ impl Pinned<'_> {
         (at, entries)
     }
 
-    /// Closes the log at its tail and ends the image. Exclusive mode only.
-    pub(super) fn cut(&self) -> Cut {
+    /// Closes the log at its tail, for the checkpoint of this number, and ends the image. Exclusive mode only.
+    pub(super) fn cut(&self, number: u64) -> Cut {
         debug_assert!(self.is_exclusive(), "another worker may be writing a record");
         let tail = self.store.log.fold_over(&self.store.epochs);
         let since = self.store.imaging.end();
         let retired = self.store.retired.of_image();
         self.store.retired.end_image();
-        Cut { tail, since, retired, eras: self.store.log.eras.lock().clone() }
+        let next_id = self.store.log.objects.cut(number);
+        let (begin, eras) = (self.store.log.regions.begin(), self.store.log.eras.lock().clone());
+        Cut { tail, since, retired, eras, begin, next_id }
     }
 
     /// Puts the entries of an image back; `None` if it is none. Gives their number. Only while nobody else uses the store.

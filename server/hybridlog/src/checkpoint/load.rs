@@ -1,5 +1,6 @@
 //! Reading a checkpoint's file, and putting it back into an empty store.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,14 +8,17 @@ use ferrite_io::{AlignedBuf, Disk, File, OpenMode, World};
 use ferrite_telemetry::{Attribute, cold, cold_span};
 use thiserror::Error;
 
-use super::file::{CHUNK_HEADER, ChunkHeader, ChunkKind, FileHeader, HEADER_LEN, Meta};
+use super::file::{CHUNK_HEADER, ChunkHeader, ChunkKind, FileHeader, HEADER_LEN, Meta, extents_of};
 use super::scan::{Scan, ScanError, scan_log};
 use crate::address::{FILE_HEADER, file_offset};
 use crate::datadir::NamedCheckpoint;
-use crate::flush::{LOG_MAGIC, check_file_header};
+use crate::device::extents_path;
+use crate::flush::{EXTENTS_MAGIC, LOG_MAGIC, check_file_header};
 use crate::index::Index;
 use crate::key::{HashSeed, Key, hash_in};
-use crate::store::WorkerHandle;
+use crate::objects::{Cut, Descriptor, Extent, ExtentError, NamedExtent, verify_extent};
+use crate::record::RawRecord;
+use crate::store::{Store, WorkerHandle};
 use crate::sync::Ordering;
 
 /// A file that is not what a checkpoint needs.
@@ -75,10 +79,28 @@ impl<F: File> Reading<F> {
 
     /// The next chunk's kind and payload.
     pub async fn next(&mut self) -> Result<(ChunkKind, Vec<u8>), LoadError> {
+        let header = self.next_header().await?;
+        self.payload(header).await
+    }
+
+    /// [`Reading::next`], passing over the image and what the layer above has kept.
+    async fn next_of_extents(&mut self) -> Result<(ChunkKind, Vec<u8>), LoadError> {
+        loop {
+            let header = self.next_header().await?;
+            match header.kind {
+                ChunkKind::Index | ChunkKind::Upper => self.at += CHUNK_HEADER as u64 + header.len,
+                ChunkKind::Extents | ChunkKind::End => return self.payload(header).await,
+            }
+        }
+    }
+
+    async fn next_header(&mut self) -> Result<ChunkHeader, LoadError> {
         let header = self.read(CHUNK_HEADER as u64).await?;
-        let Some(header) = ChunkHeader::decode(&header, self.at, self.header.salt) else {
-            return Err(self.damaged("no chunk begins there").into());
-        };
+        ChunkHeader::decode(&header, self.at, self.header.salt)
+            .ok_or_else(|| self.damaged("no chunk begins there").into())
+    }
+
+    async fn payload(&mut self, header: ChunkHeader) -> Result<(ChunkKind, Vec<u8>), LoadError> {
         let begin = self.at;
         self.at += CHUNK_HEADER as u64;
         let payload = self.read(header.len).await?;
@@ -103,6 +125,11 @@ impl<F: File> Reading<F> {
             return Err(self.damaged("a chunk is longer than the file").into());
         }
         read_exactly(&self.file, &self.path, self.at, len).await
+    }
+
+    /// The extents of a chunk that [`Reading::next`] has given.
+    pub fn extents(&self, payload: &[u8]) -> Result<Vec<NamedExtent>, LoadError> {
+        extents_of(payload).ok_or_else(|| self.damaged("a chunk of extents is not understood").into())
     }
 
     fn damaged(&self, what: &str) -> Damage {
@@ -140,34 +167,82 @@ async fn read_exactly<F: File>(file: &F, path: &Path, offset: u64, len: u64) -> 
     Ok(bytes)
 }
 
+/// What a checkpoint's file says besides its image.
+pub(crate) struct Contents {
+    pub header: FileHeader,
+    pub meta: Meta,
+    pub extents: Vec<NamedExtent>,
+}
+
 /// Reads a whole checkpoint; what its image says goes to `image`.
 pub(crate) async fn read_checkpoint<D: Disk>(
     disk: &D,
     named: &NamedCheckpoint,
     image: &mut impl FnMut(&[u8]),
-) -> Result<(FileHeader, Meta), LoadError> {
+) -> Result<Contents, LoadError> {
     let mut reading = Reading::open(disk, named).await?;
+    let mut extents = Vec::new();
     loop {
         match reading.next().await? {
             (ChunkKind::Index, payload) => image(&payload),
             (ChunkKind::Upper, _) => {}
-            (ChunkKind::End, payload) => return Ok((reading.header, reading.end(&payload)?)),
+            (ChunkKind::Extents, payload) => extents.extend(reading.extents(&payload)?),
+            (ChunkKind::End, payload) => {
+                let meta = reading.end(&payload)?;
+                return match meta.extents == extents.len() as u64 {
+                    true => Ok(Contents { header: reading.header, meta, extents }),
+                    false => Err(reading.damaged("it names fewer extents, or more, than it says").into()),
+                };
+            }
         }
     }
 }
 
 /// Opens the log file of number `id`, which must have everything below `tail`.
 pub(crate) async fn open_log_of<D: Disk>(disk: &D, path: &Path, id: u64, tail: u64) -> Result<D::File, LoadError> {
+    open_device(disk, path, (LOG_MAGIC, "log"), id, file_offset(tail)).await
+}
+
+/// Opens the file of extents of number `id`, which must have all of these.
+pub(crate) async fn open_extents_of<D: Disk>(
+    disk: &D,
+    log: &Path,
+    id: u64,
+    extents: &[NamedExtent],
+) -> Result<D::File, LoadError> {
+    let end = extents.iter().map(|extent| extent.offset.saturating_add(extent.bytes)).max().unwrap_or(0);
+    open_device(disk, &extents_path(log), (EXTENTS_MAGIC, "file of extents"), id, end).await
+}
+
+async fn open_device<D: Disk>(
+    disk: &D,
+    path: &Path,
+    (magic, name): ([u8; 8], &str),
+    id: u64,
+    end: u64,
+) -> Result<D::File, LoadError> {
     let damaged = |offset, what: String| LoadError::Damaged(Damage { path: path.to_owned(), offset, what });
     let (file, start) = open(disk, path, FILE_HEADER).await?;
-    let found = check_file_header(&start, LOG_MAGIC).map_err(|what| damaged(0, what.to_owned()))?;
+    let found = check_file_header(&start, magic).map_err(|what| damaged(0, what.to_owned()))?;
     if found != id {
-        return Err(damaged(0, "it is not the log that the checkpoint leads into".to_owned()));
+        return Err(damaged(0, format!("it is not the {name} that the checkpoint leads into")));
     }
     let len = file.len().await.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    match len < file_offset(tail) {
-        true => Err(damaged(len, format!("it ends there, and the checkpoint needs {} bytes", file_offset(tail)))),
+    match len < end {
+        true => Err(damaged(len, format!("it ends there, and the checkpoint needs {end} bytes"))),
         false => Ok(file),
+    }
+}
+
+impl ExtentError {
+    /// Of an extent of the file at `path`.
+    pub(crate) fn of(self, path: &Path, extent: Extent) -> LoadError {
+        let what = match self {
+            Self::Io(source, _) => return LoadError::Read { path: path.to_owned(), source },
+            Self::Short(_) => "an extent ends too early",
+            Self::Damaged(_) | Self::Gone => "the extent's checksum does not match",
+        };
+        Damage { path: path.to_owned(), offset: extent.offset, what: what.to_owned() }.into()
     }
 }
 
@@ -220,7 +295,7 @@ async fn read_into<W: World>(
         return Err(reading.damaged("its index has an impossible size").into());
     }
     store.index.begin_with(header.first_buckets as usize);
-    let (mut chunks, mut entries) = (Vec::new(), 0);
+    let (mut chunks, mut entries, mut extents) = (Vec::new(), 0, Vec::new());
     let meta = loop {
         match reading.next().await? {
             (ChunkKind::Index, payload) => match handle.pin().put_back(&payload) {
@@ -228,19 +303,34 @@ async fn read_into<W: World>(
                 None => return Err(reading.damaged("a chunk of the index is not understood").into()),
             },
             (ChunkKind::Upper, payload) => chunks.push(payload),
+            (ChunkKind::Extents, payload) => extents.extend(reading.extents(&payload)?),
             (ChunkKind::End, payload) => break reading.end(&payload)?,
         }
     };
-    if entries != meta.entries || meta.tail != named.entry.tail || meta.position != named.entry.position {
+    let counts_match = entries == meta.entries && extents.len() as u64 == meta.extents;
+    if !counts_match || meta.tail != named.entry.tail || meta.position != named.entry.position {
         return Err(reading.damaged("the last chunk contradicts what comes before it, or the manifest").into());
     }
     if meta.forgotten {
         store.index.begin_with(header.first_buckets as usize);
     }
     let file = open_log_of(world.disk(), log, header.log_id, meta.tail).await?;
-    catch_up(handle, &file, &meta, HashSeed::new(header.hash_seed)).await.map_err(|error| error.of(log))?;
+    let extents_file = open_extents_of(world.disk(), log, header.extents_id, &extents).await?;
+    let mut owners = Owners::of(&extents);
+    let caught_up = catch_up(handle, &file, &meta, HashSeed::new(header.hash_seed), &mut owners).await;
+    caught_up.map_err(|error| error.of(log))?;
+    for (id, extent) in owners.found {
+        // As of the log itself: what was written last.
+        let verified = verify_extent(&extents_file, id, extent).await;
+        verified.map_err(|error| error.of(&extents_path(log), extent))?;
+    }
+    let objects = &store.log.objects;
+    let cut = Cut { number: named.entry.number, next_id: meta.next_id, is_being_taken: false };
+    objects.extents.restore(cut, &extents).map_err(|what| reading.damaged(&what))?;
+    objects.restore_next_id(meta.next_id);
+    objects.file_id.store(header.extents_id, Ordering::Release);
     store.restore_seed(header.hash_seed);
-    store.log.restore(meta.tail, &meta.eras);
+    store.log.restore(meta.begin, meta.tail, &meta.eras);
     store.log.id.store(header.log_id, Ordering::Release);
     meta.retired.iter().for_each(|&(space, tail)| store.retired.add(space, tail));
     let log_bytes = meta.tail - meta.scan_from;
@@ -254,8 +344,66 @@ async fn read_into<W: World>(
     })
 }
 
+/// Puts what an older checkpoint needs out of the reach of the store that a newer one was restored into, by [`restore`] and
+/// just before.
+///
+/// # Errors
+/// It cannot be fallen back to. Nothing has changed.
+pub async fn keep<W: World>(store: &Store, world: &W, named: &NamedCheckpoint) -> Result<(), LoadError> {
+    let mut reading = Reading::open(world.disk(), named).await?;
+    let mut extents = Vec::new();
+    let meta = loop {
+        match reading.next_of_extents().await? {
+            (ChunkKind::End, payload) => break reading.end(&payload)?,
+            (_, payload) => extents.extend(reading.extents(&payload)?),
+        }
+    };
+    let header = reading.header;
+    let damaged = |what: &str| Damage { path: named.path.clone(), offset: 0, what: what.to_owned() };
+    let objects = &store.log.objects;
+    let is_of_these = header.log_id == store.log.id.load(Ordering::Acquire)
+        && header.extents_id == objects.file_id.load(Ordering::Acquire)
+        && meta.next_id <= objects.next_id()
+        && meta.extents == extents.len() as u64;
+    if !is_of_these {
+        return Err(damaged("it contradicts itself, or the one after it").into());
+    }
+    let cut = Cut { number: named.entry.number, next_id: meta.next_id, is_being_taken: false };
+    Ok(objects.extents.keep(cut, &extents).map_err(|what| damaged(&what))?)
+}
+
+/// Which extents of a checkpoint belong to records that are read.
+pub(crate) struct Owners {
+    /// Offset → id.
+    named: BTreeMap<u64, u64>,
+    /// Those whose record was read.
+    pub found: BTreeMap<u64, Extent>,
+}
+
+impl Owners {
+    pub fn of(extents: &[NamedExtent]) -> Self {
+        let named = extents.iter().map(|extent| (extent.offset, extent.id)).collect();
+        Self { named, found: BTreeMap::new() }
+    }
+
+    /// A record was read.
+    pub fn seen(&mut self, record: RawRecord<'_>) {
+        if let Some(Descriptor { id, extent: Some(extent) }) = record.descriptor()
+            && self.named.get(&extent.offset) == Some(&id)
+        {
+            self.found.insert(id, extent);
+        }
+    }
+}
+
 /// Repeats what happened to the index between the walk and the cut.
-async fn catch_up<F: File>(handle: &WorkerHandle, file: &F, meta: &Meta, seed: HashSeed) -> Result<(), ScanError> {
+async fn catch_up<F: File>(
+    handle: &WorkerHandle,
+    file: &F,
+    meta: &Meta,
+    seed: HashSeed,
+    owners: &mut Owners,
+) -> Result<(), ScanError> {
     let store = handle.store();
     let mut removed = meta.removed.iter().copied().peekable();
     let scan = meta.scan();
@@ -268,6 +416,7 @@ async fn catch_up<F: File>(handle: &WorkerHandle, file: &F, meta: &Meta, seed: H
             false => Key::new(&seed, record.space(), record.key()).hash,
         };
         handle.pin().lead(hash, address);
+        owners.seen(record);
     })
     .await?;
     removed.for_each(|(hash, tail)| store.index.remove_older(hash, tail));

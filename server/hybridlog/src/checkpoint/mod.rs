@@ -12,8 +12,8 @@
 //!    tail. So no record below the cut is ever changed again: whatever is written later is a record above it. Taken at the
 //!    same moment: the position of the AOF, and what the layer above says of its spaces and counts. This is all that stops
 //!    the world: some loads and stores, whatever the number of keys, and the wait for the batches at hand to end.
-//! 4. *Flush*: until every page below the cut is in the file. Then whatever the checkpoint names is synced. What lies
-//!    between `scan_from` and the cut is read back and checked once.
+//! 4. *Flush*: until every page below the cut is in the file. Then the extents of its records are named, and whatever the
+//!    checkpoint names is synced. What lies between `scan_from` and the cut is read back and checked once.
 //! 5. *Name*: the file gets its last chunk and is synced, the AOF is synced to the position, the manifest names the
 //!    checkpoint.
 //!
@@ -35,10 +35,14 @@
 //!   retired and not swept when it began, or later, and the sweep goes on after a recovery.
 //!
 //! # Objects
-//! Where extents lie only memory knows, and a changed object moves on to its new record: the log alone does not tell what
-//! their keys held at the cut. So there is no checkpoint while a key has an object, or an extent of one is still in use
-//! ([`CheckpointError::Objects`]). Objects made after the cut are made again by the AOF; the file of extents is made anew at
-//! each start.
+//! What a record does not hold itself is written, as it was at the cut, when the record's page is flushed: if a command changes,
+//! moves or deletes it before, the object stays for who writes it ([`crate::objects`]). So all records below the cut that counted
+//! at the cut lead to extents of the file of extents, and the checkpoint names these: they and no others have ids from before
+//! the cut and belonged to a record then. The checkpoint also says which id comes next, so that none that a checkpoint knows
+//! is given again. An extent that a checkpoint names is not written to, whoever frees it, until no checkpoint in force names it.
+//!
+//! A recovery takes the extents for used that its checkpoint names, and keeps those that the one before it names; all else is
+//! free. An object that was made or changed after the cut has an extent that nobody names: it is made again by the AOF.
 //!
 //! # What recovery does with the AOF
 //! The state is that of the AOF's position at the cut, exactly: no write was between its record and its place in the AOF. So
@@ -67,5 +71,5 @@ mod tests;
 pub(crate) use check::check;
 #[cfg(test)]
 pub(crate) use file::{ChunkHeader, ChunkKind, FileHeader, NUMBERS};
-pub use load::{Damage, LoadError, Restored, restore};
+pub use load::{Damage, LoadError, Restored, keep, restore};
 pub use take::{CheckpointError, Checkpoints, Taken, Taking};

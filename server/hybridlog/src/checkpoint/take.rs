@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ferrite_io::{Disk, OpenMode, World};
 use thiserror::Error;
 
-use super::file::{ChunkHeader, ChunkKind, FileHeader, Meta};
+use super::file::{ChunkHeader, ChunkKind, FileHeader, Meta, put_extents};
 use super::load::LoadError;
 use super::scan::scan_log;
 use crate::aof::{Aof, AofFailed, RollError};
@@ -21,6 +21,8 @@ use crate::sync::Ordering;
 
 /// Bytes of a chunk from which on it is written.
 const CHUNK_BYTES: usize = 256 << 10;
+/// Extents that are looked at while others wait for theirs: a chunk of them.
+const EXTENTS_AT_ONCE: usize = 1024;
 
 /// Why no checkpoint was made. Those that there are stay in force.
 #[derive(Debug, Error)]
@@ -35,8 +37,6 @@ pub enum CheckpointError {
     ReadBack(#[from] LoadError),
     #[error(transparent)]
     Failed(#[from] AofFailed),
-    #[error("there are values in the file of extents, or on their way there, which a checkpoint does not hold yet")]
-    Objects,
 }
 
 impl From<FileError> for CheckpointError {
@@ -69,10 +69,6 @@ impl<W: World> Checkpoints<W> {
 
     /// Begins a checkpoint: there is one at a time. `begun` is called in the exclusive mode at the beginning of the walk.
     pub async fn begin(&self, handle: &WorkerHandle, begun: impl FnOnce()) -> Result<Taking<W>, CheckpointError> {
-        // What there is now will hardly be gone at the cut.
-        if handle.store().has_objects() {
-            return Err(CheckpointError::Objects);
-        }
         if let Some(aof) = &self.aof {
             // So that the segments before can go.
             aof.roll().await?;
@@ -83,6 +79,7 @@ impl<W: World> Checkpoints<W> {
             log_id: store.log.id.load(Ordering::Acquire),
             hash_seed: store.seed_in_force().0,
             first_buckets: store.index.first() as u64,
+            extents_id: store.log.objects.file_id.load(Ordering::Acquire),
         };
         let file = self.catalog.new_checkpoint(|salt| header(salt).encode()).await?;
         {
@@ -98,18 +95,28 @@ impl<W: World> Checkpoints<W> {
             entries: 0,
             pending: Vec::new(),
             meta: None,
-            imaging: Imaging(store),
+            under_way: UnderWay { store, cut: None },
         })
     }
 }
 
 /// Ends the store's part if a checkpoint is given up.
-struct Imaging(Arc<Store>);
+struct UnderWay {
+    store: Arc<Store>,
+    /// Its number, from the cut until the manifest may name it.
+    cut: Option<u64>,
+}
 
-impl Drop for Imaging {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.imaging.end();
-        self.0.retired.end_image();
+        self.store.imaging.end();
+        self.store.retired.end_image();
+        let objects = &self.store.log.objects;
+        objects.end_keeping();
+        if let Some(number) = self.cut {
+            objects.extents.drop_cut(number);
+            self.store.index_work.notify_one();
+        }
     }
 }
 
@@ -126,7 +133,7 @@ pub struct Taking<W: World> {
     pending: Vec<u8>,
     /// After the cut.
     meta: Option<Meta>,
-    imaging: Imaging,
+    under_way: UnderWay,
 }
 
 impl<W: World> Taking<W> {
@@ -137,7 +144,7 @@ impl<W: World> Taking<W> {
     /// Walks over the next `buckets` buckets of the index. False: that was the last. Call [`Taking::write`] now and then.
     pub fn step(&mut self, handle: &WorkerHandle, buckets: usize) -> bool {
         let Some(cursor) = self.cursor else { return false };
-        if self.imaging.0.imaging.was_forgotten() {
+        if self.under_way.store.imaging.was_forgotten() {
             // Nothing of the image counts any more.
             self.cursor = None;
             return false;
@@ -169,30 +176,27 @@ impl<W: World> Taking<W> {
 
     /// The moment that the checkpoint shows. `upper` is what the layer above says of it. After the walk's end; what comes
     /// after this is I/O alone.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Objects`]: the log alone does not tell what all keys hold.
-    pub fn cut(&mut self, alone: &Exclusive<'_>, unix_ms: u64, upper: Vec<u8>) -> Result<(), CheckpointError> {
+    pub fn cut(&mut self, alone: &Exclusive<'_>, unix_ms: u64, upper: Vec<u8>) {
         assert!(self.cursor.is_none() && self.pending.is_empty(), "the walk comes before the cut");
-        if self.imaging.0.has_objects() {
-            return Err(CheckpointError::Objects);
-        }
         let position = self.aof.as_ref().map_or(0, |aof| aof.position());
-        let cut = alone.cut();
+        let cut = alone.cut(self.file.number);
+        self.under_way.cut = Some(self.file.number);
         self.meta = Some(Meta {
             position,
             tail: cut.tail,
+            begin: cut.begin,
             scan_from: cut.since.scan_from,
             scan_crc: 0,
             forgotten: cut.since.forgotten,
             entries: self.entries,
+            extents: 0,
+            next_id: cut.next_id,
             unix_ms,
             eras: cut.eras,
             retired: cut.retired,
             removed: cut.since.removed,
             upper,
         });
-        Ok(())
     }
 
     /// Makes everything durable that the checkpoint names. `log` is the path of the log file.
@@ -200,13 +204,34 @@ impl<W: World> Taking<W> {
         let meta = self.meta.as_mut().expect("the cut comes before");
         // Not at the cut, where everybody waits.
         meta.removed.sort_unstable_by_key(|&(_, tail)| tail);
-        self.imaging.0.flushed(meta.tail).await?;
+        let (tail, next_id) = (meta.tail, meta.next_id);
+        self.under_way.store.flushed(tail).await?;
+        self.under_way.store.log.objects.end_keeping();
+        let extents = self.name_extents(next_id).await?;
+        let meta = self.meta.as_mut().expect("it was there before");
+        meta.extents = extents;
         let failed = |action, source| CheckpointError::Io { action, path: log.to_owned(), source };
         device.sync().await.map_err(|source| failed("sync", source))?;
         let file = device.world().disk().open(log, OpenMode::ReadOnly).await;
         let file = file.map_err(|source| failed("open", source))?;
         meta.scan_crc = scan_log(&file, meta.scan(), &mut |_, _| {}).await.map_err(|error| error.of(log))?;
         Ok(())
+    }
+
+    /// Writes down which extents belong to it, now that all are written. How many they are.
+    async fn name_extents(&mut self, next_id: u64) -> Result<u64, CheckpointError> {
+        let (mut from, mut count, mut payload) = (Some(0), 0, Vec::new());
+        while let Some(at) = from {
+            let extents = &self.under_way.store.log.objects.extents;
+            let (some, next) = extents.of_cut(self.file.number, next_id, at, EXTENTS_AT_ONCE);
+            (from, count) = (next, count + some.len() as u64);
+            payload.clear();
+            put_extents(&mut payload, &some);
+            if !payload.is_empty() {
+                self.chunk(ChunkKind::Extents, &payload).await?;
+            }
+        }
+        Ok(count)
     }
 
     /// Puts it in force, and removes the files that are not needed any more.
@@ -238,10 +263,18 @@ impl<W: World> Taking<W> {
         let Meta { position, tail, .. } = meta;
         let NewFile { number, salt, .. } = self.file;
         let entry = CheckpointEntry { number, salt, position, tail, len: self.file.len() };
-        let removed = self.catalog.add_checkpoint(entry, durable).await.map_err(|error| {
+        let added = self.catalog.add_checkpoint(entry, durable).await;
+        let store = &self.under_way.store;
+        if !matches!(added, Err(SaveError::Unchanged(_))) {
+            // What it names stays, also if a crash decides whether it is in force.
+            store.log.objects.extents.cut_is_taken(number);
+            self.under_way.cut = None;
+        }
+        let removed = added.map_err(|error| {
             let may_be_named = matches!(error, SaveError::Unknown(_));
             Unfinished { error: error.into_file_error().into(), may_be_named }
         })?;
+        store.checkpoints_kept(&self.catalog.checkpoints().await);
         if let Some(aof) = &self.aof
             && !removed.is_empty()
         {

@@ -154,6 +154,11 @@ impl<W: World> Catalog<W> {
         self.change_and_clean(|manifest| manifest.checkpoints = kept.to_vec()).await
     }
 
+    /// The numbers of the checkpoints in force.
+    pub async fn checkpoints(&self) -> Vec<u64> {
+        self.manifest.lock().await.checkpoints.iter().map(|entry| entry.number).collect()
+    }
+
     /// A position that no checkpoint has, for one made without an append-only log.
     pub async fn next_position(&self) -> u64 {
         self.manifest.lock().await.durable + 1

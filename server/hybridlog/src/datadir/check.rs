@@ -50,15 +50,16 @@ pub async fn check_data_dir<W: World>(world: &W, dir: &Path, log: &str) -> Resul
     if let Some(manifest) = &manifest {
         check.left_over(manifest, &names).await;
     }
+    let extents = extents_path(Path::new(log));
     match &manifest {
         Some(manifest) if !manifest.checkpoints.is_empty() => check.checkpoints(manifest, log).await,
-        _ if names.iter().any(|name| name == log) => check.device(log, LOG_MAGIC).await,
-        _ => {}
-    }
-    let extents = extents_path(Path::new(log));
-    let extents = extents.to_string_lossy();
-    if names.iter().any(|name| *name == extents) {
-        check.device(&extents, EXTENTS_MAGIC).await;
+        _ => {
+            for (name, magic) in [(log, LOG_MAGIC), (&*extents.to_string_lossy(), EXTENTS_MAGIC)] {
+                if names.iter().any(|there| there == name) {
+                    check.device(name, magic).await;
+                }
+            }
+        }
     }
     Ok(check.report)
 }
@@ -194,10 +195,9 @@ impl<D: Disk> Check<'_, D> {
         };
         match start.await.map_err(failed("read", &path)) {
             Ok((start, len)) => match check_file_header(&start, magic) {
-                Ok(_) if magic == LOG_MAGIC => {
+                Ok(_) => {
                     self.sound(name, format_args!("{len} bytes; without a checkpoint it is made anew at each start"))
                 }
-                Ok(_) => self.sound(name, format_args!("{len} bytes, made anew at each start")),
                 Err(what) => self.report.damage.push(OpenError::Log { path, what }),
             },
             Err(error) => self.report.damage.push(error),

@@ -93,6 +93,10 @@ pub trait Recover {
     /// comes next.
     async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, Self::Error>;
 
+    /// A checkpoint before the one that was put in force is to be fallen back to some time: what it needs must stay as it is.
+    /// If it cannot be read, nothing has changed, and it is forgotten.
+    async fn keep(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, Self::Error>;
+
     /// Applies an effect of the append-only file. May wait, for memory or for a key on disk; its error ends the start.
     async fn apply(&mut self, effect: Effect<'_>) -> Result<(), Self::Error>;
 }
@@ -106,6 +110,10 @@ impl<E: Display, F: AsyncFnMut(Effect<'_>) -> Result<(), E>> Recover for ReplayO
     async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, E> {
         let source = io::Error::other("only an append-only file is expected");
         Ok(Err(LoadError::Read { path: checkpoint.path.clone(), source }))
+    }
+
+    async fn keep(&mut self, _: &NamedCheckpoint) -> Result<Result<(), LoadError>, E> {
+        unreachable!("nothing was restored")
     }
 
     async fn apply(&mut self, effect: Effect<'_>) -> Result<(), E> {
@@ -184,7 +192,7 @@ pub async fn recover_data_dir<W: World, R: Recover>(
     if kept.len() < manifest.checkpoints.len() {
         // Before anything is written behind those that are kept.
         catalog.keep_checkpoints(kept).await.map_err(save_failed)?;
-        manifest.checkpoints.truncate(kept.len());
+        manifest.checkpoints.clone_from(kept);
     }
     if !config.aof {
         let checkpoints = Checkpoints::new(None, catalog);
@@ -246,7 +254,7 @@ async fn restore_newest<R: Recover>(
         let result =
             result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
         match result {
-            Ok(()) => return Ok(manifest.checkpoints[..=index].to_vec()),
+            Ok(()) => return keep_older(dir, &manifest.checkpoints[..=index], recover).await,
             Err(LoadError::Damaged(damage)) => {
                 tracing::warn!(
                     checkpoint = %named.path.display(),
@@ -265,6 +273,31 @@ async fn restore_newest<R: Recover>(
         Some(last) if !manifest.log_is_whole() => Err(OpenError::NoCheckpoint { path: dir.to_owned(), last }),
         _ => Ok(Vec::new()),
     }
+}
+
+/// The last of these was restored; those before it stay, but for any that cannot be read: the start does not need them.
+async fn keep_older<R: Recover>(
+    dir: &Path,
+    checkpoints: &[CheckpointEntry],
+    recover: &mut R,
+) -> Result<Vec<CheckpointEntry>, OpenError> {
+    let (newest, older) = checkpoints.split_last().expect("one was restored");
+    let mut kept = vec![*newest];
+    for entry in older.iter().rev() {
+        let named = NamedCheckpoint { path: dir.join(entry.name().to_string()), entry: *entry };
+        let result = recover.keep(&named).await;
+        let result =
+            result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
+        match result {
+            Ok(()) => kept.insert(0, *entry),
+            Err(error) => tracing::warn!(
+                checkpoint = %named.path.display(),
+                %error,
+                "a checkpoint before the one in force cannot be fallen back to, and is forgotten"
+            ),
+        }
+    }
+    Ok(kept)
 }
 
 /// Reads the files that a manifest names.
@@ -457,6 +490,14 @@ pub(super) async fn read_manifest<D: Disk>(disk: &D, path: &Path) -> Result<Mani
     let file = disk.open(path, OpenMode::ReadOnly).await.map_err(failed("open", path))?;
     let bytes = read_start(&file, MANIFEST_LEN_MAX).await.map_err(failed("read", path))?;
     Manifest::decode(&bytes).map_err(|source| OpenError::Manifest { path: path.to_owned(), source })
+}
+
+/// The checkpoints in force.
+#[cfg(test)]
+pub(crate) async fn named_checkpoints<D: Disk>(disk: &D, dir: &Path) -> Vec<NamedCheckpoint> {
+    let manifest = read_manifest(disk, &dir.join(MANIFEST)).await.expect("a manifest");
+    let named = |entry: &CheckpointEntry| NamedCheckpoint { path: dir.join(entry.name().to_string()), entry: *entry };
+    manifest.checkpoints.iter().map(named).collect()
 }
 
 /// Removes the files of the append-only log that the manifest does not name: what was not finished when the process ended,

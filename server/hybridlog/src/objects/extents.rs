@@ -1,8 +1,10 @@
-//! The space of the file of extents: which blocks belong to which object, which are free, which are promised.
+//! The space of the file of extents: which blocks belong to which object, which are free, which are promised, which a
+//! checkpoint keeps.
 //!
 //! What is promised to objects in memory lies behind everything in use, so that a flush never lacks space, however the free
 //! blocks lie: `high + promised ≤ end`. A flush prefers free blocks, the smallest run that suffices.
 
+use super::limbo::{Cut, Limbo};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 use ferrite_io::BLOCK;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,12 +41,34 @@ struct Space {
     /// Those of `used` that are being written: they outlive their objects until that ends.
     writing: BTreeSet<u64>,
     used_bytes: u64,
+    /// What is neither free nor used.
+    limbo: Limbo,
 }
 
 #[derive(Clone, Copy)]
 struct Used {
     bytes: u64,
     id: u64,
+}
+
+/// An extent as a checkpoint names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NamedExtent {
+    pub(crate) id: u64,
+    pub(crate) offset: u64,
+    /// In the file: whole blocks.
+    pub(crate) bytes: u64,
+}
+
+/// What becomes of an extent that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Its object is still there.
+    Wanted,
+    /// A checkpoint names it, and nothing else does.
+    Kept,
+    /// Nothing names it.
+    Dead,
 }
 
 /// What the file holds.
@@ -54,6 +78,8 @@ pub(crate) struct ExtentStats {
     pub(crate) used_bytes: u64,
     pub(crate) file_bytes: u64,
     pub(crate) promised_bytes: u64,
+    pub(crate) in_limbo: usize,
+    pub(crate) limbo_bytes: u64,
 }
 
 impl Extents {
@@ -70,6 +96,7 @@ impl Extents {
             used: BTreeMap::new(),
             writing: BTreeSet::new(),
             used_bytes: 0,
+            limbo: Limbo::default(),
         };
         Self { space: Mutex::new(space), full: AtomicBool::new(false) }
     }
@@ -170,12 +197,14 @@ impl Extents {
         Some(offset)
     }
 
-    /// The extent was written, and its object is still there; otherwise it is free again.
-    pub(crate) fn end_writing(&self, offset: u64, id: u64, is_wanted: bool) {
+    /// The extent was written.
+    pub(crate) fn end_writing(&self, offset: u64, id: u64, written: Written) {
         let mut space = self.space.lock();
         space.writing.remove(&offset);
-        if !is_wanted {
-            space.free(offset, id);
+        match written {
+            Written::Wanted => {}
+            Written::Kept => space.free(offset, id),
+            Written::Dead => space.free_for_good(offset, id),
         }
     }
 
@@ -192,25 +221,128 @@ impl Extents {
         }
     }
 
-    /// Every object is gone. What is being written is freed by who writes it.
-    pub(crate) fn free_all(&self) {
+    /// Every object is gone, but for those with `promised` bytes that a checkpoint waits for. What is being written is freed
+    /// by who writes it.
+    pub(crate) fn free_all(&self, promised: u64) {
         let mut space = self.space.lock();
         let space = &mut *space;
-        let kept: Vec<(u64, Used)> = space.writing.iter().map(|offset| (*offset, space.used[offset])).collect();
-        space.free.clear();
-        space.by_len.clear();
-        space.used.clear();
-        space.used_bytes = 0;
-        space.promised_to_objects = 0;
-        space.high = EXTENT_HEADER;
-        for (offset, used) in kept {
-            if offset > space.high {
-                space.list(space.high, offset - space.high);
+        for (offset, used) in std::mem::take(&mut space.used) {
+            if space.writing.contains(&offset) {
+                space.used.insert(offset, used);
+            } else {
+                space.limbo.take(offset, used.bytes, used.id);
             }
-            space.high = offset + used.bytes;
-            space.used.insert(offset, used);
-            space.used_bytes += used.bytes;
         }
+        space.used_bytes = space.used.values().map(|used| used.bytes).sum();
+        space.promised_to_objects = promised;
+        space.free_the_rest();
+    }
+
+    /// A checkpoint is taken, and this is its cut. Exclusive mode only.
+    pub(crate) fn add_cut(&self, number: u64, next_id: u64) {
+        self.space.lock().limbo.add_cut(Cut { number, next_id, is_being_taken: true });
+    }
+
+    pub(crate) fn has_cut(&self, number: u64) -> bool {
+        self.space.lock().limbo.has_cut(number)
+    }
+
+    /// See [`Limbo::cut_is_taken`].
+    pub(crate) fn cut_is_taken(&self, number: u64) {
+        self.space.lock().limbo.cut_is_taken(number);
+    }
+
+    /// A checkpoint was given up. [`Extents::free_some`] has work.
+    pub(crate) fn drop_cut(&self, number: u64) {
+        self.space.lock().limbo.drop_cut(number);
+    }
+
+    /// The checkpoints in force are these. [`Extents::free_some`] may have work.
+    pub(crate) fn keep_cuts(&self, numbers: &[u64]) {
+        self.space.lock().limbo.keep_cuts(numbers);
+    }
+
+    /// Looks at `most` extents that only checkpoints named which are gone. False: there are no more.
+    pub(crate) fn free_some(&self, most: usize) -> bool {
+        let mut space = self.space.lock();
+        for _ in 0..most {
+            match space.limbo.next_free() {
+                Ok(Some((offset, bytes))) => space.give_back(offset, bytes),
+                Ok(None) => {}
+                Err(()) => return false,
+            }
+        }
+        true
+    }
+
+    /// Up to `most` of the extents that the checkpoint with this cut names, all of which are written, from an offset on; and
+    /// where to go on.
+    pub(crate) fn of_cut(&self, number: u64, next_id: u64, from: u64, most: usize) -> (Vec<NamedExtent>, Option<u64>) {
+        let space = self.space.lock();
+        let used = space.used.range(from..).map(|(&offset, used)| (offset, used.bytes, used.id));
+        let mut used = used.filter(|&(.., id)| id < next_id).peekable();
+        let mut kept = space.limbo.of_cut(number, from).peekable();
+        let mut all = Vec::new();
+        while all.len() < most {
+            let is_used = match (used.peek(), kept.peek()) {
+                (Some(used), Some(kept)) => used.0 < kept.0,
+                (used, _) => used.is_some(),
+            };
+            let next = if is_used { used.next() } else { kept.next() };
+            let Some((offset, bytes, id)) = next else { return (all, None) };
+            all.push(NamedExtent { id, offset, bytes });
+        }
+        let next = all.last().map(|last| last.offset + 1);
+        (all, next)
+    }
+
+    /// What the file holds after a checkpoint was restored, and what is kept for the one before it. Only while nobody else uses
+    /// the store, once.
+    ///
+    /// # Errors
+    /// What is wrong with the extents; nothing has changed.
+    pub(crate) fn restore(&self, cut: Cut, extents: &[NamedExtent]) -> Result<(), String> {
+        let mut space = self.space.lock();
+        let space = &mut *space;
+        debug_assert!(space.used.is_empty() && !space.limbo.has_cuts());
+        let mut used = BTreeMap::new();
+        for extent in extents {
+            extent.check(cut.next_id)?;
+            used.insert(extent.offset, Used { bytes: extent.bytes, id: extent.id });
+        }
+        check_places(used.iter().map(|(&offset, used)| (offset, used.bytes)), extents.len())?;
+        space.used_bytes = used.values().map(|used| used.bytes).sum();
+        space.used = used;
+        space.limbo.add_cut(cut);
+        space.free_the_rest();
+        Ok(())
+    }
+
+    /// What a checkpoint before the one that was restored needs stays as it is. As [`Extents::restore`].
+    ///
+    /// # Errors
+    /// As [`Extents::restore`].
+    pub(crate) fn keep(&self, cut: Cut, extents: &[NamedExtent]) -> Result<(), String> {
+        let mut space = self.space.lock();
+        let space = &mut *space;
+        extents.iter().try_for_each(|extent| extent.check(cut.next_id))?;
+        let is_used = |extent: &NamedExtent| {
+            space.used.get(&extent.offset).is_some_and(|used| (used.id, used.bytes) == (extent.id, extent.bytes))
+        };
+        let kept: Vec<&NamedExtent> = extents.iter().filter(|extent| !is_used(extent)).collect();
+        let used = space.used.iter().map(|(&offset, used)| (offset, used.bytes));
+        let mut all: Vec<(u64, u64)> = used.chain(kept.iter().map(|extent| (extent.offset, extent.bytes))).collect();
+        all.sort_unstable();
+        check_places(all.iter().copied(), all.len())?;
+        kept.iter().for_each(|extent| space.limbo.put(extent.offset, extent.bytes, extent.id, cut.number));
+        space.limbo.add_cut_before(cut);
+        space.free_the_rest();
+        Ok(())
+    }
+
+    /// Where the last extent ends, free ones not counted.
+    pub(crate) fn high(&self) -> u64 {
+        self.space.lock().high
     }
 
     pub(crate) fn stats(&self) -> ExtentStats {
@@ -220,6 +352,8 @@ impl Extents {
             used_bytes: space.used_bytes,
             file_bytes: space.high,
             promised_bytes: space.promised(),
+            in_limbo: space.limbo.len(),
+            limbo_bytes: space.limbo.bytes(),
         }
     }
 
@@ -255,13 +389,30 @@ impl Space {
         self.by_len.remove(&(len, offset));
     }
 
-    fn free(&mut self, mut offset: u64, id: u64) {
-        match self.used.get(&offset) {
-            Some(used) if used.id == id => {}
-            _ => return,
+    /// Nothing but a checkpoint needs the extent any more.
+    fn free(&mut self, offset: u64, id: u64) {
+        if let Some(bytes) = self.disown(offset, id)
+            && !self.limbo.take(offset, bytes, id)
+        {
+            self.give_back(offset, bytes);
         }
-        let mut len = self.used.remove(&offset).expect("looked up just now").bytes;
-        self.used_bytes -= len;
+    }
+
+    fn free_for_good(&mut self, offset: u64, id: u64) {
+        if let Some(bytes) = self.disown(offset, id) {
+            self.give_back(offset, bytes);
+        }
+    }
+
+    /// Its bytes, if the extent was that object's.
+    fn disown(&mut self, offset: u64, id: u64) -> Option<u64> {
+        self.used.get(&offset).filter(|used| used.id == id)?;
+        let bytes = self.used.remove(&offset)?.bytes;
+        self.used_bytes -= bytes;
+        Some(bytes)
+    }
+
+    fn give_back(&mut self, mut offset: u64, mut len: u64) {
         if let Some((&before, &bytes)) = self.free.range(..offset).next_back()
             && before + bytes == offset
         {
@@ -278,6 +429,50 @@ impl Space {
             self.list(offset, len);
         }
     }
+
+    /// Free is what nothing takes.
+    fn free_the_rest(&mut self) {
+        self.free.clear();
+        self.by_len.clear();
+        self.high = EXTENT_HEADER;
+        let used = self.used.iter().map(|(&offset, used)| (offset, used.bytes));
+        let mut taken: Vec<(u64, u64)> = used.chain(self.limbo.places()).collect();
+        taken.sort_unstable();
+        for (offset, bytes) in taken {
+            if offset > self.high {
+                self.list(self.high, offset - self.high);
+            }
+            self.high = offset + bytes;
+        }
+    }
+}
+
+impl NamedExtent {
+    /// Whether there can be such an extent.
+    fn check(&self, next_id: u64) -> Result<(), String> {
+        let block = BLOCK as u64;
+        let is_whole = self.offset.is_multiple_of(block) && self.bytes.is_multiple_of(block) && self.bytes > 0;
+        let is_inside = self.offset >= EXTENT_HEADER && self.offset.checked_add(self.bytes).is_some();
+        match is_whole && is_inside && self.id < next_id {
+            true => Ok(()),
+            false => Err(format!(
+                "there can be no extent of {} bytes at offset {} for id {}",
+                self.bytes, self.offset, self.id
+            )),
+        }
+    }
+}
+
+/// Whether extents, ascending by offset, are `count` and do not overlap.
+fn check_places(places: impl Iterator<Item = (u64, u64)>, count: usize) -> Result<(), String> {
+    let (mut end, mut seen) = (0, 0);
+    for (offset, bytes) in places {
+        if offset < end {
+            return Err(format!("two extents lie at offset {offset}"));
+        }
+        (end, seen) = (offset + bytes, seen + 1);
+    }
+    if seen == count { Ok(()) } else { Err("two extents begin at one offset".to_owned()) }
 }
 
 #[cfg(test)]
@@ -290,7 +485,7 @@ mod tests {
     fn written(extents: &Extents, blocks: u64, id: u64) -> u64 {
         assert!(extents.promise_to_object(blocks * K));
         let offset = extents.begin_writing(blocks * K, id).expect("promised");
-        extents.end_writing(offset, id, true);
+        extents.end_writing(offset, id, Written::Wanted);
         offset
     }
 
@@ -332,11 +527,11 @@ mod tests {
         assert!(extents.promise_to_object(2 * K));
         let offset = extents.begin_writing(2 * K, 2).expect("promised");
         extents.free(offset, 2);
-        extents.free_all();
+        extents.free_all(0);
         assert!(extents.belongs(offset, 2));
         assert_eq!(written(&extents, 2, 3), K, "what lies before it is free");
         assert_eq!(written(&extents, 2, 4), offset + 2 * K);
-        extents.end_writing(offset, 2, false);
+        extents.end_writing(offset, 2, Written::Dead);
         assert_eq!(written(&extents, 2, 5), offset);
     }
 

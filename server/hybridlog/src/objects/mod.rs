@@ -9,21 +9,29 @@
 //! epochs: what is replaced goes through the collector, what leaves with its page through the table of announced epochs.
 //!
 //! An extent belongs to one id. It is freed when the record is replaced, deleted, or its space swept; whoever reads an extent
-//! that has been freed meanwhile finds that its id is not there any more, and looks the key up again.
+//! that has been freed meanwhile finds that its id is not there any more, and looks the key up again. What a checkpoint names
+//! is in [`limbo`] then.
+//!
+//! An object whose record lies below a checkpoint's cut is written as it was at the cut. If its record dies before, it is an
+//! *orphan* until then; if it moves to another record, both have it, and a change copies it, or waits if it is large.
 
 mod descriptor;
 mod extents;
 mod grow;
 mod large_string;
+mod limbo;
 mod registry;
 mod transfer;
 
 pub(crate) use descriptor::{DESCRIPTOR, Descriptor, Extent};
-pub(crate) use extents::{EXTENT_HEADER, Extents, padded};
+pub(crate) use extents::{EXTENT_HEADER, Extents, NamedExtent, padded};
 pub(crate) use grow::ExtentReserve;
 pub(crate) use large_string::LargeString;
-pub(crate) use registry::Objects;
-pub(crate) use transfer::{ExtentError, read_extent, write_page_objects};
+pub(crate) use limbo::Cut;
+#[cfg(test)]
+pub(crate) use registry::COPIED_MAX;
+pub(crate) use registry::{Moved, Objects};
+pub(crate) use transfer::{ExtentError, read_extent, verify_extent, write_page_objects};
 
 use crate::record::Kind;
 use std::any::Any;

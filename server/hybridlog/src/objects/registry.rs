@@ -1,5 +1,6 @@
 //! The objects in memory: whose they are, what they weigh, and how each of them leaves.
 
+use super::extents::Written;
 use super::extents::padded;
 use super::{Decode, Descriptor, Extent, Extents, LargeString, Object, Stored};
 use crate::reclaim::{Guard, defer};
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 /// Locks over the objects: two workers seldom want the same.
 const SHARDS: u64 = 16;
+/// What is being written and weighs no more is copied for a change: that takes as long as a stretch of a checkpoint's walk.
+/// Who wants to change more waits until it is written.
+pub(crate) const COPIED_MAX: usize = 256 << 10;
 
 pub(crate) struct Objects {
     /// Id → object.
@@ -18,6 +22,12 @@ pub(crate) struct Objects {
     /// The objects whose records lie in each page.
     pages: Mutex<BTreeMap<u64, PageObjects>>,
     next_id: AtomicU64,
+    /// The number of the file of extents: what its header says.
+    pub(crate) file_id: AtomicU64,
+    /// Ids below this are of objects that a checkpoint needs as they are, until they are written; changes in the exclusive mode.
+    keep_below: AtomicU64,
+    /// Number of that checkpoint.
+    keep_for: AtomicU64,
     bytes: AtomicUsize,
     /// Of objects that have not been written.
     unwritten_bytes: AtomicUsize,
@@ -41,6 +51,30 @@ struct Entry {
     /// What it was found to weigh last.
     bytes: usize,
     state: State,
+    /// No record needs it any more, but this checkpoint does.
+    orphan_of: Option<u64>,
+    /// Another that was the same object when it became an orphan.
+    twin: Option<u64>,
+}
+
+impl Entry {
+    fn is_written(&self) -> bool {
+        matches!(self.state, State::Written(_))
+    }
+}
+
+/// An object on its way from one record to another.
+pub(crate) struct Moved {
+    pub(crate) stored: Arc<Stored>,
+    /// The id under which it is kept until it is written.
+    pub(crate) twin: Option<u64>,
+}
+
+/// Whether an object is left to who writes it for a checkpoint.
+enum Orphan {
+    No,
+    Now(Arc<Stored>),
+    Before,
 }
 
 #[derive(Clone, Copy)]
@@ -59,6 +93,9 @@ impl Objects {
             shards: std::array::from_fn(|_| Mutex::new(BTreeMap::new())),
             pages: Mutex::default(),
             next_id: AtomicU64::new(1),
+            file_id: AtomicU64::new(0),
+            keep_below: AtomicU64::new(0),
+            keep_for: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             unwritten_bytes: AtomicUsize::new(0),
             extents: Extents::new(),
@@ -74,6 +111,58 @@ impl Objects {
 
     pub(crate) fn new_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// No id was given that is as high.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
+    }
+
+    /// Ids go on where they were when a checkpoint was taken. Only while nobody else uses the store.
+    pub(crate) fn restore_next_id(&self, next_id: u64) {
+        self.next_id.store(next_id, Ordering::Relaxed);
+    }
+
+    /// Checkpoint `number` shows this moment: what its records own stays as it is until it is written. Gives the first id after
+    /// it. Exclusive mode only.
+    pub(crate) fn cut(&self, number: u64) -> u64 {
+        let next_id = self.next_id();
+        self.extents.add_cut(number, next_id);
+        self.keep_for.store(number, Ordering::Relaxed);
+        self.keep_below.store(next_id, Ordering::Release);
+        next_id
+    }
+
+    /// All that the checkpoint needs is written, or it was given up.
+    pub(crate) fn end_keeping(&self) {
+        self.keep_below.store(0, Ordering::Release);
+    }
+
+    /// Objects of records that are not written, or not to their end.
+    #[cfg(test)]
+    pub(crate) fn unwritten_count(&self) -> usize {
+        let of = |entry: &Entry| matches!(entry.state, State::Memory { .. }) && entry.orphan_of.is_none();
+        self.shards.iter().map(|shard| shard.lock().values().filter(|entry| of(entry)).count()).sum()
+    }
+
+    /// Whether an object still waits to be written.
+    pub(crate) fn is_unwritten(&self, id: u64) -> bool {
+        self.shard(id).lock().get(&id).is_some_and(|entry| !entry.is_written())
+    }
+
+    /// Whom a change of the object has to wait for, since it is being written, or will be, as it is, and is no small thing to
+    /// copy.
+    pub(crate) fn waits_for(&self, id: u64) -> Option<u64> {
+        let twin = {
+            let shard = self.shard(id).lock();
+            let entry = shard.get(&id).filter(|entry| entry.bytes > COPIED_MAX)?;
+            match entry.state {
+                State::Writing => return Some(id),
+                State::Memory { .. } if id < self.keep_below.load(Ordering::Acquire) => return Some(id),
+                State::Memory { .. } | State::Written(_) => entry.twin?,
+            }
+        };
+        self.is_unwritten(twin).then_some(twin)
     }
 
     pub(crate) fn decode(&self, kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
@@ -103,7 +192,7 @@ impl Objects {
     }
 
     /// Takes an object, `promised` space in the file, whose record lies in `page` and is not published yet.
-    pub(crate) fn insert(&self, id: u64, page: u64, stored: Arc<Stored>, promised: u64) {
+    pub(crate) fn insert(&self, id: u64, page: u64, Moved { stored, twin }: Moved, promised: u64) {
         let bytes = stored.memory();
         {
             let mut pages = self.pages.lock();
@@ -114,7 +203,7 @@ impl Objects {
         // After the page's: who compares the two never finds more to wait for than there is.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.unwritten_bytes.fetch_add(bytes, Ordering::Release);
-        let entry = Entry { stored, page, bytes, state: State::Memory { promised } };
+        let entry = Entry { stored, page, bytes, state: State::Memory { promised }, orphan_of: None, twin };
         let before = self.shard(id).lock().insert(id, entry);
         debug_assert!(before.is_none(), "ids are given once");
     }
@@ -129,7 +218,7 @@ impl Objects {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id)?;
         if Arc::get_mut(&mut entry.stored).is_none() {
-            // It has moved here while the flush was reading it: that keeps what it reads.
+            // It has moved here while the flush was reading it, or is to: that keeps what it reads.
             entry.stored = Arc::new(entry.stored.duplicate());
         }
         Arc::get_mut(&mut entry.stored).map(NonNull::from)
@@ -176,6 +265,14 @@ impl Objects {
 
     /// The record that owns the object is replaced or deleted.
     pub(crate) fn release(&self, descriptor: &Descriptor, guard: &Guard) {
+        match self.orphan(descriptor.id) {
+            Orphan::Now(stored) => {
+                // Whoever writes it may be done before a batch that looks at it.
+                return defer(guard, move || drop(stored));
+            }
+            Orphan::Before => return,
+            Orphan::No => {}
+        }
         match self.remove(descriptor.id) {
             Some(entry) => {
                 self.let_go(descriptor.id, entry.state);
@@ -191,10 +288,31 @@ impl Objects {
     }
 
     /// Takes an object in memory from a record that is being replaced.
-    pub(crate) fn take(&self, id: u64) -> Option<Arc<Stored>> {
+    pub(crate) fn take(&self, id: u64) -> Option<Moved> {
+        match self.orphan(id) {
+            Orphan::Now(stored) => return Some(Moved { stored, twin: Some(id) }),
+            Orphan::Before => return None,
+            Orphan::No => {}
+        }
         let entry = self.remove(id)?;
         self.let_go(id, entry.state);
-        Some(entry.stored)
+        Some(Moved { stored: entry.stored, twin: entry.twin })
+    }
+
+    /// Leaves an object that a checkpoint needs and does not have yet to who writes it.
+    fn orphan(&self, id: u64) -> Orphan {
+        if id >= self.keep_below.load(Ordering::Acquire) {
+            return Orphan::No;
+        }
+        let mut shard = self.shard(id).lock();
+        match shard.get_mut(&id) {
+            Some(entry) if entry.orphan_of.is_some() => Orphan::Before,
+            Some(entry) if !entry.is_written() => {
+                entry.orphan_of = Some(self.keep_for.load(Ordering::Relaxed));
+                Orphan::Now(entry.stored.clone())
+            }
+            _ => Orphan::No,
+        }
     }
 
     fn let_go(&self, id: u64, state: State) {
@@ -209,7 +327,7 @@ impl Objects {
     fn remove(&self, id: u64) -> Option<Entry> {
         let entry = self.shard(id).lock().remove(&id)?;
         self.bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
-        if !matches!(entry.state, State::Written(_)) {
+        if !entry.is_written() {
             self.unwritten_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
         }
         if let Some(of_page) = self.pages.lock().get_mut(&entry.page) {
@@ -231,15 +349,22 @@ impl Objects {
         Ok(Some((entry.stored.clone(), offset)))
     }
 
-    /// An object has been written: it stays in memory until its page goes. If its record died meanwhile, the extent is free.
+    /// An object has been written: it stays in memory until its page goes. If its record died meanwhile, the extent is free, or
+    /// kept for the checkpoint that needed it.
     pub(crate) fn end_writing(&self, id: u64, extent: Extent) {
         let mut shard = self.shard(id).lock();
-        let entry = shard.get_mut(&id);
-        self.extents.end_writing(extent.offset, id, entry.is_some());
-        if let Some(entry) = entry {
+        let end = |written| self.extents.end_writing(extent.offset, id, written);
+        let Some(entry) = shard.get_mut(&id) else { return end(Written::Dead) };
+        let Some(number) = entry.orphan_of else {
+            end(Written::Wanted);
             entry.state = State::Written(extent);
             self.unwritten_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
-        }
+            return;
+        };
+        // A checkpoint that was given up needs nothing, nor does one after it.
+        end(if self.extents.has_cut(number) { Written::Kept } else { Written::Dead });
+        drop(shard);
+        self.remove(id);
     }
 
     /// A page has left memory, and no batch looks at its records: nor at their objects.
@@ -254,16 +379,34 @@ impl Objects {
     /// Every record is gone. In the exclusive mode. True: [`Objects::free_some`] has work.
     pub(crate) fn forget_all(&self, guard: &Guard) -> bool {
         let mut all = Vec::new();
+        let (keep_below, keep_for) = (self.keep_below.load(Ordering::Acquire), self.keep_for.load(Ordering::Relaxed));
+        let mut kept_pages: BTreeMap<u64, PageObjects> = BTreeMap::new();
+        let (mut kept_bytes, mut promised_to_kept) = (0, 0);
         for shard in &self.shards {
-            let entries = std::mem::take(&mut *shard.lock());
+            let mut shard = shard.lock();
+            let mut entries = std::mem::take(&mut *shard);
+            if keep_below > 0 {
+                let is_kept = |id: &u64, entry: &mut Entry| *id < keep_below && !entry.is_written();
+                *shard = entries.extract_if(.., is_kept).collect();
+            }
+            for (&id, entry) in shard.iter_mut() {
+                entry.orphan_of.get_or_insert(keep_for);
+                let of_page = kept_pages.entry(entry.page).or_default();
+                of_page.ids.push(id);
+                of_page.bytes += entry.bytes;
+                kept_bytes += entry.bytes;
+                if let State::Memory { promised } = entry.state {
+                    promised_to_kept += promised;
+                }
+            }
             if !entries.is_empty() {
                 all.push(entries);
             }
         }
-        self.extents.free_all();
-        self.pages.lock().clear();
-        self.bytes.store(0, Ordering::Relaxed);
-        self.unwritten_bytes.store(0, Ordering::Relaxed);
+        self.extents.free_all(promised_to_kept);
+        *self.pages.lock() = kept_pages;
+        self.bytes.store(kept_bytes, Ordering::Relaxed);
+        self.unwritten_bytes.store(kept_bytes, Ordering::Relaxed);
         let any = !all.is_empty();
         if any {
             self.condemned_count.fetch_add(all.len(), Ordering::AcqRel);

@@ -43,6 +43,7 @@ pub(crate) async fn write_page_objects<W: World>(
         let extent = write(store, world, file, report, id, &stored, offset).await;
         drop(stored);
         store.log.objects.end_writing(id, extent);
+        store.log.space.notify_waiters();
         let descriptor = Descriptor { id, extent: Some(extent) }.encode();
         page[at..at + descriptor.len()].copy_from_slice(&descriptor);
     }
@@ -150,23 +151,26 @@ pub(crate) async fn read_extent(
     }
     let mut bytes = Vec::with_capacity(len);
     let mut last = None;
-    while bytes.len() < len {
-        let at = bytes.len();
-        let piece = AlignedBuf::zeroed((len - at).next_multiple_of(BLOCK).min(PIECE));
-        count();
-        let done = file.read_at(piece, extent.offset + at as u64).await;
-        let read = done.result.map_err(|error| ExtentError::Io(error, done.id))?.min(len - at);
-        last = Some(done.id);
-        bytes.extend_from_slice(&done.buf[..read]);
-        if read < done.buf.len().min(len - at) {
-            return Err(ExtentError::Short(done.id));
+    let mut read = async || {
+        while bytes.len() < len {
+            count();
+            let at = bytes.len();
+            let (piece, id) = read_piece(file, &extent, at).await?;
+            if piece.len() < (len - at).min(PIECE) {
+                return Err(ExtentError::Short(id));
+            }
+            bytes.extend_from_slice(&piece);
+            last = Some(id);
         }
-    }
-    let is_whole = key_len <= len && crc32c::crc32c_append(checksum_of_id(id), &bytes) == extent.crc;
+        Ok(())
+    };
+    let result = read().await;
     if !objects.extents.belongs(extent.offset, id) {
         // Freed while we read: what we have may be another's.
         return Err(ExtentError::Gone);
     }
+    result?;
+    let is_whole = key_len <= len && crc32c::crc32c_append(checksum_of_id(id), &bytes) == extent.crc;
     if !is_whole {
         return Err(ExtentError::Damaged(last));
     }
@@ -179,6 +183,32 @@ pub(crate) async fn read_extent(
     };
     let value: Box<dyn Object> = objects.decode(kind, value).ok_or(ExtentError::Damaged(last))?;
     Ok((Arc::new(Stored { key, value }), last))
+}
+
+/// Reads what an extent has from `at` on, a piece at most.
+async fn read_piece(file: &impl File, extent: &Extent, at: usize) -> Result<(AlignedBuf, SubmissionId), ExtentError> {
+    let left = extent.len as usize - at;
+    let buf = AlignedBuf::zeroed(left.next_multiple_of(BLOCK).min(PIECE));
+    let mut done = file.read_at(buf, extent.offset + at as u64).await;
+    match done.result {
+        Ok(0) => Err(ExtentError::Short(done.id)),
+        Ok(read) => {
+            done.buf.truncate(read.min(left));
+            Ok((done.buf, done.id))
+        }
+        Err(error) => Err(ExtentError::Io(error, done.id)),
+    }
+}
+
+/// Whether an extent is what was written. The file is not open for direct I/O: it may be read from anywhere.
+pub(crate) async fn verify_extent(file: &impl File, id: u64, extent: Extent) -> Result<(), ExtentError> {
+    let (mut crc, mut at, mut last) = (checksum_of_id(id), 0, None);
+    while at < extent.len as usize {
+        let (piece, submission) = read_piece(file, &extent, at).await?;
+        crc = crc32c::crc32c_append(crc, &piece);
+        (at, last) = (at + piece.len(), Some(submission));
+    }
+    if crc == extent.crc { Ok(()) } else { Err(ExtentError::Damaged(last)) }
 }
 
 fn checksum_of_id(id: u64) -> u32 {

@@ -38,6 +38,7 @@ fn the_numbers_are_the_codes() {
         ("log::COLLECTION_MIN", log::COLLECTION_MIN as u64),
         ("objects::DESCRIPTOR", objects::DESCRIPTOR as u64),
         ("objects::EXTENT_HEADER", objects::EXTENT_HEADER),
+        ("objects::COPIED_MAX", objects::COPIED_MAX as u64),
         ("flush::VERSION", flush::VERSION.into()),
         ("flush::PAGES_AHEAD", flush::PAGES_AHEAD),
         ("flush::IN_FLIGHT_MAX", flush::IN_FLIGHT_MAX as u64),
@@ -171,16 +172,18 @@ fn segments_and_frames_lie_as_they_are_drawn() {
 #[test]
 fn checkpoints_and_their_chunks_lie_as_they_are_drawn() {
     let fields = layout("checkpoint field");
-    let header = FileHeader { salt: 0x11, log_id: 0x22 << 40, hash_seed: u64::MAX, first_buckets: 0x44 };
+    let header =
+        FileHeader { salt: 0x11, log_id: 0x22 << 40, hash_seed: u64::MAX, first_buckets: 0x44, extents_id: 0x55 };
     let bytes = header.encode();
     assert_eq!(&bytes[fields["magic"].0..8], b"FERRCKP\n");
-    assert_eq!(number(&bytes, fields["version"]), 1);
+    assert_eq!(number(&bytes, fields["version"]), 2);
     assert_eq!(number(&bytes, fields["checksum"]), crc32c::crc32c(&bytes[16..]).into());
     assert_eq!(number(&bytes, fields["salt"]), header.salt);
+    assert_eq!(number(&bytes, fields["extents_id"]), header.extents_id);
     assert_eq!(number(&bytes, fields["log_id"]), header.log_id);
     assert_eq!(number(&bytes, fields["hash_seed"]), header.hash_seed);
     assert_eq!(number(&bytes, fields["first_buckets"]), header.first_buckets);
-    assert_eq!(fields.len(), 7, "every field was looked at");
+    assert_eq!(fields.len(), 8, "every field was looked at");
 
     let fields = layout("chunk field");
     let bytes = ChunkHeader::encode(ChunkKind::Upper, b"payload", 987_654_321, 7);

@@ -180,8 +180,8 @@ fn a_damaged_extent_is_an_error_never_a_wrong_value() {
         engine.world.disk.extents.lock().unwrap()[at] ^= 1;
     }
     engine.world.disk.extents.lock().unwrap().truncate(4096 + 4096);
-    assert!(matches!(read(), Err(ReadError::Short { .. })));
-    assert_eq!(engine.store.stats().checksum_errors, 3);
+    assert!(matches!(read(), Err(ReadError::ExtentDamaged { offset: 4096, .. })), "it is short");
+    assert_eq!(engine.store.stats().checksum_errors, 4);
 }
 
 #[test]
