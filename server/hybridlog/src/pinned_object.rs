@@ -190,10 +190,11 @@ impl Pinned<'_> {
         let objects = &self.store.log.objects;
         let place = self.seek(key, held);
         let Some((address, raw)) = place.found.filter(|(_, raw)| raw.is_object()) else { return Ok(None) };
-        if !self.promise.is_given() {
+        let is_mutable = address >= self.store.log.regions.read_only();
+        if (!is_mutable || objects.is_keeping()) && !self.promise.is_given() {
             self.check_changeable(raw)?;
         }
-        let (id, more) = if address >= self.store.log.regions.read_only() {
+        let (id, more) = if is_mutable {
             let more = self.promise_growth(raw, growth)?;
             // SAFETY: mutable.
             unsafe { raw.set_access(self.access_after(Some(raw.access()))) };

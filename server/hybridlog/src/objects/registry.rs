@@ -145,6 +145,12 @@ impl Objects {
         self.shards.iter().map(|shard| shard.lock().values().filter(|entry| of(entry)).count()).sum()
     }
 
+    /// Whether a checkpoint still waits for objects that are to be written as they are.
+    #[inline]
+    pub(crate) fn is_keeping(&self) -> bool {
+        self.keep_below.load(Ordering::Acquire) > 0
+    }
+
     /// Whether an object still waits to be written.
     pub(crate) fn is_unwritten(&self, id: u64) -> bool {
         self.shard(id).lock().get(&id).is_some_and(|entry| !entry.is_written())
