@@ -48,6 +48,13 @@ impl Connection {
         Ok(bytes)
     }
 
+    /// So many bytes, whatever they mean.
+    pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads one reply with all that is nested in it.
     pub fn reply(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -55,6 +55,12 @@ static CONTEXT: &[CommandSpec] = &[
         .summary("Ends what OTEL.CONTEXT SET began.")
         .flags(flag::FAST)
         .acl(acl::CONNECTION),
+    sub("otel.context|response", 3, context_response)
+        .complexity("O(1)")
+        .summary("Makes every reply say which trace served it.")
+        .flags(flag::FAST)
+        .acl(acl::CONNECTION)
+        .args(&[Arg::one_of("switch", &[Arg::word("on", "ON"), Arg::word("off", "OFF")])]),
     sub("otel.context|help", 2, context_help).complexity("O(1)").summary("Explains the subcommands."),
 ];
 
@@ -158,6 +164,28 @@ fn context_clear(call: &mut Call<'_>) -> Result<(), Pause> {
     Ok(())
 }
 
+/// In RESP2 it can be asked for and is not done: replies have no attributes there.
+fn context_response(call: &mut Call<'_>) -> Result<(), Pause> {
+    let switch = call.args.get(2);
+    call.session.trace_responses = if switch.eq_ignore_ascii_case(b"ON") {
+        true
+    } else if switch.eq_ignore_ascii_case(b"OFF") {
+        false
+    } else {
+        call.reply.error("ERR syntax error");
+        return Ok(());
+    };
+    call.reply.ok();
+    Ok(())
+}
+
+/// The attribute in front of a reply in RESP3 that says which trace served it.
+pub fn write_trace_response(reply: &mut Reply<'_>, traceresponse: &str) {
+    reply.attributes(1);
+    reply.bulk(b"traceresponse");
+    reply.bulk(traceresponse.as_bytes());
+}
+
 fn context_help(call: &mut Call<'_>) -> Result<(), Pause> {
     help::write(
         &mut call.reply,
@@ -167,6 +195,8 @@ fn context_help(call: &mut Call<'_>) -> Result<(), Pause> {
             "    Makes the connection's commands, or only the next one, part of the caller's trace.",
             "CLEAR",
             "    Ends that.",
+            "RESPONSE ON|OFF",
+            "    Makes every reply say which trace served it, in RESP3.",
         ],
     );
     Ok(())
@@ -294,6 +324,20 @@ mod tests {
         client.run(&format!("OTEL.CONTEXT SET {PARENT}"));
         client.run("RESET");
         assert!(client.session.context.take().is_none());
+    }
+
+    #[test]
+    fn responses_are_asked_for_until_they_are_not() {
+        let mut client = Client::new();
+        assert_eq!(client.run("OTEL.CONTEXT RESPONSE on"), "+OK\r\n");
+        assert!(client.session.trace_responses);
+        client.run("RESET");
+        assert!(!client.session.trace_responses);
+        client.run("OTEL.CONTEXT RESPONSE ON");
+        assert_eq!(client.run("OTEL.CONTEXT RESPONSE maybe"), "-ERR syntax error\r\n");
+        assert!(client.session.trace_responses);
+        assert_eq!(client.run("OTEL.CONTEXT RESPONSE OFF"), "+OK\r\n");
+        assert!(!client.session.trace_responses);
     }
 
     #[test]

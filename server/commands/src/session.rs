@@ -34,6 +34,10 @@ pub struct Session {
     /// The context that came with the command at hand (wrapper or attribute, else the connection's); the driver sets it
     /// before admission, a queued command takes it along.
     pub command_context: Option<RemoteContext<'static>>,
+    /// Every reply says which trace served it, since OTEL.CONTEXT RESPONSE ON.
+    pub trace_responses: bool,
+    /// The reply of the command at hand does.
+    pub trace_response: bool,
     /// There is more data than `maxmemory` and none may go: commands that take memory are refused. Set by the driver before
     /// admission.
     pub out_of_memory: bool,
@@ -138,6 +142,8 @@ impl Session {
             no_touch: false,
             context: ConnectionContext::None,
             command_context: None,
+            trace_responses: false,
+            trace_response: false,
             out_of_memory: false,
             deferred: None,
             close_after_reply: false,

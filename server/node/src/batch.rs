@@ -10,7 +10,7 @@ use ferrite_hybridlog::aof::FsyncPolicy;
 use ferrite_hybridlog::{NeedReason, NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Pause, Room};
-use ferrite_resp::{Args, Reply};
+use ferrite_resp::{Args, Protocol, Reply};
 use ferrite_telemetry::{Checkpoint, Outcome, Wait};
 
 use crate::command_log;
@@ -265,8 +265,23 @@ impl<W: World> Connection<W> {
         }
         if self.session.end_command() {
             self.unanswered += 1;
+            if self.session.trace_responses || self.session.trace_response {
+                self.add_trace_response(reply_start);
+            }
         } else {
             self.output.truncate(reply_start);
+        }
+    }
+
+    /// Puts in front of a reply which trace served it.
+    #[cold]
+    fn add_trace_response(&mut self, reply_start: usize) {
+        self.session.trace_response = false;
+        let Some(traceresponse) = self.worker.recorder.borrow().traceresponse(&self.trace) else { return };
+        if self.session.protocol == Protocol::Resp3 {
+            let mut attribute = Vec::new();
+            otel::write_trace_response(&mut Reply::new(&mut attribute, Protocol::Resp3), &traceresponse);
+            self.output.splice(reply_start..reply_start, attribute);
         }
     }
 

@@ -33,7 +33,9 @@ pub(crate) fn resolve<'a>(
         return 0;
     }
     let mut context = session.context.take();
-    let extracted = wanted.propagators.extract(attributes);
+    let mut asks = false;
+    let extracted = wanted.propagators.extract(attributes.inspect(|pair| asks |= asks_for_response(*pair)));
+    session.trace_response = asks;
     context = extracted.context.map(RemoteContext::into_owned).or(context);
     let mut skip = 0;
     if let Some(wrapped) = wrapped {
@@ -48,4 +50,8 @@ pub(crate) fn resolve<'a>(
     }
     session.command_context = context;
     skip
+}
+
+fn asks_for_response((key, value): (&[u8], &[u8])) -> bool {
+    key.eq_ignore_ascii_case(b"traceresponse") && value == b"1"
 }

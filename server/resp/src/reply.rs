@@ -44,6 +44,11 @@ impl<'a> Reply<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
+    /// Begins what is said about the reply that follows it; keys and values come next. RESP3 only.
+    pub fn attributes(&mut self, pairs: usize) {
+        self.number(b'|', pairs as i64);
+    }
+
     /// Begins a bulk string of `len` bytes; they follow with [`Reply::raw`], and then `raw(b"\r\n")`.
     #[inline]
     pub fn bulk_len(&mut self, len: usize) {

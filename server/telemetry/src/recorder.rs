@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::Splitter;
 use crate::buffer::TraceBuffer;
+use crate::context::FLAG_SAMPLED;
 use crate::counter::Counter;
 use crate::entry::KeptTrace;
 use crate::ids::IdGenerator;
@@ -141,6 +142,16 @@ impl Recorder {
     /// since the wall clock may be set.
     pub fn set_wall_clock(&mut self, monotonic_ns: u64, unix_ns: u64) {
         self.wall_offset = unix_ns.wrapping_sub(monotonic_ns) as i64;
+    }
+
+    /// What the current command's reply can say of its trace, as a version 00 `traceresponse`
+    /// (<https://w3c.github.io/trace-context/#traceresponse-header>): the sampled bit is what a sampler by trace id and caller
+    /// decides; other rules may still choose the trace. `None`: it is not recorded.
+    pub fn traceresponse(&self, buffer: &TraceBuffer) -> Option<String> {
+        let (trace_id, span_id) = buffer.ids()?;
+        let chosen = self.policy.chooses(trace_id, buffer.current_parent_sampled()).is_some();
+        let sampled = if self.policy.is_plain() && chosen { FLAG_SAMPLED } else { 0 };
+        Some(format!("00-{trace_id}-{span_id}-{:02x}", sampled | buffer.current_random_flag()))
     }
 
     /// The batch's replies were written, or never will be: its traces go into the ring, those that the sampler chose also

@@ -104,6 +104,7 @@ fn reset(call: &mut Call<'_>) -> Result<(), Pause> {
     session.no_evict = false;
     session.no_touch = false;
     session.context = ConnectionContext::None;
+    session.trace_responses = false;
     call.reply.protocol = Protocol::Resp2;
     call.reply.simple("RESET");
     Ok(())

@@ -6,7 +6,7 @@ use super::{
     ARENA_BYTES_MAX, COMMANDS_PER_BATCH_MAX, Checkpoint, ChildSlot, DiskSlot, ERROR_BYTES_MAX, NONE,
     STATEMENT_BYTES_MAX, SyncSlot, TraceBuffer, Wait,
 };
-use crate::context::{FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
+use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
 use crate::record::{
     CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE,
     SERIALIZED, SpanRecord, WriteRecord,
@@ -433,6 +433,18 @@ impl TraceBuffer {
         let command = self.commands.get(command)?;
         let rare = self.rare.get(usize::from(command.rare).checked_sub(1)?)?;
         (command.has(REMOTE) && rare.deferred == 0).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
+    }
+
+    /// [`TraceBuffer::remote_parent_sampled`] of the current command.
+    pub(crate) fn current_parent_sampled(&self) -> Option<bool> {
+        self.remote_parent_sampled(usize::from(self.current))
+    }
+
+    /// The `random` bit of the current command's trace.
+    pub(crate) fn current_random_flag(&self) -> u8 {
+        let Some(command) = self.current().filter(|command| command.has(REMOTE)) else { return FLAG_RANDOM };
+        let rare = usize::from(command.rare).checked_sub(1).and_then(|at| self.rare.get(at));
+        rare.map_or(0, |rare| rare.trace_flags & FLAG_RANDOM)
     }
 
     /// The root carries on another tracestate than it came with.
