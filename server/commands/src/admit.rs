@@ -52,6 +52,9 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
     if session.out_of_memory && takes_memory(spec, session) {
         return refuse(Some(spec), Echo::new(OUT_OF_MEMORY), session, reply);
     }
+    if session.writes_may_be_stopped && is_stopped_without_checkpoints(spec, session) && host.writes_are_stopped() {
+        return refuse(Some(spec), Echo::new(NO_CHECKPOINT), session, reply);
+    }
     if let Some(queue) = &mut session.multi
         && !spec.has(flag::NOT_QUEUED)
     {
@@ -72,6 +75,19 @@ fn speaks_http(name: &[u8]) -> bool {
 }
 
 const OUT_OF_MEMORY: &[u8] = b"OOM command not allowed when used memory > 'maxmemory'.";
+
+const NO_CHECKPOINT: &[u8] = b"MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. \
+    Commands that may modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
+    snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB error.";
+
+/// Writes, an EXEC of one, and, as in Redis, PING: it is what health checks send.
+#[cold]
+fn is_stopped_without_checkpoints(spec: &CommandSpec, session: &Session) -> bool {
+    match (&session.multi, spec.name) {
+        (Some(queue), "exec") => queue.commands.iter().any(|command| command.spec.has(flag::WRITE)),
+        (_, name) => spec.has(flag::WRITE) || name == "ping",
+    }
+}
 
 /// What an open transaction keeps is memory too, whatever the command; only what ends it is let through, unless it is an
 /// EXEC of a command that takes memory itself.
@@ -249,6 +265,38 @@ mod tests {
         client.run("MULTI");
         client.session.out_of_memory = true;
         assert_eq!(client.run("DISCARD"), "+OK\r\n");
+    }
+
+    #[test]
+    fn without_checkpoints_what_writes_is_refused() {
+        let stopped = "-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. Commands \
+            that may modify the data set are disabled, because this instance is configured to report errors during writes if RDB \
+            snapshotting fails (stop-writes-on-bgsave-error option). Please check the Redis logs for details about the RDB \
+            error.\r\n";
+        let mut client = Client::new();
+        client.run("SET k v");
+        client.session.writes_may_be_stopped = true;
+        assert_eq!(client.run("SET k v"), "+OK\r\n", "the host has the last word");
+        client.host.writes_are_stopped.set(true);
+        for command in ["SET k w", "DEL k", "HSET h f v", "EXPIRE k 100", "FLUSHALL", "PING"] {
+            assert_eq!(client.run(command), stopped, "{command}");
+        }
+        for (command, reply) in [("GET k", "$1\r\nv\r\n"), ("ECHO x", "$1\r\nx\r\n"), ("MULTI", "+OK\r\n")] {
+            assert_eq!(client.run(command), reply, "{command}");
+        }
+        assert_eq!(client.run("GET k"), "+QUEUED\r\n");
+        assert_eq!(client.run("EXEC"), "*1\r\n$1\r\nv\r\n", "a transaction that writes nothing");
+        client.run("MULTI");
+        assert_eq!(client.run("SET k w"), stopped);
+        assert_eq!(client.run("EXEC"), "-EXECABORT Transaction discarded because of previous errors.\r\n");
+        client.host.writes_are_stopped.set(false);
+        client.run("MULTI");
+        client.run("SET k w");
+        client.host.writes_are_stopped.set(true);
+        assert!(
+            client.run("EXEC").starts_with("-EXECABORT Transaction discarded because of: MISCONF Redis is configured")
+        );
+        assert_eq!(client.run("GET k"), "$1\r\nv\r\n");
     }
 
     #[test]

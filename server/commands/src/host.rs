@@ -61,6 +61,8 @@ pub trait Host {
     fn info(&self) -> InfoSnapshot;
     /// Unix time in seconds of the last checkpoint of this process, or of its start.
     fn last_save(&self) -> u64;
+    /// The last checkpoint failed, and save points ask for some: see `stop-writes-on-bgsave-error`.
+    fn writes_are_stopped(&self) -> bool;
     /// BGSAVE; with `schedule`, or in a transaction, it may also begin later.
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave;
     /// BGREWRITEAOF; `later` leaves it to a moment after the command at hand.

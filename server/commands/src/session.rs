@@ -41,6 +41,8 @@ pub struct Session {
     /// There is more data than `maxmemory` and none may go: commands that take memory are refused. Set by the driver before
     /// admission.
     pub out_of_memory: bool,
+    /// Writes may be refused since no checkpoint can be taken: the host knows. Set by the driver before admission.
+    pub writes_may_be_stopped: bool,
     /// What the command that just ran leaves to the node; the node takes it and writes its reply.
     pub deferred: Option<Deferred>,
     /// The connection ends once its replies are written (QUIT, CLIENT KILL of itself).
@@ -145,6 +147,7 @@ impl Session {
             trace_responses: false,
             trace_response: false,
             out_of_memory: false,
+            writes_may_be_stopped: false,
             deferred: None,
             close_after_reply: false,
             last_command: "NULL",

@@ -31,6 +31,7 @@ pub struct TestHost {
     pub killed: RefCell<Vec<u64>>,
     /// What it answers outside of a transaction.
     pub aof_rewrite: Cell<AofRewrite>,
+    pub writes_are_stopped: Cell<bool>,
     pub background_save: Cell<BackgroundSave>,
     /// Whether each was to be scheduled, and in a transaction.
     pub saves_asked: RefCell<Vec<(bool, bool)>>,
@@ -88,6 +89,10 @@ impl Host for TestHost {
         if later { AofRewrite::Scheduled } else { self.aof_rewrite.get() }
     }
 
+    fn writes_are_stopped(&self) -> bool {
+        self.writes_are_stopped.get()
+    }
+
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
         self.saves_asked.borrow_mut().push((schedule, in_transaction));
         self.background_save.get()
@@ -140,6 +145,7 @@ impl Client {
             clients: RefCell::default(),
             killed: RefCell::default(),
             aof_rewrite: Cell::new(AofRewrite::Started),
+            writes_are_stopped: Cell::new(false),
             background_save: Cell::new(BackgroundSave::Started),
             saves_asked: RefCell::default(),
         };

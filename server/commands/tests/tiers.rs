@@ -44,6 +44,9 @@ impl Host for NoHost {
     fn last_save(&self) -> u64 {
         0
     }
+    fn writes_are_stopped(&self) -> bool {
+        false
+    }
     fn background_save(&self, _: bool, _: bool) -> BackgroundSave {
         BackgroundSave::OtherActive
     }

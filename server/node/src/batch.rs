@@ -111,6 +111,7 @@ impl<W: World> Connection<W> {
         let proto_max_bulk_len = node.live.proto_max_bulk_len.load(Relaxed) as usize;
         let host = NodeHost { node, unix_ns, monotonic_ns: self.trace.mark() };
         let limits = &node.databases.limits;
+        self.session.writes_may_be_stopped = node.writes_are_stopped();
         worker.handle.set_access_clock((unix_ns / 1_000_000_000) as u32, limits.access_mode());
         let mut pinned = worker.handle.pin();
         let mut scratch = worker.scratch.borrow_mut();

@@ -109,6 +109,8 @@ pub struct StorageConfig {
     pub disk_backend: DiskBackend,
     /// Redis's `save`: pairs of seconds and changes; empty for no checkpoints but those that are asked for.
     pub save: String,
+    /// With save points, whether writes are refused after a checkpoint that failed, until one succeeds.
+    pub stop_writes_on_bgsave_error: bool,
 }
 
 /// The pairs of seconds and changes in the text of `save`; `None` if it is not understood.
@@ -136,6 +138,7 @@ impl Default for StorageConfig {
             index_size_mb: 1.0,
             disk_backend: DiskBackend::Auto,
             save: String::new(),
+            stop_writes_on_bgsave_error: true,
         }
     }
 }

@@ -67,6 +67,10 @@ impl Host for NodeHost<'_> {
         last_save(self.node)
     }
 
+    fn writes_are_stopped(&self) -> bool {
+        self.node.writes_are_stopped()
+    }
+
     fn background_save(&self, schedule: bool, in_transaction: bool) -> BackgroundSave {
         let rewriting = self.node.rewrite.figures().running_since_ns.is_some();
         self.node.saves.want(in_transaction || (schedule && rewriting), rewriting)

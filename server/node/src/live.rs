@@ -25,6 +25,7 @@ pub struct Live {
     pub save_points: Mutex<Vec<(u64, u64)>>,
     /// Whose sampling may change.
     pub telemetry: Mutex<TelemetryConfig>,
+    pub stop_writes_on_bgsave_error: AtomicBool,
     /// `None`: no password is required.
     pub requirepass: Mutex<Option<Vec<u8>>>,
 }
@@ -43,6 +44,7 @@ impl Live {
             auto_aof_rewrite_min_size: AtomicU64::new(config.aof.auto_rewrite_min_size),
             save_points: Mutex::new(config::save_points(&config.storage.save).unwrap_or_default()),
             telemetry: Mutex::new(config.telemetry.clone()),
+            stop_writes_on_bgsave_error: AtomicBool::new(config.storage.stop_writes_on_bgsave_error),
             requirepass: Mutex::new(
                 server.requirepass.clone().filter(|password| !password.is_empty()).map(String::into_bytes),
             ),
@@ -65,6 +67,7 @@ impl Live {
         config.aof.auto_rewrite_min_size = self.auto_aof_rewrite_min_size.load(Ordering::Relaxed);
         config.storage.save = config::save_points_text(&self.save_points.lock());
         config.telemetry = self.telemetry.lock().clone();
+        config.storage.stop_writes_on_bgsave_error = self.stop_writes_on_bgsave_error.load(Ordering::Relaxed);
         let server = &mut config.server;
         server.requirepass =
             self.requirepass.lock().as_ref().map(|password| String::from_utf8_lossy(password).into_owned());

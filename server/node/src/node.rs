@@ -168,6 +168,14 @@ impl Node {
         self.aof().map_or(fsync_policy(self.config.aof.appendfsync), |aof| aof.policy())
     }
 
+    /// With save points, from a checkpoint that failed until one succeeds: writes are refused, if the configuration says so.
+    #[inline]
+    pub(crate) fn writes_are_stopped(&self) -> bool {
+        self.saves.last_failed()
+            && self.live.stop_writes_on_bgsave_error.load(Ordering::Relaxed)
+            && !self.live.save_points.lock().is_empty()
+    }
+
     pub fn set_fsync_policy(&self, policy: FsyncPolicy) {
         if let Some(aof) = self.aof() {
             aof.set_policy(policy);

@@ -208,6 +208,14 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    live(
+        "stop-writes-on-bgsave-error",
+        |node| yes_no(node.live.stop_writes_on_bgsave_error.load(Relaxed)),
+        |node, value| {
+            node.live.stop_writes_on_bgsave_error.store(yes_or_no(value)?, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("tcp-keepalive", |node| node.config.server.tcp_keepalive.to_string()),
     live(
         "telemetry-sample-rate",

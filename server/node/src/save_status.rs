@@ -1,6 +1,8 @@
 //! Where checkpoints stand: wanted by a command or a save point, running, done.
 
 use ferrite_commands::BackgroundSave;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -11,6 +13,8 @@ const RETRY_AFTER_NS: u64 = 5_000_000_000;
 #[derive(Default)]
 pub struct SaveStatus {
     figures: Mutex<Figures>,
+    /// As in the figures, for who asks at every batch.
+    last_failed: AtomicBool,
     wish: Notify,
     news: Notify,
 }
@@ -48,6 +52,11 @@ impl Figures {
 impl SaveStatus {
     pub fn figures(&self) -> Figures {
         *self.figures.lock()
+    }
+
+    #[inline]
+    pub(crate) fn last_failed(&self) -> bool {
+        self.last_failed.load(Ordering::Relaxed)
     }
 
     /// A client asks for one in the background; `may_wait` if it may begin later, `other_active` if it has to.
@@ -117,6 +126,7 @@ impl SaveStatus {
         let since_ns = figures.running_since_ns.take().unwrap_or(now_ns);
         figures.last_took_s = Some(now_ns.saturating_sub(since_ns) / 1_000_000_000);
         figures.last_failed = saved.is_none();
+        self.last_failed.store(saved.is_none(), Ordering::Relaxed);
         figures.ended += 1;
         figures.last_ended_ns = now_ns;
         if let Some((changes, unix_s)) = saved {
@@ -166,7 +176,12 @@ mod tests {
         assert_eq!(status.want(false, false), BackgroundSave::InProgress);
         status.begin(0);
         status.end(None, 0);
-        assert!(status.figures().last_failed && status.figures().done == 1 && status.figures().ended == 2);
+        assert!(
+            status.last_failed()
+                && status.figures().last_failed
+                && status.figures().done == 1
+                && status.figures().ended == 2
+        );
     }
 
     #[test]

@@ -105,6 +105,7 @@ keys! {
     storage.index_size_mb: Positive, "MiB of memory that the hash index starts with; it grows from five keys a bucket of 64 bytes on";
     storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";
     storage.save: SavePoints, "Seconds and changes, in pairs as in Redis, after which a checkpoint is taken, and one at the end too; empty means only when it is asked for";
+    storage.stop_writes_on_bgsave_error: Flag, "With save points, whether writes are refused after a checkpoint that failed, until one succeeds";
 
     aof.enabled: Flag, "Whether every write is logged to the append-only file";
     aof.appendfsync: OneOf<AppendFsync>, "When the append-only file is made durable";
