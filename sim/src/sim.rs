@@ -353,6 +353,12 @@ impl Host {
         lock(&self.state.disk).set_capacity(bytes);
     }
 
+    /// Holds every read of this host's disk back, or no longer: it does not complete meanwhile.
+    pub fn set_disk_reads_held(&self, held: bool) {
+        self.core.record(Event::Decision { what: "reads held", value: u64::from(held) });
+        lock(&self.state.disk).set_reads_held(held);
+    }
+
     /// Lets every read of this host's disk fail with EIO, or no longer. For scenarios that need the one failure.
     pub fn set_disk_reads_fail(&self, fail: bool) {
         self.core.record(Event::Decision { what: "reads fail", value: u64::from(fail) });

@@ -23,6 +23,8 @@ pub(crate) use state::DiskState;
 /// EIO and ENOSPC of Linux, so that the product meets the errors it would meet there.
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+/// How soon a read that is held back sees that it is not any more.
+const HELD_LOOK: Latency = Latency::Sleep(Duration::from_millis(1));
 
 /// One process's view of its host's disk.
 #[derive(Clone)]
@@ -105,6 +107,12 @@ impl SimDisk {
         let (core, host) = (self.core.clone(), self.host.clone());
         self.core.hardware.spawn(async move {
             latency.wait().await;
+            while io == IoKind::Read && {
+                let disk = lock(&host.disk);
+                disk.reads_held && disk.session == session
+            } {
+                HELD_LOOK.wait().await;
+            }
             let value = {
                 let mut disk = lock(&host.disk);
                 if disk.session != session {

@@ -63,6 +63,8 @@ pub(crate) struct DiskState {
     capacity: Option<u64>,
     /// Every read fails with EIO.
     pub(super) reads_fail: bool,
+    /// Reads do not complete for as long as it is set.
+    pub(super) reads_held: bool,
     /// Every sync fails with EIO.
     pub(super) syncs_fail: bool,
     /// Every write of the file with this name fails with EIO.
@@ -89,6 +91,7 @@ impl DiskState {
             next_lock: 1,
             capacity: None,
             reads_fail: false,
+            reads_held: false,
             syncs_fail: false,
             writes_fail: None,
             on_the_way: BTreeMap::new(),
@@ -114,6 +117,10 @@ impl DiskState {
 
     pub(crate) fn set_capacity(&mut self, bytes: Option<u64>) {
         self.capacity = bytes;
+    }
+
+    pub(crate) fn set_reads_held(&mut self, held: bool) {
+        self.reads_held = held;
     }
 
     pub(crate) fn set_reads_fail(&mut self, fail: bool) {
