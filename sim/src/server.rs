@@ -127,6 +127,22 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         if stats.disk_reads > 0 {
             sim.sometimes("a record was read from disk");
         }
+        let unseen = starting.node.databases.unseen.figures();
+        if unseen.pending > 0 {
+            sim.sometimes("a write had not seen what it replaced");
+        }
+        if unseen.existed > 0 {
+            sim.sometimes("what a write had replaced was found");
+        }
+        if unseen.settled > unseen.existed {
+            sim.sometimes("a write had replaced nothing");
+        }
+        if unseen.waited > 0 {
+            sim.sometimes("keys were counted while a write had not seen what it replaced");
+        }
+        if unseen.read_errors > 0 {
+            sim.sometimes("what a write had replaced could not be read");
+        }
         if stats.extents > 0 {
             sim.sometimes("a large value was written to its extent");
         }

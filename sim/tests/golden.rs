@@ -242,6 +242,12 @@ golden! {
         assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
     }
 
+    set_of_a_cold_key(FULL) |stage| {
+        stage.push_to_disk("key").await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("SET key value").await, Reply::ok());
+    }
+
     get_large_from_disk(FULL) |stage| {
         let value = "v".repeat(2 * PAGE_BYTES);
         stage.command(&format!("SET key {value}")).await;

@@ -160,7 +160,7 @@ pub(crate) fn refused(pause: Pause, reply: &mut Reply<'_>) -> Result<(), Pause> 
             | NeedReason::ObjectFile
             | NeedReason::ObjectUnwritten { .. } => return Err(pause),
         },
-        Pause::Keys | Pause::Records(_) | Pause::Headers(_) => return Err(pause),
+        Pause::Keys | Pause::Records(_) | Pause::Headers(_) | Pause::Counts { .. } => return Err(pause),
     }
     Ok(())
 }

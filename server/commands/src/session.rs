@@ -1,6 +1,8 @@
 //! What one connection is to the commands: who it is, its database, its transaction, its trace context.
 
-use ferrite_keyspace::WatchSet;
+use std::sync::Arc;
+
+use ferrite_keyspace::{Gate, Ticket, WatchSet};
 use ferrite_resp::{ArgRange, Args, Protocol};
 use ferrite_telemetry::RemoteContext;
 
@@ -43,6 +45,10 @@ pub struct Session {
     pub out_of_memory: bool,
     /// Writes may be refused since no checkpoint can be taken: the host knows. Set by the driver before admission.
     pub writes_may_be_stopped: bool,
+    /// What a command has waited for that counts keys; it takes it when it runs again.
+    pub counted: Option<Arc<Ticket>>,
+    /// Held by a transaction that counts keys until its end.
+    pub(crate) gate: Option<Gate>,
     /// What the command that just ran leaves to the node; the node takes it and writes its reply.
     pub deferred: Option<Deferred>,
     /// The connection ends once its replies are written (QUIT, CLIENT KILL of itself).
@@ -148,6 +154,8 @@ impl Session {
             trace_response: false,
             out_of_memory: false,
             writes_may_be_stopped: false,
+            counted: None,
+            gate: None,
             deferred: None,
             close_after_reply: false,
             last_command: "NULL",
@@ -174,6 +182,7 @@ impl Session {
     /// Forgets the transaction and the watched keys.
     pub fn discard_transaction(&mut self) {
         self.multi = None;
+        self.gate = None;
         self.watched.clear();
     }
 

@@ -286,12 +286,18 @@ pub struct CommandSpec {
     pub subcommands: &'static [CommandSpec],
     /// Upper bound of the bytes the command may add beyond the values it replaces.
     pub growth: fn(&Args<'_>) -> usize,
+    /// With these arguments it writes its keys whatever they held: it need not be read.
+    pub overwrites: fn(&Args<'_>) -> bool,
     /// For COMMAND GETKEYSANDFLAGS, where a specification says `variable_flags`: what these arguments make of it.
     pub key_flags: Option<fn(&Args<'_>) -> u32>,
     /// Given by the table; a row has none yet.
     pub(crate) index: u16,
     pub(crate) trace_name: &'static str,
     pub(crate) words: u8,
+}
+
+fn never(_: &Args<'_>) -> bool {
+    false
 }
 
 fn no_growth(_: &Args<'_>) -> usize {
@@ -325,6 +331,7 @@ impl CommandSpec {
             arguments: &[],
             subcommands: &[],
             growth: no_growth,
+            overwrites: never,
             key_flags: None,
             index: 0,
             trace_name: "",
@@ -411,6 +418,11 @@ impl CommandSpec {
 
     pub const fn growth(mut self, growth: fn(&Args<'_>) -> usize) -> Self {
         self.growth = growth;
+        self
+    }
+
+    pub const fn overwrites(mut self, overwrites: fn(&Args<'_>) -> bool) -> Self {
+        self.overwrites = overwrites;
         self
     }
 

@@ -105,7 +105,10 @@ fn exec(call: &mut Call<'_>) -> Result<(), Pause> {
         refused(pause, &mut call.reply)
     });
     match result {
-        Ok(()) => call.session.watched.clear(),
+        Ok(()) => {
+            call.session.watched.clear();
+            call.session.gate = None;
+        }
         Err(_) => {
             // A queued SELECT may have run.
             call.session.db = db;
@@ -194,6 +197,24 @@ fn effect(spec: &CommandSpec) -> Effect {
     }
 }
 
+fn counts_keys(spec: &CommandSpec) -> bool {
+    matches!(spec.name, "dbsize" | "info" | "memory|stats")
+}
+
+/// Within a transaction nothing can be waited for. So it waits before, and until it is over nobody writes what would have to
+/// be waited for.
+fn settle_counts(call: &mut Call<'_>) -> Result<(), Pause> {
+    let databases = call.keys.databases();
+    call.session.counted = None;
+    if databases.unseen.is_empty() {
+        return Ok(());
+    }
+    if call.session.gate.is_none() {
+        call.session.gate = Some(databases.unseen.close());
+    }
+    Err(Pause::Counts { ticket: databases.unseen.ticket(databases, None), patience: None })
+}
+
 /// Looks at all keys of all commands, as the databases will be when each runs.
 ///
 /// # Errors
@@ -206,6 +227,9 @@ fn plan(call: &mut Call<'_>, queue: &Queue) -> Result<Plan, Pause> {
     let mut cold: Vec<Address> = Vec::new();
     let mut lengths: BTreeMap<(u32, &[u8]), usize> = BTreeMap::new();
     let mut plan = Plan::default();
+    if queue.commands.iter().any(|command| counts_keys(command.spec)) {
+        settle_counts(call)?;
+    }
     for command in &queue.commands {
         let (spec, args) = (command.spec, command.args());
         match spec.name {

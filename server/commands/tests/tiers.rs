@@ -1,223 +1,41 @@
 //! The same commands on a store where most keys are on disk, and on one where all are in memory, reply the same; and what
 //! the append-only file then holds is the same data again.
 
-use std::borrow::Cow;
-use std::sync::Arc;
+mod harness;
 
-use ferrite_commands::{
-    Admission, AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Env, Host, InfoSnapshot, Session, Slowlog,
-    admit, execute,
-};
-use ferrite_hybridlog::aof::{Aof, BaseWriter, Effect, Rewriter, aof_task};
+use ferrite_hybridlog::Found;
+use ferrite_hybridlog::Held;
+use ferrite_hybridlog::aof::{BaseWriter, Effect, Rewriter, aof_task};
 use ferrite_hybridlog::datadir::{DataDirConfig, RecoveredAof, open_data_dir};
-use ferrite_hybridlog::{
-    Address, Found, Held, LogDevice, NeedReason, NeedSpace, Store, StoreConfig, WorkerHandle, create_log, flush_task,
-};
 use ferrite_io::World;
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Databases, Keyspace, Lent, Pause, Policy, Scratch, Spaces, decode_object, images};
-use ferrite_resp::{Args, Reply};
+use ferrite_keyspace::{Keyspace, Lent, Policy, Spaces, images};
 use ferrite_telemetry::TraceBuffer;
+use harness::{Node, words};
 
-struct NoHost(Slowlog);
-
-impl Host for NoHost {
-    fn unix_ns(&self) -> u64 {
-        0
-    }
-    fn config_get(&self, _: &[u8]) -> Vec<(Cow<'static, str>, Cow<'static, str>)> {
-        Vec::new()
-    }
-    fn config_set(&self, _: &[(&[u8], &[u8])]) -> Result<(), ConfigSetError> {
-        Ok(())
-    }
-    fn reset_statistics(&self) {}
-    fn required_password(&self) -> Option<Vec<u8>> {
-        None
-    }
-    fn debug_allowed(&self, _: &str) -> bool {
-        false
-    }
-    fn info(&self) -> InfoSnapshot {
-        InfoSnapshot::default()
-    }
-    fn last_save(&self) -> u64 {
-        0
-    }
-    fn writes_are_stopped(&self) -> bool {
-        false
-    }
-    fn background_save(&self, _: bool, _: bool) -> BackgroundSave {
-        BackgroundSave::OtherActive
-    }
-    fn rewrite_aof(&self, _: bool) -> AofRewrite {
-        AofRewrite::Impossible
-    }
-    fn purge_memory(&self) {}
-    fn slowlog(&self) -> &Slowlog {
-        &self.0
-    }
-    fn slowlog_trace_id_always(&self) -> bool {
-        false
-    }
-    fn clients(&self) -> Vec<ClientInfo> {
-        Vec::new()
-    }
-    fn kill_client(&self, _: u64) -> bool {
-        false
-    }
-}
-
-/// A store with its device, a connection, and the driver's part: waiting for what a command lacks.
-struct Node {
-    store: Arc<Store>,
-    worker: WorkerHandle,
-    device: LogDevice<RealWorld>,
-    databases: Databases,
-    scratch: Scratch,
-    held: Held,
-    trace: TraceBuffer,
-    session: Session,
-    host: NoHost,
-    aof: Option<Arc<Aof>>,
-    disk_reads: usize,
-}
-
-impl Node {
-    async fn new(world: &RealWorld, log: &std::path::Path, mutable_pages: usize) -> Self {
-        let config = StoreConfig {
-            page_size: 4096,
-            mutable_pages,
-            read_only_pages: 1,
-            index_buckets: 64,
-            workers: 1,
-            hash_seed: 7,
+async fn replay(node: &mut Node, effect: Effect<'_>) -> Result<(), String> {
+    loop {
+        let result = {
+            let mut pinned = node.worker.pin();
+            let exclusive = pinned.exclusive();
+            let lent = Lent {
+                pinned: &exclusive,
+                held: &node.held,
+                trace: &mut node.trace,
+                databases: &node.databases,
+                aof: None,
+                scratch: &mut node.scratch,
+                now_ms: 0,
+            };
+            Keyspace::new(lent, 0).replay(effect)
         };
-        let store = Store::with_objects(config, decode_object);
-        let files = create_log(&store, world, log).await.expect("the log's files");
-        world.spawn(flush_task(store.clone(), world.clone(), files.clone(), |_| {}));
-        Node {
-            worker: store.worker(0),
-            device: LogDevice::new(store.clone(), world.clone(), files),
-            store,
-            databases: Databases::new(3),
-            scratch: Scratch::new(1),
-            held: Held::default(),
-            trace: TraceBuffer::new(|| 0),
-            session: Session::new(1, "", "", true),
-            host: NoHost(Slowlog::default()),
-            aof: None,
-            disk_reads: 0,
+        match result {
+            Ok(()) => break,
+            Err(pause) => node.wait(pause, std::iter::empty()).await,
         }
     }
-
-    async fn run(&mut self, now_ms: u64, words: &[Vec<u8>]) -> Vec<u8> {
-        let (mut bytes, mut ranges) = (Vec::new(), Vec::new());
-        for word in words {
-            ranges.push(bytes.len()..bytes.len() + word.len());
-            bytes.extend_from_slice(word);
-        }
-        let args = Args::new(&bytes, &ranges);
-        let mut out = Vec::new();
-        let mut reply = Reply::new(&mut out, self.session.protocol);
-        let Admission::Run(spec) = admit(args, &mut self.session, &mut reply, &self.host) else { return out };
-        loop {
-            let pause = {
-                let mut env = Env {
-                    pinned: &mut self.worker.pin(),
-                    held: &self.held,
-                    trace: &mut self.trace,
-                    databases: &self.databases,
-                    aof: self.aof.as_deref(),
-                    host: &self.host,
-                    now_ms,
-                    proto_max_bulk_len: 1 << 20,
-                    scratch: &mut self.scratch,
-                };
-                let reply = Reply::new(&mut out, self.session.protocol);
-                match execute(spec, &mut env, args, &mut self.session, reply) {
-                    Ok(()) => break,
-                    Err(pause) => pause,
-                }
-            };
-            assert!(out.is_empty(), "a paused command leaves no reply");
-            let keys = ferrite_commands::keys_of(spec, args).map(|at| args.get(at));
-            self.wait(pause, keys).await;
-        }
-        self.held.clear();
-        self.trace.finish_command(ferrite_telemetry::Outcome::Ok, b"", 0);
-        out
-    }
-
-    async fn wait<'k>(&mut self, pause: Pause, keys: impl Iterator<Item = &'k [u8]>) {
-        match pause {
-            Pause::Keys => {
-                let cold = self.cold(keys);
-                assert!(!cold.is_empty(), "a pause for keys has a cold one");
-                self.fetch(&cold).await;
-            }
-            Pause::Records(addresses) | Pause::Headers(addresses) => self.fetch(&addresses).await,
-            Pause::Space(need) => self.space(&need).await,
-            Pause::Refused(_) => unreachable!("execute answers it"),
-        }
-    }
-
-    fn cold<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Vec<Address> {
-        let pinned = self.worker.pin();
-        let space = self.databases.space(self.session.db);
-        let mut cold = Vec::new();
-        for key in keys {
-            let key = pinned.key(space, key);
-            let _latch = pinned.latch(key.hash, false);
-            if let Found::Cold(address) = pinned.find(&key, &self.held, &mut self.trace) {
-                cold.push(address);
-            }
-        }
-        cold
-    }
-
-    async fn fetch(&mut self, addresses: &[Address]) {
-        for &address in addresses {
-            let read = self.device.read_record(address).await.expect("the record");
-            self.held.insert(address, read.record);
-            self.disk_reads += 1;
-        }
-    }
-
-    async fn space(&self, need: &NeedSpace) {
-        match need.reason {
-            NeedReason::AofFile => {
-                let aof = self.aof.as_ref().expect("an append-only file");
-                aof.wait_for_space(need.bytes).await.expect("space");
-            }
-            _ => self.store.wait_for_space(need).await.expect("space"),
-        }
-    }
-
-    async fn replay(&mut self, effect: Effect<'_>) -> Result<(), String> {
-        loop {
-            let result = {
-                let mut pinned = self.worker.pin();
-                let exclusive = pinned.exclusive();
-                let lent = Lent {
-                    pinned: &exclusive,
-                    held: &self.held,
-                    trace: &mut self.trace,
-                    databases: &self.databases,
-                    aof: None,
-                    scratch: &mut self.scratch,
-                    now_ms: 0,
-                };
-                Keyspace::new(lent, 0).replay(effect)
-            };
-            match result {
-                Ok(()) => break,
-                Err(pause) => self.wait(pause, std::iter::empty()).await,
-            }
-        }
-        self.held.clear();
-        Ok(())
-    }
+    node.held.clear();
+    Ok(())
 }
 
 struct Random(u64);
@@ -282,10 +100,6 @@ impl Random {
     }
 }
 
-fn words(command: &str) -> Vec<Vec<u8>> {
-    command.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-}
-
 /// The order of KEYS is nobody's promise, nor that of a large hash once it was replayed.
 fn normal(command: &str, reply: Vec<u8>) -> String {
     let reply = String::from_utf8(reply).expect("the test's values are ASCII");
@@ -334,7 +148,7 @@ impl Walk {
 const NOW_MS: u64 = 1_700_000_000_000;
 
 async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
-    let mut cold = Node::new(&world, &path.join("cold.log"), 12).await;
+    let mut cold = Node::new(&world, &path.join("cold.log"), 6).await;
     let mut warm = Node::new(&world, &path.join("warm.log"), 4096).await;
     let config = DataDirConfig::new(path.join("data"));
     let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
@@ -365,6 +179,9 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
             commands.extend((0..random.below(4)).map(|_| random.command()).filter(|next| !next.starts_with("WATCH")));
             commands.push("EXEC".to_owned());
         }
+        if random.below(20) == 0 {
+            cold.settle().await;
+        }
         for command in &commands {
             let words = words(command);
             let got = normal(command, cold.run(now_ms, &words).await);
@@ -373,6 +190,13 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
         }
     }
     assert!(rewritten >= 3, "only {rewritten} rewrites came to their end");
+    cold.settle().await;
+    let overwrites = cold.databases.unseen.figures();
+    assert!(overwrites.settled > 10, "{overwrites:?}");
+    for db in 0..3 {
+        assert_eq!(cold.databases.keys(db), warm.databases.keys(db));
+        assert_eq!(cold.databases.expires(db), warm.databases.expires(db));
+    }
     assert!(cold.disk_reads > 300, "only {} reads from disk", cold.disk_reads);
     assert_eq!(warm.disk_reads, 0);
 
@@ -380,7 +204,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     drop(opened.dir);
     let mut replayed = Node::new(&world, &path.join("replayed.log"), 12).await;
     let replayed_cell = &mut replayed;
-    open_data_dir(&world, &config, async |effect| replayed_cell.replay(effect).await).await.expect("a replay");
+    open_data_dir(&world, &config, async |effect| replay(replayed_cell, effect).await).await.expect("a replay");
     for db in 0..3 {
         assert_eq!(replayed.databases.keys(db), cold.databases.keys(db));
         assert_eq!(replayed.databases.expires(db), cold.databases.expires(db));
@@ -462,13 +286,13 @@ async fn replay_over_later_states(world: RealWorld, path: std::path::PathBuf, se
     let mut random = Random(seed);
     let mut node = Node::new(&world, &path.join("again.log"), 64).await;
     for bytes in &effects {
-        node.replay(Effect::decode(bytes).expect("an effect").0).await.expect("applied");
+        replay(&mut node, Effect::decode(bytes).expect("an effect").0).await.expect("applied");
     }
     let expected = content(&mut node).await;
     for _ in 0..20 {
         let first = random.below(effects.len() as u64) as usize;
         for bytes in &effects[first..] {
-            node.replay(Effect::decode(bytes).expect("an effect").0).await.expect("applied");
+            replay(&mut node, Effect::decode(bytes).expect("an effect").0).await.expect("applied");
         }
         assert_eq!(content(&mut node).await, expected, "from effect {first} of {}", effects.len());
     }
@@ -504,6 +328,7 @@ async fn read_under_lru(world: RealWorld, path: std::path::PathBuf) {
             let reply = node.run(0, &words(&format!("MEMORY USAGE {key}"))).await;
             sum += String::from_utf8_lossy(&reply[1..]).trim().parse::<u64>().expect("a number");
         }
+        node.settle().await;
         assert_eq!(node.databases.data_bytes(), sum, "{policy:?}");
     }
 }
@@ -561,7 +386,7 @@ async fn one_field_of_many(world: RealWorld, path: std::path::PathBuf) {
     drop(opened.dir);
     let mut again = Node::new(&world, &path.join("again.log"), 12).await;
     let replayed = &mut again;
-    open_data_dir(&world, &config, async |effect| replayed.replay(effect).await).await.expect("a replay");
+    open_data_dir(&world, &config, async |effect| replay(replayed, effect).await).await.expect("a replay");
     for command in
         ["HLEN large", "HGET large field:8", "HGET large field:29999", "OBJECT ENCODING large", "HGETALL large"]
     {

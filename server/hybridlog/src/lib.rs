@@ -28,6 +28,8 @@ mod sync;
 #[cfg(not(loom))]
 pub mod aof;
 #[cfg(not(loom))]
+mod behind;
+#[cfg(not(loom))]
 mod by_hash;
 #[cfg(not(loom))]
 pub mod checkpoint;
@@ -81,6 +83,7 @@ pub use address::{ADDRESS_BITS, Address, FILE_HEADER, FIRST_ADDRESS};
 
 #[cfg(not(loom))]
 pub use {
+    behind::Behind,
     device::{DiskRead, LogDevice, LogFiles, ReadError, extents_path},
     flush::{create_log, flush_task, open_log},
     flush_run::FlushRun,

@@ -395,6 +395,13 @@ impl Raw {
         }
     }
 
+    /// # Safety
+    /// As [`Raw::set_expiry`].
+    pub(crate) unsafe fn set_previous(self, previous: Address) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.cast::<u64>().write(self.word() & !ADDRESS_MASK | previous) }
+    }
+
     /// Covers the rest of a page.
     ///
     /// # Safety

@@ -1,16 +1,21 @@
 //! What a checkpoint keeps of the databases: their spaces and counts, and the reminders of keys that expire.
 //!
 //! All integers are little-endian words of 8 bytes. The note of the cut: the next space, then for each database its space, the
-//! address of the log below which it has nothing, its keys, those of them that expire, and the bytes of their records. A chunk: pairs of a key's hash and
+//! address of the log below which it has nothing, its keys, those of them that expire, and the bytes of their records. Then for
+//! each write that is still to be settled (see [`crate::unseen`]) as many words: its space with the top bit set, the hash, where
+//! the chain goes on on disk, the record, and the time. A chunk: pairs of a key's hash and
 //! the time it is due. A reminder may be there twice or be of a key that is gone: who takes it looks the key up.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::databases::Databases;
+use crate::unseen::Unseen;
 use crate::wheel::{Copying, Reminder};
 
 const WORD: usize = 8;
 const WORDS_OF_SLOT: usize = 5;
+/// Tells the note of a write from a database.
+const UNSEEN: u64 = 1 << 63;
 
 /// A copy of the reminders that is made in steps while commands run. Dropped it ends.
 pub struct Reminders<'d> {
@@ -79,6 +84,10 @@ impl Databases {
             ];
             words.iter().for_each(|word: &u64| out.extend_from_slice(&word.to_le_bytes()));
         }
+        for Unseen { space, hash, cold, record, at_ms } in self.unseen.all() {
+            let words = [u64::from(space) | UNSEEN, hash, cold, record, at_ms];
+            words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        }
         out
     }
 
@@ -88,7 +97,10 @@ impl Databases {
         let (&next_space, slots) = words.split_first().ok_or(RestoreError::Malformed)?;
         let (slots, rest) = slots.as_chunks::<WORDS_OF_SLOT>();
         let mut next_space = u32::try_from(next_space).map_err(|_| RestoreError::Malformed)?;
-        if !rest.is_empty() || slots.iter().any(|slot| slot[0] >= next_space.into()) {
+        let (slots, unseen) = slots.split_at(slots.partition_point(|words| words[0] & UNSEEN == 0));
+        let out_of_range = |words: &[u64; WORDS_OF_SLOT]| words[0] & !UNSEEN >= next_space.into();
+        let mixed = unseen.iter().any(|words| words[0] & UNSEEN == 0);
+        if !rest.is_empty() || mixed || slots.iter().chain(unseen).any(out_of_range) {
             return Err(RestoreError::Malformed);
         }
         let beyond = slots.iter().enumerate().skip(self.slots.len());
@@ -108,6 +120,9 @@ impl Databases {
             slot.record_bytes.store(record_bytes, Relaxed);
         }
         self.next_space.store(next_space, Relaxed);
+        for &[space, hash, cold, record, at_ms] in unseen {
+            self.unseen.restore(Unseen { space: (space & !UNSEEN) as u32, hash, cold, record, at_ms });
+        }
         let mut wheel = self.wheel.lock();
         for chunk in reminders {
             let words = words_of(chunk)?;
@@ -146,6 +161,24 @@ mod tests {
         assert!(spaces.iter().enumerate().all(|(at, space)| !spaces[..at].contains(space)), "{spaces:?}");
         assert!(back.empty(3, 0) < back.space(3), "spaces are never used again");
         assert_eq!(back.wheel.lock().len(), 2);
+    }
+
+    #[test]
+    fn writes_that_are_not_settled_come_back_with_the_counts() {
+        let databases = Databases::new(2);
+        let unseen = [1, 2].map(|cold| Unseen { space: 1, hash: cold << 60, cold, record: 900, at_ms: 7 });
+        for unseen in unseen {
+            databases.unseen.add(unseen, || databases.count_change(1, None, Some((0, 48))));
+        }
+        let note = databases.note();
+        let back = Databases::new(2);
+        back.restore(&note, &[]).expect("a note");
+        assert_eq!((back.keys(1), back.unseen.all()), (2, unseen.to_vec()));
+        assert_eq!(back.unseen.oldest_unresolved(), Some(1));
+        assert_eq!(back.note(), note);
+        let words = note.as_chunks::<WORD>().0;
+        let swapped = [&words[..6], &words[11..16], &words[6..11]].concat().concat();
+        assert_eq!(Databases::new(2).restore(&swapped, &[]), Err(RestoreError::Malformed), "databases come first");
     }
 
     #[test]

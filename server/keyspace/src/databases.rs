@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::encodings::Encodings;
-use crate::limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits};
+use crate::limits::MemoryLimits;
 use crate::scratch::{Counters, Scratch};
+use crate::unseen::{Counts, UnseenWrites};
 use crate::watch::Registry;
 use crate::wheel::Wheel;
 use ferrite_hybridlog::Address;
@@ -28,6 +29,8 @@ pub struct Databases {
     pub limits: MemoryLimits,
     /// By [`Tier`].
     hits: [AtomicU64; 3],
+    /// Until it is empty the counts are too high by what its notes will find.
+    pub unseen: UnseenWrites,
     misses: AtomicU64,
     expired: AtomicU64,
     evicted: AtomicU64,
@@ -89,6 +92,7 @@ impl Databases {
             encodings: Encodings::default(),
             limits: MemoryLimits::default(),
             hits: Default::default(),
+            unseen: UnseenWrites::default(),
             misses: AtomicU64::new(0),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -199,6 +203,22 @@ impl Databases {
         }
     }
 
+    /// All that is counted of a database.
+    pub(crate) fn counts(&self, db: u32) -> Counts {
+        let slot = &self.slots[db as usize];
+        Counts {
+            space: slot.space.load(Relaxed),
+            keys: slot.keys.load(Relaxed),
+            expires: slot.expires.load(Relaxed),
+            record_bytes: slot.record_bytes.load(Relaxed),
+        }
+    }
+
+    /// A key that had expired was found by who overwrote it.
+    pub(crate) fn count_expired(&self) {
+        self.expired.fetch_add(1, Relaxed);
+    }
+
     /// Keeps the counts when a key goes from one state to another; `None` is no key.
     pub(crate) fn count_change(&self, db: u32, before: Option<State>, after: Option<State>) {
         let slot = &self.slots[db as usize];
@@ -228,10 +248,7 @@ impl Databases {
 
     /// A database's part of [`Databases::data_bytes`].
     pub fn data_bytes_of(&self, db: u32) -> u64 {
-        let slot = &self.slots[db as usize];
-        slot.record_bytes.load(Relaxed)
-            + slot.keys.load(Relaxed) * INDEX_ENTRY_BYTES as u64
-            + slot.expires.load(Relaxed) * EXPIRY_BYTES as u64
+        self.counts(db).data_bytes()
     }
 
     /// Gives the database a new space, whose records will lie at `tail` and above; returns the one it had. Exclusive mode

@@ -22,6 +22,8 @@ mod random;
 mod replay;
 mod scan;
 mod scratch;
+mod unread;
+mod unseen;
 mod view;
 mod watch;
 mod wheel;
@@ -38,8 +40,12 @@ pub use hash::{Hash, Pair};
 pub use limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits, Policy, Room, key_bytes};
 pub use random::Random;
 pub use scratch::Scratch;
+pub use unseen::{Counts, Gate, Ticket, Unseen, UnseenFigures, UnseenWrites, cannot_look_behind, look_behind};
 pub use view::{Expiry, Keyspace, Lent};
 pub use watch::WatchSet;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use ferrite_hybridlog::{Address, NeedSpace, Object};
 
@@ -60,6 +66,9 @@ pub enum Pause {
     Records(Vec<Address>),
     /// As [`Pause::Records`], for a command that asks for the keys alone: large values need not be read.
     Headers(Vec<Address>),
+    /// The counts of the databases are not known before what was overwritten on disk has been looked at. The ticket goes to
+    /// [`Keyspace::counts`] afterwards; who has `patience` takes what there is after that.
+    Counts { ticket: Arc<Ticket>, patience: Option<Duration> },
     /// There is no room for what the command would write.
     Space(NeedSpace),
     /// The command cannot be done: this is the error to reply.

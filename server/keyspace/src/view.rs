@@ -191,6 +191,19 @@ impl<'a> Keyspace<'a> {
     /// Writes a value, whatever the key held.
     #[inline]
     pub fn put(&mut self, key: &[u8], kind: Kind, value: &[u8], expiry: Expiry) -> Result<(), Pause> {
+        self.put_over(key, kind, value, expiry, false)
+    }
+
+    /// [`Keyspace::put`]; with `unread` what lies on disk is not read first, if there is room for a note of that.
+    #[inline]
+    pub(crate) fn put_over(
+        &mut self,
+        key: &[u8],
+        kind: Kind,
+        value: &[u8],
+        expiry: Expiry,
+        unread: bool,
+    ) -> Result<(), Pause> {
         if kind != Kind::String && !self.keeps_in_record(key, value.len()) {
             return self.put_packed_hash(key, value, expiry);
         }
@@ -199,7 +212,12 @@ impl<'a> Keyspace<'a> {
         let place = pinned.seek(&target, self.lent.held);
         let before = match self.remembered() {
             Some(presence) => presence,
-            None => self.found_for_write(&target, place.before())?,
+            None => match place.before() {
+                Before::Cold(cold) if unread && self.may_leave_unread(1) => {
+                    return self.put_unread(&place, &target, cold, value, expiry);
+                }
+                before => self.found_for_write(&target, before)?,
+            },
         };
         let expire_at_ms = match expiry {
             Expiry::Never => 0,
@@ -550,7 +568,7 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    fn remember(&mut self, presence: Presence) {
+    pub(crate) fn remember(&mut self, presence: Presence) {
         if let Some(last) = &mut self.lent.scratch.last {
             last.found = Some(presence);
         }
@@ -601,6 +619,13 @@ impl<'a> Keyspace<'a> {
     pub(crate) fn changed(&mut self, key: &[u8], before: Presence, after: Option<State>, touch: Touch) {
         let databases = self.lent.databases;
         databases.count_change(self.db, before.state(), after);
+        self.tell_of_change(key, before, after, touch);
+    }
+
+    /// [`Keyspace::changed`] once it is counted.
+    #[inline]
+    pub(crate) fn tell_of_change(&mut self, key: &[u8], before: Presence, after: Option<State>, touch: Touch) {
+        let databases = self.lent.databases;
         let expiry = |state: Option<State>| state.map(|(expire_at_ms, _)| expire_at_ms);
         self.remind(key, expiry(before.state()), expiry(after));
         self.remember(match after {

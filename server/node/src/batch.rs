@@ -23,6 +23,7 @@ use crate::host::NodeHost;
 use crate::node::Node;
 use crate::prefetch;
 use crate::session::{Connection, OUTPUT_FLUSH_BYTES};
+use crate::unseen;
 
 /// Where a batch stands between two synchronous stretches.
 #[derive(Default)]
@@ -129,6 +130,7 @@ impl<W: World> Connection<W> {
             if progress.paused.is_none() && !progress.looked_for_room {
                 match node.databases.room() {
                     Room::Evict => break Stop::MakeRoom,
+                    Room::Full if !node.databases.unseen.is_empty() => break Stop::MakeRoom,
                     room => self.session.out_of_memory = room == Room::Full,
                 }
             }
@@ -345,6 +347,18 @@ impl<W: World> Connection<W> {
                 self.trace.pause(Wait::Disk);
                 if let Err(error) = prefetch::records(self, &addresses, false).await {
                     self.refuse(progress, error.into());
+                }
+            }
+            Pause::Counts { ticket, patience } => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Disk);
+                match unseen::wait(&self.worker, &ticket, patience).await {
+                    Ok(()) => self.session.counted = Some(ticket),
+                    Err(error) => {
+                        let Failure { text, exception } = error.into();
+                        let text = format!("keys cannot be counted for now: {text}");
+                        self.refuse(progress, Failure { text, exception });
+                    }
                 }
             }
             Pause::Space(need) => {

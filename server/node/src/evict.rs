@@ -18,6 +18,7 @@ use futures_util::future::join_all;
 use crate::batch::wait_for_space;
 use crate::config::Choice;
 use crate::expire::give_way;
+use crate::unseen;
 use crate::worker::Worker;
 
 /// How often it is looked whether the limit has been lowered, or data has grown in another way than by a command.
@@ -43,6 +44,11 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
 /// Deletes keys until there is room. False: no key may go any more, and there still is none.
 pub(crate) async fn make_room<W: World>(worker: &Worker<W>) -> bool {
     let databases = &worker.node.databases;
+    // What only seems to be too much is no reason.
+    unseen::settled(worker).await;
+    if databases.room() == Room::Free {
+        return true;
+    }
     let candidates = std::mem::take(&mut *worker.candidates.borrow_mut());
     let seed = worker.scratch.borrow_mut().random_seed();
     let Some(mut evictor) = Evictor::new(databases, seed, candidates) else {
@@ -69,6 +75,7 @@ async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
             Ok(Slice::More) => {
                 held.clear();
                 give_way().await;
+                unseen::settled(worker).await;
             }
             Err(Pause::Records(addresses) | Pause::Headers(addresses)) => {
                 if held.len() > HELD_MAX {
@@ -89,7 +96,9 @@ async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
                     return;
                 }
             }
-            Err(Pause::Keys | Pause::Refused(_)) => unreachable!("a deletion names its records and is never refused"),
+            Err(Pause::Keys | Pause::Counts { .. } | Pause::Refused(_)) => {
+                unreachable!("a deletion names its records and is never refused")
+            }
         }
         if worker.node.shutdown.is_raised() {
             return;

@@ -19,6 +19,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
     let process = (node.process)();
     let totals = node.totals();
     let figures = node.databases.figures_since_reset();
+    let unseen = node.databases.unseen.figures();
     let store = node.store.stats();
     let rewrite = node.rewrite.figures();
     let saves = node.saves.figures();
@@ -110,6 +111,9 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             keyspace_hits: figures.keyspace_hits(),
             keyspace_misses: figures.keyspace_misses,
             disk_reads: totals.disk_reads,
+            unseen_writes: unseen.pending,
+            unseen_writes_settled: unseen.settled,
+            unseen_write_errors: unseen.read_errors,
             total_error_replies: totals.errors,
             reads_processed: totals.socket_reads,
             writes_processed: totals.socket_writes,

@@ -31,6 +31,7 @@ mod session;
 mod signal;
 mod start;
 mod stats;
+mod unseen;
 mod worker;
 
 pub use check::check;

@@ -41,6 +41,7 @@ impl Node {
             watches: self.databases.watch_bytes() as u64,
             aof_buffer: self.aof().map_or(0, |aof| aof.buffer_bytes()),
             io_buffers: store.flush_bytes,
+            unseen_writes: self.databases.unseen.figures().bytes,
             telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES,
         };
         self.memory.peak.fetch_max(accounts.total(), Relaxed);

@@ -12,6 +12,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let store = node.store.stats();
     let totals = Totals::of(node.stats.iter());
     let figures = node.databases.figures();
+    let unseen = node.databases.unseen.figures();
     let queue = node.telemetry.queue.counts();
     // A cold path's spans are only made if they were sampled.
     let (mut created, mut over_span_limit, mut over_batch_limit) = (queue.cold, 0, 0);
@@ -108,6 +109,8 @@ pub fn collect(node: &Node) -> Vec<Series> {
                 (DropReason::BatchLimit.as_str(), over_batch_limit),
             ],
         ),
+        Series::single(Metric::UNSEEN_PENDING, unseen.pending),
+        Series::single(Metric::UNSEEN_ERRORS, unseen.read_errors),
         Series::single(Metric::QUEUE_DEPTH, queue.depth),
         Series::single(Metric::CALLERS_LIMITED, node.telemetry.sampling.limited()),
         Series { metric: Metric::SAMPLING_RATIO, points: sampling_ratio(node) },

@@ -70,6 +70,10 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
         if !spec.arity_allows(args.len()) {
             continue;
         }
+        // A write that does not need what there was does not wait for it, unless it was that which it paused for.
+        if command > from && (spec.overwrites)(&args) {
+            continue;
+        }
         trace.select(pending.trace);
         for at in keys_of(spec, args) {
             let key = pinned.key(space, args.get(at));

@@ -469,7 +469,9 @@ impl<W: World> Replay<W> {
         let result = loop {
             match self.try_apply(effect) {
                 Ok(()) => break Ok(()),
-                Err(Pause::Keys | Pause::Headers(_)) => unreachable!("a replay names the records itself"),
+                Err(Pause::Keys | Pause::Headers(_) | Pause::Counts { .. }) => {
+                    unreachable!("a replay names the records itself")
+                }
                 Err(Pause::Records(addresses)) => self.fetch(&addresses).await?,
                 Err(Pause::Space(need)) => self.wait_for_space(need).await?,
                 Err(Pause::Refused(reason)) => break Err(ReplayError::Refused(reason)),

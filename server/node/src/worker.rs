@@ -17,6 +17,7 @@ use crate::failure::{Failure, Told};
 use crate::node::Node;
 use crate::session;
 use crate::stats::WorkerStats;
+use crate::unseen;
 
 /// One worker's state; on its thread only.
 pub(crate) struct Worker<W: World> {
@@ -72,7 +73,7 @@ impl<W: World> Worker<W> {
         recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
     }
 
-    /// Starts the worker's tasks: housekeeping, on the first one the active expiry and eviction for all and the index's work, and one accept
+    /// Starts the worker's tasks: housekeeping, what writes have left unread, on the first one the active expiry and eviction for all and the index's work, and one accept
     /// loop a listening socket.
     pub fn start(self: Rc<Self>, listeners: Vec<<W::Network as Network>::Listener>) {
         for listener in listeners {
@@ -84,6 +85,7 @@ impl<W: World> Worker<W> {
             world.spawn(evict::run(self.clone()));
             world.spawn(tend(self.clone()));
         }
+        world.spawn(unseen::run(self.clone()));
         world.spawn(keep_house(self));
     }
 }

@@ -2,6 +2,7 @@
 
 mod aof;
 mod checkpoint;
+mod cold_writes;
 mod disk;
 mod eviction;
 mod expiry;
@@ -37,6 +38,8 @@ pub const ALL: &[Scenario] = &[
     scan::BESIDE_GROWTH,
     disk::BAD_READS,
     disk::FULL,
+    cold_writes::SHARED,
+    cold_writes::BAD_READS,
     aof::FAILURE,
     checkpoint::CHECKPOINT,
     checkpoint::WITHOUT_AOF,

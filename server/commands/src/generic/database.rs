@@ -52,7 +52,9 @@ pub static SPECS: &[CommandSpec] = &[
 ];
 
 fn dbsize(call: &mut Call<'_>) -> Result<(), Pause> {
-    let keys = call.keys.len();
+    let db = call.keys.db();
+    let counts = call.keys.counts(db, call.session.counted.take())?;
+    let keys = counts.keys.saturating_sub(call.keys.expired_so_far(db));
     call.reply.integer(keys as i64);
     Ok(())
 }

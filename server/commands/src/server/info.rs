@@ -1,6 +1,8 @@
 //! INFO: the numbers that the node hands in, and which sections are asked for.
 
-use ferrite_keyspace::Pause;
+use std::time::Duration;
+
+use ferrite_keyspace::{Counts, Pause};
 
 use super::info_text::{ALL, DEFAULT, EVERYTHING, render};
 use crate::call::Call;
@@ -35,9 +37,37 @@ fn info(call: &mut Call<'_>) -> Result<(), Pause> {
     if call.args.len() == 1 {
         wanted.extend(DEFAULT);
     }
-    let text = render(&call.host.info(), &wanted);
+    let counts = wanted.iter().any(|section| matches!(*section, "keyspace" | "memory"));
+    let info = if counts { counted(call)? } else { call.host.info() };
+    let text = render(&info, &wanted);
     call.reply.verbatim("txt", text.as_bytes());
     Ok(())
+}
+
+/// How long it waits for exact counts of keys. A disk that is stuck must not hide what INFO has to say of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All there is to tell, with exact counts if they can be known soon.
+pub(crate) fn counted(call: &mut Call<'_>) -> Result<InfoSnapshot, Pause> {
+    let databases = call.keys.databases();
+    let ticket = call.session.counted.take();
+    // A transaction has waited before it began, and cannot any more.
+    if ticket.is_none() && !databases.unseen.is_empty() && !call.in_transaction {
+        let ticket = databases.unseen.ticket(databases, None);
+        return Err(Pause::Counts { ticket, patience: Some(PATIENCE) });
+    }
+    let mut info = call.host.info();
+    if let Some(ticket) = ticket {
+        let all: Option<Vec<_>> = (0..databases.count()).map(|db| Some((db, ticket.counts(db)?.ok()?))).collect();
+        if let Some(all) = all {
+            info.memory.data = all.iter().map(|(_, counts)| counts.data_bytes()).sum();
+            let shown = all.iter().filter(|(_, counts)| counts.keys > 0);
+            let shown =
+                shown.map(|&(db, Counts { keys, expires, .. })| DatabaseInfo { db, keys, expires, avg_ttl_ms: 0 });
+            info.keyspace = shown.collect();
+        }
+    }
+    Ok(info)
 }
 
 /// What INFO shows. The node fills it; a field that does not apply stays 0 or empty.
@@ -134,13 +164,15 @@ pub struct MemoryAccounts {
     pub aof_buffer: u64,
     /// Copies of log pages that are being written.
     pub io_buffers: u64,
+    /// Notes of writes that did not read what they replaced.
+    pub unseen_writes: u64,
     /// The flight recorders and the export queue.
     pub telemetry: u64,
 }
 
 impl MemoryAccounts {
     /// Each account with its name.
-    pub fn each(&self) -> [(&'static str, u64); 9] {
+    pub fn each(&self) -> [(&'static str, u64); 10] {
         [
             ("startup", self.startup),
             ("pages", self.pages),
@@ -150,6 +182,7 @@ impl MemoryAccounts {
             ("watches", self.watches),
             ("aof_buffer", self.aof_buffer),
             ("io_buffers", self.io_buffers),
+            ("unseen_writes", self.unseen_writes),
             ("telemetry", self.telemetry),
         ]
     }
@@ -210,6 +243,11 @@ pub struct StatsInfo {
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub disk_reads: u64,
+    /// Writes that did not read what they replaced: those whose effect on the counts is not known yet, and all others.
+    pub unseen_writes: u64,
+    pub unseen_writes_settled: u64,
+    /// Attempts to find it out that failed.
+    pub unseen_write_errors: u64,
     pub total_error_replies: u64,
     pub reads_processed: u64,
     pub writes_processed: u64,

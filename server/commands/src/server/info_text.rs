@@ -343,6 +343,9 @@ fn stats(info: &InfoSnapshot, text: &mut Text) {
     text.field("acl_access_denied_auth", stats.auth_denied);
     text.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
     text.field("ferrite_disk_reads", stats.disk_reads);
+    text.field("ferrite_unseen_writes_pending", stats.unseen_writes);
+    text.field("ferrite_unseen_writes_settled", stats.unseen_writes_settled);
+    text.field("ferrite_unseen_write_errors", stats.unseen_write_errors);
 }
 
 fn replication(info: &InfoSnapshot, text: &mut Text) {
@@ -487,6 +490,7 @@ mod tests {
             watches: 3,
             aof_buffer: 4,
             io_buffers: 0,
+            unseen_writes: 0,
             telemetry: 5,
         };
         (info.memory.rss, info.memory.peak, info.memory.data) = (6130, 4000, 1000);

@@ -3,7 +3,7 @@
 use ferrite_keyspace::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, Pause, key_bytes};
 use ferrite_resp::{Reply, parse_i64};
 
-use super::info::InfoSnapshot;
+use super::info::{InfoSnapshot, counted};
 use super::memory_doctor;
 use crate::call::Call;
 use crate::help;
@@ -93,7 +93,7 @@ enum Field {
 fn stats(call: &mut Call<'_>) -> Result<(), Pause> {
     use Field::{Difference, Double, Fields, Integer};
 
-    let info = call.host.info();
+    let info = counted(call)?;
     let (memory, accounts) = (&info.memory, &info.memory.accounts);
     let (used, rss) = (accounts.total(), memory.rss);
     let keys: u64 = info.keyspace.iter().map(|db| db.keys).sum();

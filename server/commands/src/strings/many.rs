@@ -28,7 +28,8 @@ pub static SPECS: &[CommandSpec] = &[
         .keys(&[KeySpec::range(1, -1, 2, keyflag::OW | keyflag::UPDATE)])
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
         .args(&[Arg::block("data", &[Arg::key("key", 0), Arg::string("value")]).multiple()])
-        .growth(all_values),
+        .growth(all_values)
+        .overwrites(|_| true),
     CommandSpec::new("msetnx", -3, msetnx)
         .group(Group::String)
         .since("1.0.1")
@@ -91,15 +92,15 @@ fn write_all(call: &mut Call<'_>, known_absent: bool) -> Result<bool, Pause> {
     let mut bytes = 0;
     for (key, value) in pairs() {
         call.keys.check_value(key, value.len())?;
-        if !known_absent {
-            // On disk it would pause the write, which may not happen after the first one.
-            call.keys.exists(key)?;
-        }
         bytes += key.len() + value.len();
+    }
+    if !known_absent {
+        // After the first write none may pause.
+        call.keys.may_overwrite(pairs().map(|(key, _)| key))?;
     }
     call.keys.reserve(bytes, args.len() / 2)?;
     for (key, value) in pairs() {
-        call.keys.set(key, value, Expiry::Never)?;
+        call.keys.overwrite(key, value, Expiry::Never)?;
     }
     Ok(true)
 }

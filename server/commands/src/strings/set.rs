@@ -36,6 +36,7 @@ pub static SPECS: &[CommandSpec] = &[
             .optional(),
         ])
         .growth(second_argument)
+        .overwrites(set_overwrites)
         .key_flags(set_key_flags),
     CommandSpec::new("setnx", 3, setnx)
         .group(Group::String)
@@ -58,7 +59,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::OW | keyflag::UPDATE)])
         .args(&[Arg::key("key", 0), Arg::integer("seconds"), Arg::string("value")])
-        .growth(last_argument),
+        .growth(last_argument)
+        .overwrites(always),
     CommandSpec::new("psetex", 4, psetex)
         .group(Group::String)
         .since("2.6.0")
@@ -69,7 +71,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::OW | keyflag::UPDATE)])
         .args(&[Arg::key("key", 0), Arg::integer("milliseconds"), Arg::string("value")])
-        .growth(last_argument),
+        .growth(last_argument)
+        .overwrites(always),
 ];
 
 fn last_argument(args: &Args<'_>) -> usize {
@@ -78,6 +81,16 @@ fn last_argument(args: &Args<'_>) -> usize {
 
 fn second_argument(args: &Args<'_>) -> usize {
     args.get(2).len()
+}
+
+fn always(_: &Args<'_>) -> bool {
+    true
+}
+
+/// NX, XX, GET and KEEPTTL ask about what there is. A value that is none of them is no option.
+fn set_overwrites(args: &Args<'_>) -> bool {
+    let asks = |word: &[u8]| [&b"NX"[..], b"XX", b"GET", b"KEEPTTL"].iter().any(|asks| word.eq_ignore_ascii_case(asks));
+    !args.iter().skip(3).any(asks)
 }
 
 /// As Redis: which key specification flags apply depends on GET.
@@ -89,7 +102,7 @@ fn set_key_flags(args: &Args<'_>) -> u32 {
 fn set(call: &mut Call<'_>) -> Result<(), Pause> {
     let (key, value) = (call.args.get(1), call.args.get(2));
     if call.args.len() == 3 {
-        call.keys.set(key, value, Expiry::Never)?;
+        call.keys.overwrite(key, value, Expiry::Never)?;
         call.reply.ok();
         return Ok(());
     }
@@ -114,7 +127,7 @@ fn set(call: &mut Call<'_>) -> Result<(), Pause> {
             return Ok(());
         }
     }
-    call.keys.set(key, value, expiry)?;
+    call.keys.overwrite(key, value, expiry)?;
     if !options.get {
         call.reply.ok();
     }
@@ -141,7 +154,7 @@ fn psetex(call: &mut Call<'_>) -> Result<(), Pause> {
 
 fn set_expiring(call: &mut Call<'_>, unit: Unit) -> Result<(), Pause> {
     if let Some(at) = expire_at(call, unit, call.args.get(2))? {
-        call.keys.set(call.args.get(1), call.args.get(3), Expiry::At(at))?;
+        call.keys.overwrite(call.args.get(1), call.args.get(3), Expiry::At(at))?;
         call.reply.ok();
     }
     Ok(())

@@ -85,6 +85,9 @@ names! {
         /// How many keys a cycle of the active expiry deleted, and in how many databases.
         ExpiryKeysCount = "ferrite.expiry.keys_count",
         ExpiryDatabasesCount = "ferrite.expiry.databases_count",
+        /// How many writes were looked behind, and how many records were read for that.
+        UnseenKeysCount = "ferrite.unseen.keys_count",
+        UnseenReadsCount = "ferrite.unseen.reads_count",
         /// The size of a checkpoint's file.
         CheckpointBytes = "ferrite.checkpoint.bytes",
         /// The entries of a checkpoint's index.
@@ -157,6 +160,8 @@ impl Attribute {
             | Self::FlushEpoch
             | Self::ExpiryKeysCount
             | Self::ExpiryDatabasesCount
+            | Self::UnseenKeysCount
+            | Self::UnseenReadsCount
             | Self::CheckpointBytes
             | Self::CheckpointEntries
             | Self::CheckpointLogTail

@@ -161,6 +161,10 @@ metrics! {
         "Spans that the backend accepted";
     SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
         "Spans that were lost, labeled by reason";
+    UNSEEN_PENDING = "ferrite.unseen.pending", Gauge, "{keys}", None,
+        "Writes whose replaced record on disk has not been looked at yet: key counts may be too high by as many";
+    UNSEEN_ERRORS = "ferrite.unseen.errors.total", Counter, "{errors}", None,
+        "Failed attempts to look at what a write has replaced";
     QUEUE_DEPTH = "ferrite.telemetry.queue.depth", Gauge, "{spans}", None, "Spans that wait for their export";
     CALLERS_LIMITED = "ferrite.telemetry.callers.limited.total", Counter, "{traces}", None,
         "Traces that their caller sampled beyond telemetry.sampling.parent_limit: the sampler decided instead";
@@ -179,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 40);
+        assert_eq!(METRICS.len(), 42);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);

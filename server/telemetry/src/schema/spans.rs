@@ -61,6 +61,8 @@ names! {
         Expiry = "ferrite.expiry",
         /// Reading a checkpoint at the start, and the part of the log that was written while it was taken.
         CheckpointLoad = "ferrite.checkpoint.load",
+        /// Looking behind writes that did not read what they replaced; a trace of its own.
+        UnseenSettle = "ferrite.unseen.settle",
     }
 }
 

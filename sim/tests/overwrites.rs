@@ -1,0 +1,85 @@
+//! A write that does not need what its key holds on disk does not wait for the disk, however long that takes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ferrite_node::config::AppendFsync;
+use ferrite_sim::client::RawClient;
+use ferrite_sim::resp::{Reply, encode_command};
+use ferrite_sim::server::{config, serve};
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, SimWorld, run};
+
+const COLD_KEYS: u64 = 60;
+
+async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
+    loop {
+        match RawClient::connect(world, address).await {
+            Ok(client) => return client,
+            // It starts.
+            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn ask(client: &mut RawClient, line: &str) -> Reply {
+    client.command(&line.split(' ').collect::<Vec<_>>()).await.expect("the server answers")
+}
+
+const HELD: Scenario = Scenario {
+    name: "held-reads",
+    about: "no read completes, and writes go on",
+    faults: |_| FaultPlan::none(),
+    marks: &[],
+    run: |sim| -> ScenarioFuture { Box::pin(held(sim)) },
+};
+
+async fn held(sim: Sim) {
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    server.spawn(move |world| serve(world, config(address, AppendFsync::Always)));
+    let task = sim.add_host("client").spawn(move |world| async move {
+        let (mut writer, mut reader) = (connect(&world, address).await, connect(&world, address).await);
+        let mut counter = connect(&world, address).await;
+        for key in 0..COLD_KEYS {
+            assert_eq!(ask(&mut writer, &format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
+        }
+        server.set_disk_reads_held(true);
+        let send = async |client: &mut RawClient, words: &[&str]| {
+            let mut bytes = Vec::new();
+            encode_command(words, &mut bytes);
+            client.send(&bytes).await.expect("connected");
+        };
+        // In front of a write in the same buffer: it must not read for that one.
+        send(&mut reader, &["GET", "cold:1"]).await;
+        for line in ["SET cold:0 new", "SETEX cold:2 1000 new", "MSET cold:3 new cold:4 new", "SET cold:0 newer"] {
+            assert_eq!(ask(&mut writer, line).await, Reply::ok(), "{line}");
+        }
+        assert_eq!(ask(&mut writer, "GET cold:0").await, Reply::Bulk(b"newer".to_vec()));
+        send(&mut counter, &["DBSIZE"]).await;
+        let patience = Duration::from_secs(60);
+        assert!(
+            madsim::time::timeout(patience, reader.read_reply()).await.is_err(),
+            "its neighbour waits for the disk"
+        );
+        assert!(madsim::time::timeout(patience, counter.read_reply()).await.is_err(), "so does who counts keys");
+        let Reply::Bulk(info) = ask(&mut writer, "INFO").await else { panic!("a text") };
+        let info = String::from_utf8(info).expect("text");
+        assert!(
+            info.contains("\r\nferrite_unseen_writes_pending:4\r\n"),
+            "INFO has something to say meanwhile: {info}"
+        );
+        assert_eq!(ask(&mut writer, "SET cold:5 new").await, Reply::ok());
+        server.set_disk_reads_held(false);
+        assert_eq!(reader.read_reply().await.expect("answers"), Reply::Bulk(vec![b'v'; 900]));
+        assert_eq!(counter.read_reply().await.expect("answers"), Reply::Int(COLD_KEYS as i64));
+        assert_eq!(ask(&mut writer, "DBSIZE").await, Reply::Int(COLD_KEYS as i64));
+    });
+    task.await.expect("the client's host stays up");
+}
+
+#[test]
+fn a_write_of_a_cold_key_is_answered_while_no_read_completes() {
+    for seed in 0..4 {
+        run(seed, &HELD).expect_success();
+    }
+}
