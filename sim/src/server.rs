@@ -39,10 +39,19 @@ pub fn config(address: SocketAddr, appendfsync: AppendFsync) -> Config {
     config.storage.page_size = PAGE_BYTES as u64;
     config.storage.mutable_region_size_mb = region_mb;
     config.storage.read_only_region_size_mb = region_mb;
+    // Scenarios draw one: see `with_read_cache`.
+    config.storage.read_cache_size_mb = 0.0;
     // The least that there is: chains get long.
     config.storage.index_size_mb = 0.0;
     config.aof.appendfsync = appendfsync;
     config.admin.enabled = false;
+    config
+}
+
+/// With a read cache of some records, one that holds everything, or none.
+pub fn with_read_cache(world: &SimWorld, mut config: Config) -> Config {
+    let bytes = *[0, 8 << 10, 32 << 10, 1 << 20].get(world.entropy().next_u64() as usize % 4).expect("one of four");
+    config.storage.read_cache_size_mb = f64::from(bytes) / f64::from(1 << 20);
     config
 }
 
@@ -126,6 +135,9 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         }
         if stats.disk_reads > 0 {
             sim.sometimes("a record was read from disk");
+        }
+        if starting.node.store.read_cache.stats().hits > 0 {
+            sim.sometimes("a record was found in the read cache");
         }
         let unseen = starting.node.databases.unseen.figures();
         if unseen.pending > 0 {

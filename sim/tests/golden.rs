@@ -248,6 +248,31 @@ golden! {
         assert_eq!(stage.command("SET key value").await, Reply::ok());
     }
 
+    get_from_read_cache(FULL) |stage| {
+        assert_eq!(stage.command("CONFIG SET read-cache-size 1mb").await, Reply::ok());
+        stage.push_to_disk("key").await;
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(vec![b'v'; 100]));
+        stage.traced_from_here().await;
+        stage.server.set_disk_reads_fail(true);
+        assert_eq!(stage.command("GET key").await, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    pipeline_in_the_read_cache(FULL) |stage| {
+        assert_eq!(stage.command("CONFIG SET read-cache-size 1mb").await, Reply::ok());
+        stage.command(&format!("SET cold {}", "v".repeat(100))).await;
+        stage.push_to_disk("cached").await;
+        assert_eq!(stage.command("GET cached").await, Reply::Bulk(vec![b'v'; 100]));
+        stage.traced_from_here().await;
+        let mut bytes = Vec::new();
+        for key in ["cached", "cold", "cached"] {
+            encode_command(&["GET", key], &mut bytes);
+        }
+        stage.client.send(&bytes).await.expect("connected");
+        for _ in 0..3 {
+            assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::Bulk(vec![b'v'; 100]));
+        }
+    }
+
     get_large_from_disk(FULL) |stage| {
         let value = "v".repeat(2 * PAGE_BYTES);
         stage.command(&format!("SET key {value}")).await;

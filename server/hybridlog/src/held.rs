@@ -8,10 +8,28 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Where a record's bytes are; 8-aligned.
+#[derive(Clone, Debug)]
+enum Buffer {
+    /// As they were read, with what is around them in its blocks.
+    Read(Rc<AlignedBuf>),
+    /// In the read cache, or until lately.
+    Copied(Arc<[u64]>),
+}
+
+impl Buffer {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Read(buf) => buf,
+            Self::Copied(words) => bytemuck::cast_slice(words),
+        }
+    }
+}
+
 /// One verified record in its read buffer. Cloning shares the buffer.
 #[derive(Clone, Debug)]
 pub struct HeldRecord {
-    buf: Rc<AlignedBuf>,
+    buf: Buffer,
     offset: usize,
     len: usize,
     /// What the record owns, if it is an object.
@@ -22,7 +40,17 @@ impl HeldRecord {
     /// `buf[offset..offset + len]` is a whole record whose checksum was verified.
     pub(crate) fn new(buf: Rc<AlignedBuf>, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf, offset, len, object: None }
+        Self { buf: Buffer::Read(buf), offset, len, object: None }
+    }
+
+    /// A whole record that was verified when it was read.
+    pub(crate) fn copied(words: Arc<[u64]>) -> Self {
+        Self { len: size_of_val(&*words), buf: Buffer::Copied(words), offset: 0, object: None }
+    }
+
+    /// [`HeldRecord::bytes`], of which there is a multiple of 8.
+    pub(crate) fn words(&self) -> &[u64] {
+        bytemuck::cast_slice(self.bytes())
     }
 
     pub(crate) fn with_object(self, object: Arc<Stored>) -> Self {
@@ -36,7 +64,7 @@ impl HeldRecord {
 
     /// Bytes of the whole record.
     pub fn bytes(&self) -> &[u8] {
-        &self.buf[self.offset..self.offset + self.len]
+        &self.buf.bytes()[self.offset..self.offset + self.len]
     }
 
     /// Bytes of the value alone.
@@ -77,7 +105,10 @@ impl Held {
 
     /// Bytes of the buffers held.
     pub fn bytes(&self) -> usize {
-        self.records.values().map(|record| record.buf.len() + record.object().map_or(0, |object| object.memory())).sum()
+        self.records
+            .values()
+            .map(|record| record.buf.bytes().len() + record.object().map_or(0, |object| object.memory()))
+            .sum()
     }
 
     #[inline]

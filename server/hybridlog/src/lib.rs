@@ -64,6 +64,8 @@ mod pinned;
 #[cfg(not(loom))]
 mod pinned_object;
 #[cfg(not(loom))]
+mod read_cache;
+#[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
 mod retired;
@@ -92,6 +94,7 @@ pub use {
     latched::Latch,
     objects::{Decode, Object},
     pinned::{Before, Exclusive, Found, Pinned, Place},
+    read_cache::{ReadCache, ReadCacheStats},
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},
     store::{Store, StoreConfig, StoreStats, WorkerHandle},

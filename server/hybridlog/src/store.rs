@@ -9,6 +9,7 @@ use crate::key::{HashSeed, Key};
 use crate::log::Log;
 use crate::objects::{Decode, decode_bytes, padded};
 use crate::pinned::{Own, Pinned};
+use crate::read_cache::ReadCache;
 use crate::reclaim::{Guard, Participant, Reclaim, defer};
 use crate::retired::Retired;
 use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
@@ -37,6 +38,8 @@ pub struct Store {
     pub(crate) log: Arc<Log>,
     pub(crate) epochs: EpochTable,
     pub(crate) retired: Retired,
+    /// Off until it is given a limit.
+    pub read_cache: ReadCache,
     /// What a checkpoint under way has to know.
     pub(crate) imaging: Imaging,
     /// Wakes [`crate::tend_index`].
@@ -137,6 +140,7 @@ impl Store {
             log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages, decode),
             epochs: EpochTable::new(config.workers),
             retired: Retired::default(),
+            read_cache: ReadCache::new(config.workers),
             imaging: Imaging::default(),
             index_work: Notify::new(),
             discarded: Arc::default(),

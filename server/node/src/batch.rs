@@ -34,6 +34,8 @@ struct Progress {
     looked_for_room: bool,
     /// The command at `at` was admitted and has paused.
     paused: Option<Paused>,
+    /// The read cache was asked for what the batch's keys lead to.
+    asked_cache: bool,
 }
 
 /// A command that waits.
@@ -199,12 +201,32 @@ impl<W: World> Connection<W> {
                         continue;
                     }
                     progress.paused = Some(Paused { spec, checkpoint, skip });
+                    if matches!(pause, Pause::Keys) && self.finds_in_cache(progress, &pinned, count) {
+                        continue;
+                    }
                     break Stop::Pause(pause);
                 }
             }
         };
         node.databases.absorb(&mut scratch);
         stop
+    }
+
+    /// Looks into the read cache for what the paused command needs, and for those behind it while it is at it. True: the
+    /// command is to be run again.
+    #[cold]
+    fn finds_in_cache(&mut self, progress: &mut Progress, pinned: &Pinned<'_>, count: usize) -> bool {
+        let paused = progress.paused.as_mut().expect("a command has just paused");
+        // What the batch finds there it has found at its first miss.
+        if !self.worker.node.store.read_cache.is_on() || std::mem::replace(&mut progress.asked_cache, true) {
+            return false;
+        }
+        self.trace.rollback(paused.checkpoint);
+        self.trace.pause(Wait::Disk);
+        let found = prefetch::from_cache(self, pinned, progress.at, count);
+        // What was recorded stays, whatever becomes of the next run.
+        paused.checkpoint = self.trace.checkpoint();
+        found
     }
 
     /// Brings what the batch's keys lead to into the cache, all index buckets and then all records, so that their misses

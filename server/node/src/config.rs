@@ -101,6 +101,8 @@ pub struct StorageConfig {
     pub mutable_region_size_mb: f64,
     /// MiB of memory for records that are read from a map of the log.
     pub read_only_region_size_mb: f64,
+    /// MiB of memory for copies of records on disk that are read again and again; 0: none.
+    pub read_cache_size_mb: f64,
     /// Bytes of a page; 0 derives it from the regions.
     pub page_size: u64,
     /// MiB of memory that the hash index starts with. The first size decides how many bits of a hash tell keys apart; 1 is
@@ -134,6 +136,7 @@ impl Default for StorageConfig {
             dir: PathBuf::from("./ferrite-data"),
             mutable_region_size_mb: 256.0,
             read_only_region_size_mb: 128.0,
+            read_cache_size_mb: 64.0,
             page_size: 0,
             index_size_mb: 1.0,
             disk_backend: DiskBackend::Auto,

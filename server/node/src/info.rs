@@ -19,6 +19,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
     let process = (node.process)();
     let totals = node.totals();
     let figures = node.databases.figures_since_reset();
+    let cache = node.store.read_cache.stats();
     let unseen = node.databases.unseen.figures();
     let store = node.store.stats();
     let rewrite = node.rewrite.figures();
@@ -111,6 +112,10 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             keyspace_hits: figures.keyspace_hits(),
             keyspace_misses: figures.keyspace_misses,
             disk_reads: totals.disk_reads,
+            read_cache_hits: cache.hits,
+            read_cache_misses: cache.misses,
+            read_cache_records: cache.records as u64,
+            read_cache_limit: cache.limit as u64,
             unseen_writes: unseen.pending,
             unseen_writes_settled: unseen.settled,
             unseen_write_errors: unseen.read_errors,

@@ -6,6 +6,9 @@ use parking_lot::Mutex;
 
 use crate::config::{self, Config, SlowlogTraceId, TelemetryConfig};
 
+/// Bytes.
+const MIB: f64 = (1 << 20) as f64;
+
 pub struct Live {
     pub maxclients: AtomicUsize,
     /// Bytes.
@@ -21,6 +24,8 @@ pub struct Live {
     pub auto_aof_rewrite_percentage: AtomicU64,
     /// Bytes.
     pub auto_aof_rewrite_min_size: AtomicU64,
+    /// Bytes; 0 for none.
+    pub read_cache_bytes: AtomicU64,
     /// After how many seconds with how many changes a checkpoint is taken.
     pub save_points: Mutex<Vec<(u64, u64)>>,
     /// Whose sampling may change.
@@ -42,6 +47,7 @@ impl Live {
             slowlog_trace_id_always: AtomicBool::new(server.slowlog_trace_id == SlowlogTraceId::Always),
             auto_aof_rewrite_percentage: AtomicU64::new(config.aof.auto_rewrite_percentage),
             auto_aof_rewrite_min_size: AtomicU64::new(config.aof.auto_rewrite_min_size),
+            read_cache_bytes: AtomicU64::new((config.storage.read_cache_size_mb * MIB) as u64),
             save_points: Mutex::new(config::save_points(&config.storage.save).unwrap_or_default()),
             telemetry: Mutex::new(config.telemetry.clone()),
             stop_writes_on_bgsave_error: AtomicBool::new(config.storage.stop_writes_on_bgsave_error),
@@ -65,6 +71,7 @@ impl Live {
         };
         config.aof.auto_rewrite_percentage = self.auto_aof_rewrite_percentage.load(Ordering::Relaxed);
         config.aof.auto_rewrite_min_size = self.auto_aof_rewrite_min_size.load(Ordering::Relaxed);
+        config.storage.read_cache_size_mb = self.read_cache_bytes.load(Ordering::Relaxed) as f64 / MIB;
         config.storage.save = config::save_points_text(&self.save_points.lock());
         config.telemetry = self.telemetry.lock().clone();
         config.storage.stop_writes_on_bgsave_error = self.stop_writes_on_bgsave_error.load(Ordering::Relaxed);

@@ -13,6 +13,9 @@ use crate::node::Node;
 /// What a span takes in the export queue, about.
 const QUEUED_SPAN_BYTES: u64 = 96;
 
+/// The read cache gets this part of `maxmemory` at most.
+const READ_CACHE_PART: u64 = 8;
+
 /// What is remembered of the process's memory.
 #[derive(Default)]
 pub struct MemoryStatus {
@@ -41,6 +44,7 @@ impl Node {
             watches: self.databases.watch_bytes() as u64,
             aof_buffer: self.aof().map_or(0, |aof| aof.buffer_bytes()),
             io_buffers: store.flush_bytes,
+            read_cache: self.store.read_cache.stats().bytes as u64,
             unseen_writes: self.databases.unseen.figures().bytes,
             telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES,
         };
@@ -48,9 +52,12 @@ impl Node {
         accounts
     }
 
-    /// Gives the log's pages what `maxmemory` leaves beside the other accounts. Called when it is set, and now and then.
+    /// Gives the read cache its part, and the log's pages what `maxmemory` leaves beside the other accounts. Called when it is set, and now and then.
     pub(crate) fn fit_pages(&self) {
-        let pages = match self.databases.limits.maxmemory.load(Relaxed) {
+        let max = self.databases.limits.maxmemory.load(Relaxed);
+        let most = if max == 0 { u64::MAX } else { max / READ_CACHE_PART };
+        self.store.read_cache.set_limit(self.live.read_cache_bytes.load(Relaxed).min(most) as usize);
+        let pages = match max {
             0 => u64::MAX,
             max => {
                 let accounts = self.memory_accounts();

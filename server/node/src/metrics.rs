@@ -12,6 +12,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let store = node.store.stats();
     let totals = Totals::of(node.stats.iter());
     let figures = node.databases.figures();
+    let cache = node.store.read_cache.stats();
     let unseen = node.databases.unseen.figures();
     let queue = node.telemetry.queue.counts();
     // A cold path's spans are only made if they were sampled.
@@ -109,6 +110,9 @@ pub fn collect(node: &Node) -> Vec<Series> {
                 (DropReason::BatchLimit.as_str(), over_batch_limit),
             ],
         ),
+        Series::single(Metric::READ_CACHE_HITS, cache.hits),
+        Series::single(Metric::READ_CACHE_MISSES, cache.misses),
+        Series::single(Metric::READ_CACHE_SIZE, cache.bytes as u64),
         Series::single(Metric::UNSEEN_PENDING, unseen.pending),
         Series::single(Metric::UNSEEN_ERRORS, unseen.read_errors),
         Series::single(Metric::QUEUE_DEPTH, queue.depth),

@@ -162,6 +162,15 @@ static PARAMETERS: &[Parameter] = &[
         },
     ),
     live(
+        "read-cache-size",
+        |node| node.live.read_cache_bytes.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.read_cache_bytes.store(memory(value, 0, i64::MAX as u64)?, Relaxed);
+            node.fit_pages();
+            Ok(())
+        },
+    ),
+    live(
         "requirepass",
         |node| String::from_utf8_lossy(node.live.requirepass.lock().as_deref().unwrap_or_default()).into_owned(),
         |node, value| {

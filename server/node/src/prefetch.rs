@@ -2,12 +2,12 @@
 
 use ferrite_commands::call::keys_of;
 use ferrite_commands::{otel, table};
-use ferrite_hybridlog::{Address, Found, ReadError};
+use ferrite_hybridlog::{Address, Found, Pinned, ReadError};
 use ferrite_io::World;
 use ferrite_telemetry::{DiskSlot, Tier};
 use futures_util::future::join_all;
 
-use crate::session::Connection;
+use crate::session::{Connection, Pending};
 
 /// A key of a waiting command whose record is on disk.
 pub(crate) struct ColdKey {
@@ -37,6 +37,7 @@ pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, 
                 let submitted_ns = if key.again { 0 } else { read.submitted_ns };
                 let bytes = Some(read.record.value_len());
                 connection.trace.disk_read_close(key.slot, submitted_ns, read.completed_ns, bytes, read.id.0);
+                worker.node.store.read_cache.offer(key.address, &read.record);
                 connection.held.insert(key.address, read.record);
                 worker.stats().disk_reads.add(1);
             }
@@ -53,6 +54,59 @@ pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, 
     failed.map_or(Ok(()), Err)
 }
 
+/// Takes from the read cache what the keys of commands `from..count` lead to. True: that of the first of them is among it,
+/// and it can be run again at once.
+pub(crate) fn from_cache<W: World>(
+    connection: &mut Connection<W>,
+    pinned: &Pinned<'_>,
+    from: usize,
+    count: usize,
+) -> bool {
+    let Connection { worker, commands, input, session, trace, held, .. } = connection;
+    let node = &worker.node;
+    let space = node.databases.space(session.db);
+    let (mut found, mut first) = (Vec::new(), false);
+    for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
+        each_key(pending, input, command == from, |bytes| {
+            let key = pinned.key(space, bytes);
+            trace.mute(true);
+            let latch = pinned.latch(key.hash, false);
+            let cold = match pinned.find(&key, held, trace) {
+                Found::Cold(address) => Some(address),
+                Found::Record(_) | Found::Missing => None,
+            };
+            drop(latch);
+            trace.mute(false);
+            let Some(address) = cold else { return };
+            let Some(record) = node.store.read_cache.get(address) else { return };
+            trace.select(pending.trace);
+            trace.index_lookup(pinned.bucket_of(key.hash));
+            trace.storage_read(Tier::Mutable, false, 0);
+            trace.storage_read(Tier::ReadOnly, true, record.value_len());
+            first |= command == from;
+            found.push((address, record));
+        });
+    }
+    // Not before: each command that asks for a key shows where it was found.
+    for (address, record) in found {
+        held.insert(address, record);
+    }
+    trace.select(commands[from].trace);
+    first
+}
+
+/// Gives `f` each key of a command of the batch, if it has to be known what the key holds: a write that overwrites it does
+/// not wait for that, unless it has paused for it.
+fn each_key(pending: &Pending, input: &[u8], paused: bool, mut f: impl FnMut(&[u8])) {
+    let all = pending.parsed.args(&input[pending.at..]);
+    let skip = otel::unwrap(all).map_or(0, |wrapped| wrapped.skip);
+    let args = all.from(skip);
+    let Some(spec) = table::resolve(args) else { return };
+    if spec.arity_allows(args.len()) && (paused || !(spec.overwrites)(&args)) {
+        keys_of(spec, args).for_each(|at| f(args.get(at)));
+    }
+}
+
 /// Looks up the keys of commands `from..count`, in order, and records for each cold one what was asked before the disk
 /// is. Keys in memory are left to their command.
 fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Vec<ColdKey> {
@@ -63,20 +117,9 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
     trace.pinned(epoch);
     let mut cold = Vec::new();
     for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
-        let all = pending.parsed.args(&input[pending.at..]);
-        let skip = otel::unwrap(all).map_or(0, |wrapped| wrapped.skip);
-        let args = all.from(skip);
-        let Some(spec) = table::resolve(args) else { continue };
-        if !spec.arity_allows(args.len()) {
-            continue;
-        }
-        // A write that does not need what there was does not wait for it, unless it was that which it paused for.
-        if command > from && (spec.overwrites)(&args) {
-            continue;
-        }
-        trace.select(pending.trace);
-        for at in keys_of(spec, args) {
-            let key = pinned.key(space, args.get(at));
+        each_key(pending, input, command == from, |bytes| {
+            trace.select(pending.trace);
+            let key = pinned.key(space, bytes);
             trace.mute(true);
             let latch = pinned.latch(key.hash, false);
             let found = match pinned.find(&key, held, trace) {
@@ -85,7 +128,7 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
             };
             drop(latch);
             trace.mute(false);
-            let Some(address) = found else { continue };
+            let Some(address) = found else { return };
             let known = disk_slots.iter().find(|(owner, hash, _)| (*owner, *hash) == (command, key.hash));
             let slot = match known {
                 Some((_, _, slot)) => *slot,
@@ -98,13 +141,13 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
                 }
             };
             if cold.iter().any(|other: &ColdKey| (other.command, other.hash) == (command, key.hash)) {
-                continue;
+                return;
             }
             cold.push(ColdKey { command, hash: key.hash, address, slot, again: known.is_some() });
             if known.is_none() {
                 disk_slots.push((command, key.hash, slot));
             }
-        }
+        });
     }
     cold
 }

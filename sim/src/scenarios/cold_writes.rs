@@ -18,7 +18,7 @@ use crate::plan::FaultPlan;
 use crate::resp::Reply;
 use crate::rng::SimRng;
 use crate::runner::{Scenario, ScenarioFuture};
-use crate::server::{config, start, watch};
+use crate::server::{config, start, watch, with_read_cache};
 use crate::sim::{Host, Sim, lock};
 use crate::world::SimWorld;
 
@@ -83,7 +83,8 @@ async fn shared(sim: Sim) {
     let (count, most) = (1 + rng.below(2) as usize, *rng.pick(&[1, 4, 64, 100_000]));
     let boot = move |server: &Host| {
         server.spawn(move |world| async move {
-            let starting = start(&world, workers(address, AppendFsync::Always, count));
+            let config = with_read_cache(&world, workers(address, AppendFsync::Always, count));
+            let starting = start(&world, config);
             starting.node.databases.unseen.set_max(most);
             watch(world, starting).await;
         });

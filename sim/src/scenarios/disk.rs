@@ -15,7 +15,7 @@ use crate::plan::FaultPlan;
 use crate::resp::Reply;
 use crate::rng::SimRng;
 use crate::runner::{Scenario, ScenarioFuture};
-use crate::server::{PAGE_BYTES, config, serve};
+use crate::server::{PAGE_BYTES, config, serve, with_read_cache};
 use crate::sim::{Host, Sim};
 use crate::world::SimWorld;
 
@@ -141,7 +141,10 @@ async fn full(sim: Sim) {
 fn server(sim: &Sim) -> (Host, SocketAddr) {
     let server = sim.add_host("server");
     let address = SocketAddr::new(server.ip(), 6379);
-    server.spawn(move |world| serve(world, config(address, AppendFsync::Always)));
+    server.spawn(move |world| {
+        let config = with_read_cache(&world, config(address, AppendFsync::Always));
+        serve(world, config)
+    });
     server.start_clock_faults();
     (server, address)
 }

@@ -9,7 +9,7 @@ use redis::ProtocolVersion;
 use super::redis::{Load, random_commands};
 use crate::plan::FaultPlan;
 use crate::runner::{Scenario, ScenarioFuture};
-use crate::server::{config, serve};
+use crate::server::{config, serve, with_read_cache};
 
 const LOAD: Load = Load {
     batches: 60,
@@ -31,13 +31,21 @@ pub(super) const RANDOM_COMMANDS: Scenario = Scenario {
     marks: &[
         "a page became read-only",
         "a record was read from disk",
+        "a record was found in the read cache",
         "a whole scan",
         "a large value was read from its extent",
         "unanswered lost",
         "unanswered happened",
     ],
     run: |sim| -> ScenarioFuture {
-        Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, config(at, AppendFsync::Everysec))), LOAD))
+        Box::pin(random_commands(
+            sim,
+            |world, at| {
+                let config = with_read_cache(&world, config(at, AppendFsync::Everysec));
+                Box::pin(serve(world, config))
+            },
+            LOAD,
+        ))
     },
 };
 
@@ -47,7 +55,14 @@ pub(super) const TWO_WORKERS: Scenario = Scenario {
     about: "random commands of several clients against the model, RESP3, two workers",
     run: |sim| -> ScenarioFuture {
         let load = Load { protocol: ProtocolVersion::RESP3, ..LOAD };
-        Box::pin(random_commands(sim, |world, at| Box::pin(serve(world, workers(at, AppendFsync::No, 2))), load))
+        Box::pin(random_commands(
+            sim,
+            |world, at| {
+                let config = with_read_cache(&world, workers(at, AppendFsync::No, 2));
+                Box::pin(serve(world, config))
+            },
+            load,
+        ))
     },
     ..RANDOM_COMMANDS
 };
@@ -80,6 +95,7 @@ pub(super) const POWER_LOSS: Scenario = Scenario {
                 let mut config = workers(at, AppendFsync::Always, 1 + drawn as usize % 2);
                 // From a segment for every few commands to one for all.
                 config.aof.segment_size = [2 << 10, 16 << 10, 1 << 20][(drawn >> 8) as usize % 3];
+                let config = with_read_cache(&world, config);
                 Box::pin(serve(world, config))
             },
             load,

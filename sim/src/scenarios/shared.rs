@@ -18,7 +18,7 @@ use crate::plan::FaultPlan;
 use crate::resp::Reply;
 use crate::rng::SimRng;
 use crate::runner::{Scenario, ScenarioFuture};
-use crate::server::serve;
+use crate::server::{serve, with_read_cache};
 use crate::sim::{Host, Sim, lock};
 use crate::world::SimWorld;
 
@@ -38,7 +38,8 @@ pub(super) const SHARED_KEYS: Scenario = Scenario {
     run: |sim| -> ScenarioFuture {
         let start: StartServer = |world, at| {
             let count = 1 + world.entropy().next_u64() as usize % 2;
-            Box::pin(serve(world, workers(at, AppendFsync::Always, count)))
+            let config = with_read_cache(&world, workers(at, AppendFsync::Always, count));
+            Box::pin(serve(world, config))
         };
         Box::pin(shared_keys(sim, start, true))
     },

@@ -164,6 +164,8 @@ pub struct MemoryAccounts {
     pub aof_buffer: u64,
     /// Copies of log pages that are being written.
     pub io_buffers: u64,
+    /// Copies of records on disk.
+    pub read_cache: u64,
     /// Notes of writes that did not read what they replaced.
     pub unseen_writes: u64,
     /// The flight recorders and the export queue.
@@ -172,7 +174,7 @@ pub struct MemoryAccounts {
 
 impl MemoryAccounts {
     /// Each account with its name.
-    pub fn each(&self) -> [(&'static str, u64); 10] {
+    pub fn each(&self) -> [(&'static str, u64); 11] {
         [
             ("startup", self.startup),
             ("pages", self.pages),
@@ -182,6 +184,7 @@ impl MemoryAccounts {
             ("watches", self.watches),
             ("aof_buffer", self.aof_buffer),
             ("io_buffers", self.io_buffers),
+            ("read_cache", self.read_cache),
             ("unseen_writes", self.unseen_writes),
             ("telemetry", self.telemetry),
         ]
@@ -243,6 +246,11 @@ pub struct StatsInfo {
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
     pub disk_reads: u64,
+    /// Look-ups of records on disk in the read cache, the records there and the bytes that there may be.
+    pub read_cache_hits: u64,
+    pub read_cache_misses: u64,
+    pub read_cache_records: u64,
+    pub read_cache_limit: u64,
     /// Writes that did not read what they replaced: those whose effect on the counts is not known yet, and all others.
     pub unseen_writes: u64,
     pub unseen_writes_settled: u64,

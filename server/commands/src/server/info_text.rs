@@ -343,6 +343,10 @@ fn stats(info: &InfoSnapshot, text: &mut Text) {
     text.field("acl_access_denied_auth", stats.auth_denied);
     text.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
     text.field("ferrite_disk_reads", stats.disk_reads);
+    text.field("ferrite_read_cache_hits", stats.read_cache_hits);
+    text.field("ferrite_read_cache_misses", stats.read_cache_misses);
+    text.field("ferrite_read_cache_records", stats.read_cache_records);
+    text.field("ferrite_read_cache_limit", stats.read_cache_limit);
     text.field("ferrite_unseen_writes_pending", stats.unseen_writes);
     text.field("ferrite_unseen_writes_settled", stats.unseen_writes_settled);
     text.field("ferrite_unseen_write_errors", stats.unseen_write_errors);
@@ -490,6 +494,7 @@ mod tests {
             watches: 3,
             aof_buffer: 4,
             io_buffers: 0,
+            read_cache: 0,
             unseen_writes: 0,
             telemetry: 5,
         };

@@ -101,6 +101,7 @@ keys! {
     storage.dir ("dir"): Directory, "Directory of the data";
     storage.mutable_region_size_mb: Positive, "MiB of memory for records that are updated in place";
     storage.read_only_region_size_mb: Positive, "MiB of memory for records that are read from a map of the log";
+    storage.read_cache_size_mb: NotNegative, "MiB of memory, at most an eighth of maxmemory, for copies of records on disk that are read again and again; 0 means none";
     storage.page_size: Bytes, "Bytes of a page of the log; 0 derives it from the regions";
     storage.index_size_mb: Positive, "MiB of memory that the hash index starts with; it grows from five keys a bucket of 64 bytes on";
     storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";

@@ -161,6 +161,11 @@ metrics! {
         "Spans that the backend accepted";
     SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
         "Spans that were lost, labeled by reason";
+    READ_CACHE_HITS = "ferrite.read_cache.hits.total", Counter, "{hits}", None,
+        "Records on disk that were found in the read cache";
+    READ_CACHE_MISSES = "ferrite.read_cache.misses.total", Counter, "{misses}", None,
+        "Records on disk that were not found in the read cache";
+    READ_CACHE_SIZE = "ferrite.read_cache.size", Gauge, "By", None, "Memory that the read cache takes";
     UNSEEN_PENDING = "ferrite.unseen.pending", Gauge, "{keys}", None,
         "Writes whose replaced record on disk has not been looked at yet: key counts may be too high by as many";
     UNSEEN_ERRORS = "ferrite.unseen.errors.total", Counter, "{errors}", None,
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 42);
+        assert_eq!(METRICS.len(), 45);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);

@@ -1,0 +1,191 @@
+//! One part of the read cache: a map, and the queues that decide who goes.
+
+use super::ReadCacheStats;
+use crate::address::Address;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+/// What a record takes beside its bytes: the head of its allocation, its entry, its places in the map and in a queue.
+pub(super) const ENTRY_BYTES: usize = 96;
+/// What a remembered address takes.
+const GHOST_BYTES: usize = 40;
+/// The part of the memory that is for what is new.
+const SMALL_PART: usize = 10;
+/// Requests that count: who has more than one of them behind goes once around again for each.
+const REQUESTS_MAX: u8 = 3;
+
+#[derive(Default)]
+pub(super) struct Shard {
+    places: HashMap<Address, Place, BuildHasherDefault<Mix>>,
+    entries: Vec<Entry>,
+    /// Unused places in `entries`.
+    free: Vec<u32>,
+    small: VecDeque<u32>,
+    main: VecDeque<u32>,
+    /// Of what left `small` without a second request, oldest first. One that is not in the map as such any more counts for
+    /// nothing.
+    ghosts: VecDeque<Address>,
+    small_bytes: usize,
+    bytes: usize,
+    hits: u64,
+    misses: u64,
+}
+
+enum Place {
+    Entry(u32),
+    Ghost,
+}
+
+struct Entry {
+    address: Address,
+    record: Arc<[u64]>,
+    requests: u8,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.record) + ENTRY_BYTES
+    }
+}
+
+impl Shard {
+    pub(super) fn stats(&self) -> ReadCacheStats {
+        let records = self.small.len() + self.main.len();
+        let bytes = self.bytes + self.ghosts.len() * GHOST_BYTES;
+        ReadCacheStats { hits: self.hits, misses: self.misses, bytes, limit: 0, records }
+    }
+
+    pub(super) fn get(&mut self, address: Address) -> Option<Arc<[u64]>> {
+        let Some(Place::Entry(at)) = self.places.get(&address) else {
+            self.misses += 1;
+            return None;
+        };
+        self.hits += 1;
+        let entry = &mut self.entries[*at as usize];
+        entry.requests = (entry.requests + 1).min(REQUESTS_MAX);
+        Some(entry.record.clone())
+    }
+
+    pub(super) fn offer(&mut self, address: Address, limit: usize, record: impl FnOnce() -> Arc<[u64]>) {
+        let again = match self.places.get(&address) {
+            Some(Place::Entry(_)) => return,
+            Some(Place::Ghost) => true,
+            None => false,
+        };
+        let entry = Entry { address, record: record(), requests: 0 };
+        let bytes = entry.bytes();
+        // A record that would take most of the shard is no good neighbour.
+        if bytes > limit / 2 {
+            return;
+        }
+        self.make_room(limit - bytes);
+        self.bytes += bytes;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                self.entries.len() as u32 - 1
+            }
+        };
+        self.places.insert(address, Place::Entry(at));
+        if again {
+            self.main.push_back(at);
+        } else {
+            self.small_bytes += bytes;
+            self.small.push_back(at);
+        }
+    }
+
+    pub(super) fn shrink_to(&mut self, limit: usize) {
+        if limit == 0 {
+            let (hits, misses) = (self.hits, self.misses);
+            *self = Self { hits, misses, ..Self::default() };
+            return;
+        }
+        self.make_room(limit);
+    }
+
+    fn make_room(&mut self, limit: usize) {
+        while self.bytes + self.ghosts.len() * GHOST_BYTES > limit {
+            // Memory for addresses alone is the first to be given up, unless there is little of it.
+            if self.ghosts.len() * GHOST_BYTES > limit / SMALL_PART {
+                self.forget_ghost();
+            } else if self.small_bytes > limit / SMALL_PART || self.main.is_empty() {
+                if !self.pass_small() {
+                    self.forget_ghost();
+                }
+            } else {
+                self.pass_main();
+            }
+        }
+    }
+
+    fn forget_ghost(&mut self) {
+        if let Some(address) = self.ghosts.pop_front()
+            && matches!(self.places.get(&address), Some(Place::Ghost))
+        {
+            self.places.remove(&address);
+        }
+    }
+
+    /// The oldest of the new ones goes, or on to the others if it was asked for again. False: there is none.
+    fn pass_small(&mut self) -> bool {
+        let Some(at) = self.small.pop_front() else { return false };
+        let entry = &mut self.entries[at as usize];
+        let (address, bytes) = (entry.address, entry.bytes());
+        self.small_bytes -= bytes;
+        if entry.requests > 0 {
+            entry.requests = 0;
+            self.main.push_back(at);
+        } else {
+            self.drop_entry(at);
+            self.places.insert(address, Place::Ghost);
+            self.ghosts.push_back(address);
+        }
+        true
+    }
+
+    /// The oldest of the others goes, or goes around once more.
+    fn pass_main(&mut self) {
+        let Some(at) = self.main.pop_front() else { return };
+        let entry = &mut self.entries[at as usize];
+        if entry.requests > 0 {
+            entry.requests -= 1;
+            self.main.push_back(at);
+        } else {
+            let address = entry.address;
+            self.drop_entry(at);
+            self.places.remove(&address);
+        }
+    }
+
+    fn drop_entry(&mut self, at: u32) {
+        let entry = &mut self.entries[at as usize];
+        self.bytes -= entry.bytes();
+        entry.record = Arc::default();
+        self.free.push(at);
+    }
+}
+
+/// Addresses are multiples of 8 that lie close together: the product's high bits are what a map can go by.
+#[derive(Default)]
+pub(super) struct Mix(u64);
+
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
