@@ -453,20 +453,8 @@ impl<'p> Pinned<'p> {
                 return Ok(None);
             }
         } else {
-            // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
-            let value: &[u8] = unsafe { raw.value() };
-            bytes = value.len();
-            let new = Append {
-                kind: raw.kind(),
-                object: false,
-                tombstone: false,
-                expire_at_ms,
-                value: &[value],
-                len: bytes,
-                capacity: bytes,
-                access: raw.access(),
-            };
-            size = self.append(key, Some(slot), held, &new)?;
+            bytes = raw.value_len();
+            size = self.append_copy(key, slot, raw, expire_at_ms, raw.access(), held)?;
         }
         trace.storage_write(Tier::Mutable, bytes);
         Ok(Some(size))
@@ -486,20 +474,30 @@ impl<'p> Pinned<'p> {
             self.move_object(key, slot, (address, raw), raw.expire_at_ms(), 0, held)?;
             return Ok(None);
         }
-        let before = raw.size();
+        let (before, access) = (raw.size(), self.own.access.accessed(raw.access()));
+        Ok(Some((before, self.append_copy(key, slot, raw, raw.expire_at_ms(), access, held)?)))
+    }
+
+    /// Appends a copy of the key's record, which has no object, with another time of expiry and access clock. Returns the bytes
+    /// that it takes.
+    fn append_copy(
+        &self,
+        key: &Key<'_>,
+        slot: Slot<'_>,
+        raw: Raw,
+        expire_at_ms: u64,
+        access: u32,
+        held: &Held,
+    ) -> Result<usize, NeedSpace> {
         // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
         let value: &[u8] = unsafe { raw.value() };
-        let new = Append {
-            kind: raw.kind(),
-            object: false,
-            tombstone: false,
-            expire_at_ms: raw.expire_at_ms(),
-            value: &[value],
-            len: value.len(),
-            capacity: value.len(),
-            access: self.own.access.accessed(raw.access()),
-        };
-        Ok(Some((before, self.append(key, Some(slot), held, &new)?)))
+        let (kind, len) = (raw.kind(), value.len());
+        if !self.store.log.is_inline(key.bytes.len(), len) {
+            return self.append_as_object(key, slot, (kind, value), expire_at_ms, access, held);
+        }
+        let value = &[value];
+        let new = Append { kind, object: false, tombstone: false, expire_at_ms, value, len, capacity: len, access };
+        self.append(key, Some(slot), held, &new)
     }
 
     /// Deletes a key. `Ok(false)`: there was none. A record that is cold and not held is taken to be the

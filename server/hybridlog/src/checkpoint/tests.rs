@@ -503,6 +503,25 @@ proptest! {
     }
 }
 
+#[test]
+fn records_of_larger_pages_become_objects_where_they_are_written_anew() {
+    let checkpoint = [Op::Walk { buckets: 1 }, Op::Cut, Op::Finish];
+    let large = [Op::Set { db: 0, key: 39, len: 4020 }, Op::Set { db: 1, key: 2, len: 7000 }];
+    let touched = [Op::Touch { db: 0, key: 39 }, Op::Touch { db: 1, key: 2 }];
+    let lives = [
+        (16_384, large.iter().chain(&checkpoint).cloned().collect::<Vec<_>>()),
+        (4096, touched.iter().chain(&checkpoint).cloned().collect()),
+        (8192, touched.to_vec()),
+    ];
+    let (mut world, mut finished) = (TestWorld::default(), 0);
+    for (page_size, ops) in lives {
+        let shape = Shape { page_size, index_buckets: 1, seed: 0 };
+        run_with(&world.clock, live(&world, shape, &ops, &mut finished), world.tasks());
+        world = TestWorld::with_disk(world.disk.after_power_loss(true, || Fate::Kept));
+    }
+    assert_eq!(finished, 2);
+}
+
 /// A machine whose server has taken `checkpoints` of them; and the state at each cut.
 fn with_checkpoints(checkpoints: u64) -> TestWorld {
     let world = TestWorld::default();
