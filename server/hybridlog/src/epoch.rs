@@ -7,6 +7,7 @@
 //!
 //! Both sides order "my store, then my load of yours" with a full fence, so that at least one sees the other.
 
+use crate::mutant::Mutant;
 use crate::sync::{AtomicU64, AtomicUsize, Backoff, Mutex, Ordering, fence, store_and_fence};
 use crossbeam_utils::CachePadded;
 
@@ -50,7 +51,10 @@ impl EpochTable {
     pub(crate) fn enter(&self, worker: usize) -> u64 {
         loop {
             let epoch = self.current();
-            store_and_fence(&self.announced[worker], epoch);
+            match Mutant::AnnouncedLate.is_planted() {
+                true => self.announced[worker].store(epoch, Ordering::Release),
+                false => store_and_fence(&self.announced[worker], epoch),
+            }
             if self.exclusive.load(Ordering::Acquire) == 0 {
                 return epoch;
             }
@@ -109,7 +113,7 @@ impl EpochTable {
 
     /// Does the deferred actions whose epoch has become safe, in the order of their epochs.
     pub(crate) fn drain(&self) {
-        let safe = self.safe();
+        let safe = self.safe() + u64::from(Mutant::SafeTooEarly.is_planted());
         let ready: Vec<(u64, Action)> = {
             let mut list = self.drain.lock();
             let ready: Vec<_> = list.extract_if(.., |(epoch, _)| *epoch < safe).collect();
@@ -131,6 +135,9 @@ impl EpochTable {
             epoch = self.enter(worker);
         }
         fence(Ordering::SeqCst);
+        if Mutant::ExclusiveAtOnce.is_planted() {
+            return epoch;
+        }
         for (other, slot) in self.announced.iter().enumerate() {
             let mut backoff = Backoff::new();
             while other != worker && slot.load(Ordering::Acquire) != OUT {
@@ -183,7 +190,7 @@ mod tests {
             .map(|id| {
                 let (table, inside) = (table.clone(), inside.clone());
                 std::thread::spawn(move || {
-                    for _ in 0..2000 {
+                    for _ in 0..if cfg!(miri) { 10 } else { 2000 } {
                         let epoch = table.enter(id);
                         table.lock_exclusive(id, epoch);
                         assert!(!inside.swap(true, Ordering::SeqCst), "two workers inside");
@@ -216,7 +223,8 @@ mod loom_exclusive {
     // SAFETY: loom checks the accesses to the store.
     unsafe impl Send for Model {}
 
-    fn model(other: impl Fn(&Model) + Copy + Send + Sync + 'static) {
+    fn model(mutant: Option<Mutant>, other: impl Fn(&Model) + Copy + Send + Sync + 'static) {
+        Mutant::plant(mutant);
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
         builder.max_branches = 20_000;
@@ -240,18 +248,32 @@ mod loom_exclusive {
         model.epochs.leave(worker);
     }
 
+    fn batch(model: &Model) {
+        model.epochs.enter(1);
+        // SAFETY: a read in a batch.
+        model.store.with(|store| unsafe { assert!(*store <= 1) });
+        model.epochs.leave(1);
+    }
+
     #[test]
     fn loom_the_exclusive_mode_excludes_a_batch() {
-        model(|model| {
-            model.epochs.enter(1);
-            // SAFETY: a read in a batch.
-            model.store.with(|store| unsafe { assert!(*store <= 1) });
-            model.epochs.leave(1);
-        });
+        model(None, batch);
     }
 
     #[test]
     fn loom_two_that_want_the_exclusive_mode_get_it_one_after_the_other() {
-        model(|model| alone(model, 1));
+        model(None, |model| alone(model, 1));
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_an_exclusive_mode_that_waits_for_nobody() {
+        model(Some(Mutant::ExclusiveAtOnce), batch);
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_a_batch_that_announces_itself_too_late() {
+        model(Some(Mutant::AnnouncedLate), batch);
     }
 }

@@ -3,6 +3,7 @@
 //! Bits 0..48 are the overflow link, bits 48..63 count readers, bit 63 is the writer. Nobody waits for
 //! anything while holding one, so spinning is short.
 
+use crate::mutant::Mutant;
 use crate::sync::{AtomicU64, Backoff, Ordering};
 
 const READER: u64 = 1 << 48;
@@ -16,7 +17,7 @@ fn lock_shared(word: &AtomicU64) {
     let mut backoff = Backoff::new();
     loop {
         let seen = word.load(Ordering::Relaxed);
-        if seen & WRITER == 0
+        if (seen & WRITER == 0 || Mutant::ReaderIgnoresWriter.is_planted())
             && word.compare_exchange_weak(seen, seen + READER, Ordering::Acquire, Ordering::Relaxed).is_ok()
         {
             return;
@@ -30,7 +31,7 @@ fn lock_exclusive(word: &AtomicU64) {
     let mut backoff = Backoff::new();
     loop {
         let seen = word.load(Ordering::Relaxed);
-        if seen & LATCHED == 0
+        if (seen & LATCHED == 0 || Mutant::WriterIgnoresReaders.is_planted())
             && word.compare_exchange_weak(seen, seen | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
         {
             return;
@@ -151,14 +152,15 @@ mod loom_latch {
         unlock_shared(&bucket.word);
     }
 
-    /// A writer beside `other`. Two words stand for a record: loom fails the model on any unsynchronised
+    /// One thread beside another. Two words stand for a record: loom fails the model on any unsynchronised
     /// access, and the assertion on a torn read.
-    fn model(other: fn(&Bucket)) {
+    fn model(mutant: Option<Mutant>, one: fn(&Bucket), other: fn(&Bucket)) {
+        Mutant::plant(mutant);
         loom::model(move || {
             let bucket = Arc::new(Bucket { word: AtomicU64::new(5), record: UnsafeCell::new((0, 0)) });
             let thread = {
                 let bucket = bucket.clone();
-                loom::thread::spawn(move || write(&bucket))
+                loom::thread::spawn(move || one(&bucket))
             };
             other(&bucket);
             thread.join().unwrap();
@@ -168,11 +170,23 @@ mod loom_latch {
 
     #[test]
     fn loom_a_writer_excludes_a_reader() {
-        model(read);
+        model(None, write, read);
     }
 
     #[test]
     fn loom_a_writer_excludes_a_writer() {
-        model(write);
+        model(None, write, write);
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_a_reader_beside_a_writer() {
+        model(Some(Mutant::ReaderIgnoresWriter), read, write);
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_a_writer_beside_a_reader() {
+        model(Some(Mutant::WriterIgnoresReaders), write, read);
     }
 }

@@ -13,13 +13,16 @@
 //! ```
 //! The engine never waits for a device, for time or for another worker's batch except in the exclusive mode.
 
-#![cfg_attr(loom, allow(dead_code))] // What only the parts below use.
+#![cfg_attr(loom, allow(dead_code, unused_imports))] // What only the parts below use.
 
 mod access;
 mod address;
 mod epoch;
 mod index;
 mod latch;
+#[cfg(all(test, loom))]
+mod loom_imaging;
+mod mutant;
 mod reclaim;
 mod regions;
 mod sync;
@@ -45,7 +48,6 @@ mod flush_run;
 mod frames;
 #[cfg(not(loom))]
 mod held;
-#[cfg(not(loom))]
 mod imaging;
 #[cfg(not(loom))]
 mod key;
@@ -55,7 +57,6 @@ mod latched;
 mod log;
 #[cfg(not(loom))]
 mod memory;
-#[cfg(not(loom))]
 mod objects;
 #[cfg(not(loom))]
 mod page_budget;
@@ -65,7 +66,6 @@ mod pinned;
 mod pinned_object;
 #[cfg(not(loom))]
 mod read_cache;
-#[cfg(not(loom))]
 mod record;
 #[cfg(not(loom))]
 mod retired;

@@ -5,6 +5,7 @@
 
 use crate::address::Address;
 use crate::epoch::EpochTable;
+use crate::mutant::Mutant;
 use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
@@ -85,6 +86,10 @@ impl Regions {
     }
 
     fn shift(limit: &AtomicU64, to: Address, epochs: &EpochTable) -> Option<u64> {
+        if Mutant::BumpedFirst.is_planted() {
+            let epoch = epochs.bump();
+            return (limit.fetch_max(to, Ordering::SeqCst) < to).then_some(epoch);
+        }
         if limit.fetch_max(to, Ordering::SeqCst) >= to { None } else { Some(epochs.bump()) }
     }
 }
@@ -122,8 +127,8 @@ mod loom_page_release {
         })
     }
 
-    #[test]
-    fn loom_a_page_is_flushed_only_after_safe_read_only() {
+    fn flush(mutant: Option<Mutant>) {
+        Mutant::plant(mutant);
         loom::model(|| {
             let model = new_model();
             let worker = {
@@ -151,8 +156,8 @@ mod loom_page_release {
         });
     }
 
-    #[test]
-    fn loom_an_announced_epoch_keeps_a_page_from_being_freed() {
+    fn free(mutant: Option<Mutant>) {
+        Mutant::plant(mutant);
         loom::model(|| {
             let model = new_model();
             model.regions.shift_read_only(NEXT, &model.epochs).expect("it moved");
@@ -178,5 +183,39 @@ mod loom_page_release {
             worker.join().unwrap();
             assert!(model.done.load(Ordering::Relaxed));
         });
+    }
+
+    #[test]
+    fn loom_a_page_is_flushed_only_after_safe_read_only() {
+        flush(None);
+    }
+
+    #[test]
+    fn loom_an_announced_epoch_keeps_a_page_from_being_freed() {
+        free(None);
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_a_page_flushed_while_it_is_updated_in_place() {
+        flush(Some(Mutant::SafeTooEarly));
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_a_page_freed_while_it_is_read() {
+        free(Some(Mutant::SafeTooEarly));
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_an_epoch_that_moves_on_before_the_limit() {
+        free(Some(Mutant::BumpedFirst));
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_catches_an_announcement_that_comes_after_the_limit_was_read() {
+        free(Some(Mutant::AnnouncedLate));
     }
 }

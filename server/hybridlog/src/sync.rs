@@ -4,6 +4,7 @@
 mod imp {
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use std::thread::yield_now;
 }
@@ -12,11 +13,18 @@ mod imp {
 mod imp {
     #![allow(unused_imports)]
     pub(crate) use loom::hint::spin_loop;
+    pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::yield_now;
 
     /// loom's mutex with parking_lot's face.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
+        }
+    }
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {

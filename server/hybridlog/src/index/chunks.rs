@@ -106,7 +106,7 @@ impl Chunks {
         self.directory.store(longer.first(), Ordering::Release);
         let old = std::mem::replace(&mut owned.directory, longer);
         #[cfg(loom)]
-        if super::Mutant::FreeAtOnce.is_planted() {
+        if crate::mutant::Mutant::FreeAtOnce.is_planted() {
             old.poison();
         }
         defer(guard, move || drop(old));
@@ -123,7 +123,7 @@ impl Chunks {
         let unseen = Arc::new(AtomicBool::new(false));
         owned.retired = Some(RetiredChunks { from, unseen: unseen.clone() });
         #[cfg(loom)]
-        if super::Mutant::ReleaseAtOnce.is_planted() {
+        if crate::mutant::Mutant::ReleaseAtOnce.is_planted() {
             unseen.store(true, Ordering::Release);
         }
         defer(guard, move || unseen.store(true, Ordering::Release));

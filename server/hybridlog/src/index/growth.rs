@@ -10,8 +10,9 @@
 //! than twice what keeps up; what a large command leaves behind is done by later ones and by `tend_index`.
 
 use super::bucket::{Bucket, ENTRIES, TAG_BITS, TAG_SHIFT};
-use super::{Index, Mutant, link};
+use super::{Index, link};
 use crate::latch;
+use crate::mutant::Mutant;
 use crate::reclaim::Guard;
 use crate::sync::Ordering;
 

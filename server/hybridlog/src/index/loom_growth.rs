@@ -3,16 +3,11 @@
 //!
 //! The index begins with one bucket, so that its first split also replaces the directory of chunks.
 
-use super::{Index, Mutant};
+use super::Index;
+use crate::mutant::Mutant;
 use crate::reclaim::Reclaim;
 use crate::sync::AtomicU64;
 use loom::sync::Arc;
-use std::cell::Cell;
-
-thread_local! {
-    /// Loom runs the threads of a model on the one that runs the test.
-    pub(super) static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
-}
 
 /// By its tag's lowest bit a hash stays or moves in the first split.
 const STAYS: u64 = 2 << super::TAG_SHIFT;
@@ -47,7 +42,7 @@ fn merge(mutant: Option<Mutant>, other: fn(&Model), check: fn(&Model)) {
 }
 
 fn resize(what: Resize, mutant: Option<Mutant>, entries: &'static [(u64, u64)], other: fn(&Model), check: fn(&Model)) {
-    PLANTED.set(mutant);
+    Mutant::plant(mutant);
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_branches = 20_000;

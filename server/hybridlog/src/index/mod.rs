@@ -33,6 +33,7 @@ mod shrink;
 
 use crate::address::Address;
 use crate::latch;
+use crate::mutant::Mutant;
 use crate::reclaim::Guard;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, Ordering};
 use bucket::{Bucket, TAG_SHIFT, address, entry, is_tagged};
@@ -270,45 +271,6 @@ impl Index {
 #[inline]
 fn link(bucket: &Bucket) -> u64 {
     bucket.latch_and_link.load(Ordering::Relaxed) & latch::LINK_MASK
-}
-
-/// Faults that a model plants to show that it would see them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// Who waited for a latch does not look whether the hash's half of the bucket has moved away.
-    NoSecondLook,
-    /// A split does not latch the bucket that it divides.
-    SplitUnlatched,
-    /// The new bucket is announced before its entries are in it.
-    AnnouncedEarly,
-    /// A split does not latch the bucket that it fills.
-    TargetUnlatched,
-    /// A merge does not latch the bucket that goes.
-    MergeUnlatched,
-    /// A directory that was replaced is freed without waiting for its readers.
-    #[cfg(loom)]
-    FreeAtOnce,
-    /// So is a chunk that no bucket lies in any more.
-    #[cfg(loom)]
-    ReleaseAtOnce,
-}
-
-impl Mutant {
-    #[cfg(not(loom))]
-    #[inline(always)]
-    fn is_planted(self) -> bool {
-        false
-    }
-
-    #[cfg(all(test, loom))]
-    fn is_planted(self) -> bool {
-        loom_growth::PLANTED.get() == Some(self)
-    }
-
-    #[cfg(all(not(test), loom))]
-    fn is_planted(self) -> bool {
-        false
-    }
 }
 
 /// A hint to the cache; any address is fine.

@@ -14,8 +14,9 @@
 //! paid for by three deletions at least, and none is undone by the next few inserts.
 
 use super::growth::{ENTRIES_PER_BUCKET, Growing};
-use super::{Bucket, Chunk, Index, Mutant, link};
+use super::{Bucket, Chunk, Index, link};
 use crate::latch;
+use crate::mutant::Mutant;
 use crate::reclaim::Guard;
 use crate::sync::Ordering;
 

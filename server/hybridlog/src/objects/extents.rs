@@ -6,8 +6,13 @@
 
 use super::limbo::{Cut, Limbo};
 use crate::sync::{AtomicBool, Mutex, Ordering};
+#[cfg(not(loom))]
 use ferrite_io::BLOCK;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A block, where there are no files.
+#[cfg(loom)]
+const BLOCK: usize = 4096;
 
 /// Bytes before the first extent: the file's header. So no extent has the offset 0.
 pub(crate) const EXTENT_HEADER: u64 = BLOCK as u64;

@@ -17,20 +17,26 @@
 
 mod descriptor;
 mod extents;
+#[cfg(not(loom))]
 mod grow;
 mod large_string;
 mod limbo;
+#[cfg(all(test, loom))]
+mod loom_registry;
 mod registry;
+#[cfg(not(loom))]
 mod transfer;
 
 pub(crate) use descriptor::{DESCRIPTOR, Descriptor, Extent};
 pub(crate) use extents::{EXTENT_HEADER, Extents, NamedExtent, padded};
+#[cfg(not(loom))]
 pub(crate) use grow::ExtentReserve;
 pub(crate) use large_string::LargeString;
 pub(crate) use limbo::Cut;
 #[cfg(test)]
 pub(crate) use registry::COPIED_MAX;
 pub(crate) use registry::{Moved, Objects};
+#[cfg(not(loom))]
 pub(crate) use transfer::{ExtentError, read_extent, verify_extent, write_page_objects};
 
 use crate::record::Kind;

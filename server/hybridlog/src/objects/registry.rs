@@ -3,12 +3,12 @@
 use super::extents::Written;
 use super::extents::padded;
 use super::{Decode, Descriptor, Extent, Extents, LargeString, Object, Stored};
+use crate::mutant::Mutant;
 use crate::reclaim::{Guard, defer};
 use crate::record::Kind;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 /// Locks over the objects: two workers seldom want the same.
 const SHARDS: u64 = 16;
@@ -231,6 +231,9 @@ impl Objects {
     pub(crate) fn get_mut(&self, id: u64) -> Option<NonNull<Stored>> {
         let mut shard = self.shard(id).lock();
         let entry = shard.get_mut(&id)?;
+        if Mutant::ChangedWhileWritten.is_planted() {
+            return Some(NonNull::from(&*entry.stored));
+        }
         if Arc::get_mut(&mut entry.stored).is_none() {
             // It has moved here while the flush was reading it, or is to: that keeps what it reads.
             entry.stored = Arc::new(entry.stored.duplicate());
@@ -368,7 +371,9 @@ impl Objects {
     pub(crate) fn end_writing(&self, id: u64, extent: Extent) {
         let mut shard = self.shard(id).lock();
         let end = |written| self.extents.end_writing(extent.offset, id, written);
-        let Some(entry) = shard.get_mut(&id) else { return end(Written::Dead) };
+        let Some(entry) = shard.get_mut(&id) else {
+            return end(if Mutant::WrittenForNobody.is_planted() { Written::Wanted } else { Written::Dead });
+        };
         let Some(number) = entry.orphan_of else {
             end(Written::Wanted);
             entry.state = State::Written(extent);
