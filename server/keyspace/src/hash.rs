@@ -150,58 +150,87 @@ impl Keyspace<'_> {
         key: &[u8],
         pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
     ) -> Result<usize, Pause> {
+        self.set_fields_of(key, pairs, 0)
+    }
+
+    /// [`Keyspace::set_fields`]; the first `anew` of them, of which none comes twice, go behind all others, there or not.
+    pub(crate) fn set_fields_of<'p>(
+        &mut self,
+        key: &[u8],
+        pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
+        anew: usize,
+    ) -> Result<usize, Pause> {
         let mut change = std::mem::take(&mut self.lent.scratch.elements);
+        let mut added = std::mem::take(&mut self.lent.scratch.added);
         change.clear();
+        added.clear();
         let mut longest = 0;
         for (field, value) in pairs {
             longest = longest.max(field.len()).max(value.len());
             ByteStrings::push(&mut change, field);
             ByteStrings::push(&mut change, value);
         }
-        let change_of = ByteStrings::trusted(&change);
-        let added = self.set_changed(key, change_of, longest);
-        self.lent.scratch.elements = change;
-        added
+        let result = self.set_changed(key, Change { pairs: ByteStrings::trusted(&change), longest, anew }, &mut added);
+        (self.lent.scratch.elements, self.lent.scratch.added) = (change, added);
+        result
     }
 
-    /// `change` names fields and values, of which the longest string has `longest` bytes.
-    fn set_changed(&mut self, key: &[u8], change: ByteStrings<'_>, longest: usize) -> Result<usize, Pause> {
+    /// Puts down in `added` which fields were new.
+    fn set_changed(&mut self, key: &[u8], change: Change<'_>, added: &mut Vec<bool>) -> Result<usize, Pause> {
+        let Change { pairs: change, longest, anew } = change;
+        let (db, change_len) = (self.db(), change.as_bytes().len());
+        let mut split = [Vec::new(), Vec::new()];
+        let set_all = |hash: &mut LargeHash, added: &mut Vec<bool>| {
+            for (at, (field, value)) in pairs(change).enumerate() {
+                if at < anew {
+                    hash.delete(field);
+                }
+                added.push(hash.set(field, value));
+            }
+        };
         let limits = self.listpack_limits();
         let outgrows = |len: usize| longest > limits.value || len > limits.entries;
         let old = of_kind(self.lookup_for_change(key)?, Kind::Hash)?;
         if old.as_ref().is_some_and(is_large) {
             let growth = pairs(change).map(|(field, value)| LargeHash::growth_of(field, value)).sum();
-            let effect = Effect::HashSet { db: self.db(), key, pairs: change };
-            return self.update_hash(key, growth, effect, change.as_bytes().len(), |hash| {
-                let added = pairs(change).filter(|(field, value)| hash.set(field, value)).count();
+            self.update_hash(key, growth, change_len, |hash| {
+                set_all(hash, added);
                 if outgrows(hash.len()) {
                     hash.outgrow_listpack();
                 }
-                added
-            });
+            })?;
+            self.effect(effect_of_set(db, key, change, added, &mut split));
+            return Ok(count(added));
         }
         let mut draft = self.draft_of(old);
-        let change_len = change.as_bytes().len();
-        let effect = Effect::HashSet { db: self.db(), key, pairs: change };
         if !self.keeps_in_record(key, draft.as_bytes().len() + change_len) {
             let mut hash = LargeHash::from_packed(draft.packed(), self.random());
             let expire_at_ms = draft.expire_at_ms;
             self.discard(draft);
-            let added = pairs(change).filter(|(field, value)| hash.set(field, value)).count();
+            set_all(&mut hash, added);
             if outgrows(hash.len()) {
                 hash.outgrow_listpack();
             }
+            let effect = effect_of_set(db, key, change, added, &mut split);
             match expire_at_ms {
                 Some(expire_at_ms) => self.write_hash(key, hash, expire_at_ms, effect, change_len)?,
                 None => self.put_hash(key, hash, Expiry::Never)?,
             }
-            return Ok(added);
+            return Ok(count(added));
         }
-        let added = pairs(change).filter(|(field, value)| set_field(&mut draft, field, value)).count();
+        for (at, (field, value)) in pairs(change).enumerate() {
+            if at < anew
+                && let Some(Place { pair, .. }) = find(draft.packed().strings, field)
+            {
+                draft.remove(pair);
+            }
+            added.push(set_field(&mut draft, field, value));
+        }
         if outgrows(draft.packed().len()) {
             draft.outgrow_listpack();
         }
-        self.keep(key, Kind::Hash, draft, effect, change_len).map(|()| added)
+        let effect = effect_of_set(db, key, change, added, &mut split);
+        self.keep(key, Kind::Hash, draft, effect, change_len).map(|()| count(added))
     }
 
     /// Deletes fields, and the key with the last one; how many of them were there.
@@ -284,7 +313,47 @@ impl Keyspace<'_> {
         there.iter().for_each(|field| ByteStrings::push(change, field));
         let fields = ByteStrings::trusted(change);
         let effect = Effect::HashDelete { db: self.db(), key, fields };
-        self.update_hash(key, 0, effect, change.len(), |hash| fields.filter(|field| hash.delete(field)).count())
+        let deleted =
+            self.update_hash(key, 0, change.len(), |hash| fields.filter(|field| hash.delete(field)).count())?;
+        self.effect(effect);
+        Ok(deleted)
+    }
+}
+
+/// Fields and values to be set.
+struct Change<'c> {
+    pairs: ByteStrings<'c>,
+    /// Bytes of the longest string.
+    longest: usize,
+    /// So many of the first go behind all others.
+    anew: usize,
+}
+
+fn count(added: &[bool]) -> usize {
+    added.iter().filter(|&&added| added).count()
+}
+
+/// What a change of fields is to the append-only file, which has to know those that were new. `split` holds what it names.
+fn effect_of_set<'e>(
+    db: u32,
+    key: &'e [u8],
+    change: ByteStrings<'e>,
+    added: &[bool],
+    split: &'e mut [Vec<u8>; 2],
+) -> Effect<'e> {
+    let none = ByteStrings::trusted(&[]);
+    match count(added) {
+        0 => Effect::HashSet { db, key, pairs: change },
+        all if all == added.len() => Effect::HashAdd { db, key, added: change, pairs: none },
+        _ => {
+            for ((field, value), &added) in pairs(change).zip(added) {
+                let part = &mut split[usize::from(!added)];
+                ByteStrings::push(part, field);
+                ByteStrings::push(part, value);
+            }
+            let [added, pairs] = &*split;
+            Effect::HashAdd { db, key, added: ByteStrings::trusted(added), pairs: ByteStrings::trusted(pairs) }
+        }
     }
 }
 

@@ -73,13 +73,12 @@ impl Keyspace<'_> {
         Ok(())
     }
 
-    /// Changes the large hash that the key holds, which grows by at most `growth` bytes. `effect` as in
-    /// [`Keyspace::write_hash`].
+    /// Changes the large hash that the key holds, which grows by at most `growth` bytes. The caller tells the append-only file
+    /// afterwards, in `effect_len` bytes beside the key.
     pub(crate) fn update_hash<T>(
         &mut self,
         key: &[u8],
         growth: usize,
-        effect: Effect<'_>,
         effect_len: usize,
         change: impl FnOnce(&mut LargeHash) -> T,
     ) -> Result<T, Pause> {
@@ -91,7 +90,6 @@ impl Keyspace<'_> {
             change(LargeHash::of_mut(object).expect("the object of a hash is a large hash"))
         });
         let (done, size) = self.written(updated)?.expect("the caller has looked the hash up");
-        self.effect(effect);
         let expire_at_ms = before.live(now_ms).expect("what was looked up has not expired");
         self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
         Ok(done)

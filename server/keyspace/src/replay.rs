@@ -74,6 +74,16 @@ impl Keyspace<'_> {
                 let pairs = std::iter::from_fn(|| Some((pairs.next()?, pairs.next()?)));
                 self.set_fields(key, pairs).map(|_| ())
             }
+            Effect::HashAdd { db, key, added, pairs } => {
+                self.turn_to(db)?;
+                if !self.holds(key, Kind::Hash)? {
+                    return Ok(());
+                }
+                let anew = added.count() / 2;
+                let mut all = added.chain(pairs);
+                let all = std::iter::from_fn(|| Some((all.next()?, all.next()?)));
+                self.set_fields_of(key, all, anew).map(|_| ())
+            }
             Effect::HashDelete { db, key, fields } => {
                 self.turn_to(db)?;
                 if !self.holds(key, Kind::Hash)? {

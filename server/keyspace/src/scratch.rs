@@ -18,6 +18,8 @@ pub struct Scratch {
     pub(crate) value: Vec<u8>,
     /// Elements of a collection that the command at hand changes, for its effect.
     pub(crate) elements: Vec<u8>,
+    /// Whether each field that a command set was new.
+    pub(crate) added: Vec<bool>,
     /// Bytes reserved in the append-only file for the command at hand.
     pub(crate) reserved: usize,
     /// Room for all of the command's writes has been reserved: from here on none of them can fail.
@@ -104,6 +106,7 @@ impl Scratch {
             effects: Vec::new(),
             value: Vec::new(),
             elements: Vec::new(),
+            added: Vec::new(),
             reserved: 0,
             covered: false,
             wrote: false,

@@ -34,18 +34,6 @@ const OVERFLOW: &str = "ERR increment or decrement would overflow";
 /// `proto-max-bulk-len`'s default.
 const STRING_BYTES_MAX: i64 = 512 << 20;
 
-impl Dump {
-    /// For a comparison by content: the fields of hashes in the order of their names.
-    pub fn without_order(mut self) -> Self {
-        for value in self.values.values_mut() {
-            if let Value::Hash(pairs) = value {
-                pairs.sort();
-            }
-        }
-        self
-    }
-}
-
 /// One database of strings and hashes, as Redis 7.0 treats them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Model {
@@ -63,11 +51,6 @@ impl Model {
     /// A database with that content.
     pub fn from_dump(data: Dump) -> Self {
         Self { data, ..Self::default() }
-    }
-
-    /// From now on it holds this.
-    pub(crate) fn go_on_with(&mut self, data: Dump) {
-        self.data = data;
     }
 
     /// Everything in it.

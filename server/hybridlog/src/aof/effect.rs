@@ -28,6 +28,10 @@ pub enum Effect<'a> {
     /// The hash, unchanged otherwise, has these fields, each followed by its value; of a field named twice the last
     /// counts.
     HashSet { db: u32, key: &'a [u8], pairs: ByteStrings<'a> },
+    /// The hash, unchanged otherwise, has the fields of `added` behind all others, in this order, and then those of `pairs` as
+    /// [`Effect::HashSet`] has them. So a field that was deleted and added again lies where it was put last, also if this is
+    /// replayed over a state that is ahead of it.
+    HashAdd { db: u32, key: &'a [u8], added: ByteStrings<'a>, pairs: ByteStrings<'a> },
     /// The hash, unchanged otherwise, lacks these fields.
     HashDelete { db: u32, key: &'a [u8], fields: ByteStrings<'a> },
 }
@@ -41,6 +45,7 @@ const SWAP_DB: u8 = 6;
 const COLLECTION: u8 = 7;
 const HASH_SET: u8 = 8;
 const HASH_DELETE: u8 = 9;
+const HASH_ADD: u8 = 10;
 
 /// Bytes that are not effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -100,6 +105,10 @@ impl<'a> Effect<'a> {
                 put_number(out, expire_at_ms);
             }
             Effect::HashSet { db, key, pairs } => put_elements(out, HASH_SET, db, key, pairs),
+            Effect::HashAdd { db, key, added, pairs } => {
+                put_elements(out, HASH_ADD, db, key, added);
+                put_bytes(out, pairs.as_bytes());
+            }
             Effect::HashDelete { db, key, fields } => put_elements(out, HASH_DELETE, db, key, fields),
         }
     }
@@ -127,6 +136,12 @@ impl<'a> Effect<'a> {
                 expire_at_ms: input.number()?,
             },
             HASH_SET => Effect::HashSet { db: input.u32()?, key: input.bytes()?, pairs: input.elements()? },
+            HASH_ADD => Effect::HashAdd {
+                db: input.u32()?,
+                key: input.bytes()?,
+                added: input.elements()?,
+                pairs: input.elements()?,
+            },
             HASH_DELETE => Effect::HashDelete { db: input.u32()?, key: input.bytes()?, fields: input.elements()? },
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
@@ -233,6 +248,10 @@ mod tests {
             5 => Effect::SwapDb { a: db, b: number as u32 },
             6 => Effect::Collection { db, key: &key, kind: Kind::Hash, packed: &value, expire_at_ms: number },
             7 => Effect::HashSet { db, key: &key, pairs: ByteStrings::trusted(&elements) },
+            8 => {
+                let elements = ByteStrings::trusted(&elements);
+                Effect::HashAdd { db, key: &key, added: elements, pairs: elements }
+            }
             _ => Effect::HashDelete { db, key: &key, fields: ByteStrings::trusted(&elements) },
         });
     }
@@ -271,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
-            fields in (0u8..9, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
+            fields in (0u8..10, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
             after in prop::collection::vec(any::<u8>(), 0..9),
         ) {
             with_effect(fields, |effect| {

@@ -56,7 +56,7 @@ impl Model {
             Effect::FlushDb { db } => self.empty(db as usize),
             Effect::FlushAll => (0..DBS).for_each(|db| self.empty(db)),
             Effect::SwapDb { a, b } => self.shown.swap(a as usize, b as usize),
-            Effect::Collection { .. } | Effect::HashSet { .. } | Effect::HashDelete { .. } => {
+            Effect::Collection { .. } | Effect::HashSet { .. } | Effect::HashAdd { .. } | Effect::HashDelete { .. } => {
                 unreachable!("`encode` makes none of them")
             }
         }
