@@ -6,6 +6,7 @@
 use super::bucket::{Bucket, Chunk};
 use crate::reclaim::{Guard, defer};
 use crate::sync::{AtomicBool, AtomicPtr, Mutex, Ordering};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Buckets of a chunk, 2 MiB, a huge page: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
@@ -42,22 +43,39 @@ impl Owned {
     }
 }
 
-struct Directory(Box<[AtomicPtr<Bucket>]>);
+/// Owned as a `Box` would, but without a box's claim that nobody else looks at it: readers do, through the pointer.
+struct Directory(NonNull<[AtomicPtr<Bucket>]>);
+
+// SAFETY: an owner of atomics.
+unsafe impl Send for Directory {}
 
 impl Directory {
     fn of(chunks: &[Chunk], len: usize) -> Self {
         let slot = |at: usize| AtomicPtr::new(chunks.get(at).map_or(std::ptr::null_mut(), Chunk::first));
-        Self((0..len).map(slot).collect())
+        let slots: Box<[AtomicPtr<Bucket>]> = (0..len).map(slot).collect();
+        Self(NonNull::from(Box::leak(slots)))
+    }
+
+    fn slots(&self) -> &[AtomicPtr<Bucket>] {
+        // SAFETY: it is ours until we drop it, and is only read: what changes are its atomics.
+        unsafe { self.0.as_ref() }
     }
 
     fn first(&self) -> *mut AtomicPtr<Bucket> {
-        self.0.as_ptr().cast_mut()
+        self.0.as_ptr().cast()
     }
 
     /// What a reader would meet if the directory were freed at once.
     #[cfg(loom)]
     fn poison(&self) {
-        self.0.iter().for_each(|slot| slot.store(std::ptr::null_mut(), Ordering::Relaxed));
+        self.slots().iter().for_each(|slot| slot.store(std::ptr::null_mut(), Ordering::Relaxed));
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: leaked by `of`, and nobody reads it any more.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
 
@@ -98,11 +116,11 @@ impl Chunks {
         }
         debug_assert_eq!(chunk, owned.chunks.len());
         owned.chunks.push(Chunk::zeroed(1 << self.chunk_bits));
-        if chunk < owned.directory.0.len() {
-            owned.directory.0[chunk].store(owned.chunks[chunk].first(), Ordering::Release);
+        if chunk < owned.directory.slots().len() {
+            owned.directory.slots()[chunk].store(owned.chunks[chunk].first(), Ordering::Release);
             return;
         }
-        let longer = Directory::of(&owned.chunks, 2 * owned.directory.0.len());
+        let longer = Directory::of(&owned.chunks, 2 * owned.directory.slots().len());
         self.directory.store(longer.first(), Ordering::Release);
         let old = std::mem::replace(&mut owned.directory, longer);
         #[cfg(loom)]
@@ -138,7 +156,7 @@ impl Chunks {
             _ => return Vec::new(),
         };
         owned.retired = None;
-        for slot in &owned.directory.0[from..] {
+        for slot in &owned.directory.slots()[from..] {
             slot.store(std::ptr::null_mut(), Ordering::Release);
         }
         owned.chunks.split_off(from)
