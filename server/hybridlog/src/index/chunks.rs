@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Buckets of a chunk, 2 MiB, a huge page: what is zeroed, and later freed, in one go. Either takes well below a millisecond.
-pub(super) const CHUNK_BUCKETS: usize = 1 << 15;
+pub(super) const CHUNK_BUCKETS: usize = if cfg!(miri) { 1 << 6 } else { 1 << 15 };
 
 pub(super) struct Chunks {
     /// The first of the directory's slots, one for each chunk. Whoever reads it is pinned.

@@ -84,7 +84,10 @@ fn no_key_and_no_update_is_lost_while_workers_grow_the_index() {
     // Of so many keys some have the same tag: four buckets to begin with leave 21 bits of a hash to tell keys by.
     assert!(stats.index_entries as u64 <= WORKERS * KEYS && stats.index_entries as u64 > WORKERS * KEYS * 98 / 100);
     let wanted = stats.index_entries / 5;
-    assert!(stats.index_buckets <= wanted && stats.index_buckets > wanted - 64, "{stats:?}");
+    // Who finds another worker splitting leaves it to later ones: how many that are hangs on whom the machine lets run.
+    assert!(stats.index_buckets <= wanted && stats.index_buckets > wanted / 2, "{stats:?}");
+    worker.pin().grow(wanted);
+    assert_eq!(store.stats().index_buckets, wanted);
 }
 
 /// Scans in steps beside another worker that adds and deletes keys.
