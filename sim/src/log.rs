@@ -17,6 +17,7 @@ pub enum IoKind {
     Write,
     Sync,
     Allocate,
+    Punch,
     SetLen,
     Rename,
     Remove,

@@ -382,6 +382,11 @@ impl Host {
         lock(&self.state.disk).used()
     }
 
+    /// Bytes of disk space that a file takes.
+    pub fn file_space(&self, path: &str) -> u64 {
+        lock(&self.state.disk).space_of(std::path::Path::new(path))
+    }
+
     /// What a file would hold if every write had been synced, without an I/O; `None` if it does not exist. For oracles.
     pub fn peek(&self, path: &str) -> Option<Vec<u8>> {
         lock(&self.state.disk).peek(std::path::Path::new(path))

@@ -127,6 +127,30 @@ fn allocation_extends_with_zeros_and_keeps_what_is_there() {
 }
 
 #[test]
+fn a_hole_reads_as_zeros_and_takes_no_space() {
+    use std::os::unix::fs::MetadataExt;
+    on_both(async |world, dir| {
+        for mode in [OpenMode::Device, OpenMode::Sequential] {
+            let path = dir.join(format!("{mode:?}"));
+            let file = open(world.disk(), &path, mode).await;
+            let len = 256 * BLOCK;
+            file.write_at(pattern(5, len), 0).await.result.unwrap();
+            file.sync().await.unwrap();
+            let blocks = std::fs::metadata(&path).unwrap().blocks();
+            file.punch(BLOCK as u64, 250 * BLOCK as u64).await.unwrap();
+            file.sync().await.unwrap();
+            assert_eq!(file.len().await.unwrap(), len as u64, "the length stays");
+            let read = file.read_at(AlignedBuf::zeroed(len), 0).await;
+            assert_eq!(read.buf[..BLOCK], pattern(5, len)[..BLOCK]);
+            assert!(read.buf[BLOCK..251 * BLOCK].iter().all(|byte| *byte == 0));
+            assert_eq!(read.buf[251 * BLOCK..], pattern(5, len)[251 * BLOCK..]);
+            let after = std::fs::metadata(&path).unwrap().blocks();
+            assert!(after + 240 * BLOCK as u64 / 512 <= blocks, "{blocks} blocks before, {after} after");
+        }
+    });
+}
+
+#[test]
 fn names_are_listed_renamed_and_removed() {
     on_both(async |world, dir| {
         let disk = world.disk();

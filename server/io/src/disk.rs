@@ -62,6 +62,10 @@ pub trait File: Clone + 'static {
     async fn sync(&self) -> io::Result<()>;
     /// Reserves space so that later writes below `offset + len` cannot fail with `StorageFull`. Extends the file with zeros.
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Gives the space of a range back, which reads as zeros from then on; the length stays. Offset and length are multiples
+    /// of [`crate::BLOCK`]. After a power loss a range that was not synced may hold any of what it held. `Unsupported` where
+    /// the file system has no holes.
+    async fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     async fn len(&self) -> io::Result<u64>;
     async fn set_len(&self, len: u64) -> io::Result<()>;
     /// Maps a range read-only and populated; offset and length are multiples of [`crate::BLOCK`]. A range past the

@@ -17,6 +17,12 @@ enum Change {
     SetLen(u64),
 }
 
+impl Change {
+    fn punch(offset: u64, len: u64) -> Self {
+        Self::Write { offset, bytes: vec![0; len as usize] }
+    }
+}
+
 /// A file's content. The durable image changes by syncs alone; at a power loss the page cache may turn out to have
 /// written back any earlier state of any page (or sector, if it tears).
 #[derive(Debug, Default)]
@@ -88,6 +94,18 @@ impl Inode {
         self.push(Change::SetLen(len));
     }
 
+    /// Makes a hole: of whole pages, inside the file. What it held may come back at a power loss, as zeros that were
+    /// written may be lost.
+    pub(super) fn punch(&mut self, offset: u64, len: u64) {
+        let end = (offset + len).min(self.data.len() as u64);
+        if offset >= end {
+            return;
+        }
+        self.data[offset as usize..end as usize].fill(0);
+        self.pages.retain(|page| page * PAGE < offset || (page + 1) * PAGE > offset + len);
+        self.push(Change::punch(offset, end - offset));
+    }
+
     fn push(&mut self, change: Change) {
         self.unsynced.push((self.next_change, change));
         self.next_change += 1;
@@ -141,8 +159,15 @@ impl Inode {
         if faults.power_garbage {
             self.garble(&mut image, &changes, rng);
         }
+        // A page of zeros that had no space is still a hole.
+        let is_hole = |page: &u64| {
+            let start = (page * PAGE) as usize;
+            let bytes = &image[start..(start + PAGE as usize).min(image.len())];
+            !self.pages.contains(page) && bytes.iter().all(|&byte| byte == 0)
+        };
+        let pages = units(0, image.len() as u64, PAGE).filter(|page| !is_hole(page)).collect();
+        self.pages = pages;
         self.data = image.clone();
-        self.pages = units(0, image.len() as u64, PAGE).collect();
         // What survived is on the disk: a second power loss does not take it.
         self.synced_sectors = units(0, image.len() as u64, SECTOR).collect();
         self.durable = image;
@@ -292,6 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_that_was_not_synced_may_hold_again_what_it_held() {
+        let (mut holes, mut back) = (0, 0);
+        for seed in 0..200 {
+            let mut inode = Inode::default();
+            inode.write(0, &[7; 3 * PAGE as usize]);
+            inode.sync(inode.sync_point());
+            inode.punch(0, 2 * PAGE);
+            if seed % 2 == 0 {
+                inode.sync(inode.sync_point());
+            }
+            inode.power_loss(Vec::new(), &FaultPlan::draw(seed), &mut SimRng::derive(seed, "test"));
+            assert_eq!(inode.data()[2 * PAGE as usize..], [7; PAGE as usize], "seed {seed}");
+            match inode.data()[..2 * PAGE as usize] {
+                ref zeros if zeros == [0; 2 * PAGE as usize] => {
+                    assert_eq!(inode.space(), PAGE, "seed {seed}");
+                    holes += 1;
+                }
+                _ if seed % 2 == 0 => panic!("seed {seed}: a hole that was synced stays"),
+                _ => back += 1,
+            }
+        }
+        assert!(holes > 110 && back > 20, "{holes} holes, {back} came back");
+    }
+
+    #[test]
     fn space_counts_pages_once() {
         let mut inode = Inode::default();
         inode.write(0, &[1; 10]);
@@ -302,6 +352,9 @@ mod tests {
         assert_eq!(inode.space(), PAGE, "a hole takes no space");
         inode.allocate(0, 3 * PAGE);
         assert_eq!(inode.space_needed(PAGE, 2 * PAGE), 0);
+        inode.punch(0, 2 * PAGE);
+        assert_eq!((inode.space(), inode.data().len()), (PAGE, 3 * PAGE as usize), "the length stays");
+        assert_eq!(inode.data()[..15], [0; 15]);
         inode.set_len(0);
         assert_eq!(inode.space(), 0);
     }

@@ -368,6 +368,20 @@ impl File for SimFile {
         self.on_inode(self.request(IoKind::Allocate, offset, len, 0), work).await
     }
 
+    async fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        if !is_aligned(offset, len as usize) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        let work = move |disk: &mut DiskState, faults: &FaultPlan, ino: u64| {
+            if faults.disk_write_error && disk.rng.one_in(100) {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
+            disk.inode(ino).punch(offset, len);
+            Ok(())
+        };
+        self.on_inode(self.request(IoKind::Punch, offset, len, 0), work).await
+    }
+
     async fn len(&self) -> io::Result<u64> {
         if self.disk.host.is_over(self.disk.life) {
             return pending().await;

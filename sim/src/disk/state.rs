@@ -145,6 +145,11 @@ impl DiskState {
         self.names.values().map(|ino| self.inodes[ino].space()).sum()
     }
 
+    /// Bytes that one of them takes; 0 if there is none of that name.
+    pub(crate) fn space_of(&self, path: &Path) -> u64 {
+        self.names.get(path).map_or(0, |ino| self.inodes[ino].space())
+    }
+
     /// Space for that many more bytes.
     pub(super) fn has_space(&self, bytes: u64) -> bool {
         self.capacity.is_none_or(|capacity| self.used() + bytes <= capacity)

@@ -394,6 +394,13 @@ impl File for TestFile {
         Ok(())
     }
 
+    async fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut content = self.content.borrow_mut();
+        let end = content.live.len().min((offset + len) as usize);
+        content.live[offset as usize..end].fill(0);
+        Ok(())
+    }
+
     async fn len(&self) -> io::Result<u64> {
         Ok(self.content.borrow().live.len() as u64)
     }

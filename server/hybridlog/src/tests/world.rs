@@ -20,12 +20,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// What the tests turn.
 #[derive(Default)]
 pub(crate) struct Switches {
-    /// The file may not grow beyond this; 0: no limit.
+    /// The file may not grow beyond this and what it gave back; 0: no limit.
     pub(crate) capacity: AtomicU64,
     pub(crate) writes_fail: AtomicBool,
     pub(crate) maps_fail: AtomicBool,
     pub(crate) writes: AtomicU64,
     pub(crate) reads: AtomicU64,
+    /// Bytes given back.
+    pub(crate) punched: AtomicU64,
     submissions: AtomicU64,
 }
 
@@ -94,7 +96,7 @@ impl FakeDisk {
 
     fn grow(&self, end: u64) -> io::Result<()> {
         let capacity = self.switches.capacity.load(Ordering::Relaxed);
-        if capacity != 0 && end > capacity {
+        if capacity != 0 && end > capacity + self.switches.punched.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let mut bytes = self.bytes.lock().unwrap();
@@ -140,6 +142,14 @@ impl File for FakeFile {
     }
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.grow(offset + len)
+    }
+    async fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        assert!(offset.is_multiple_of(4096) && len.is_multiple_of(4096), "holes are of whole blocks");
+        let mut bytes = self.bytes.lock().unwrap();
+        let end = bytes.len().min((offset + len) as usize);
+        bytes[offset as usize..end].fill(0);
+        self.switches.punched.fetch_add(end as u64 - offset, Ordering::Relaxed);
+        Ok(())
     }
     async fn len(&self) -> io::Result<u64> {
         Ok(self.bytes.lock().unwrap().len() as u64)

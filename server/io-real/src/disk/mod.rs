@@ -236,6 +236,10 @@ impl File for RealFile {
         self.open.transfers.allocate(&self.open.file, offset, len).await
     }
 
+    async fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.open.transfers.punch(&self.open.file, offset, len).await
+    }
+
     async fn len(&self) -> io::Result<u64> {
         // The inode of an open file is in memory: no wait.
         Ok(self.open.file.metadata()?.len())

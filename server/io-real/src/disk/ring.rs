@@ -143,7 +143,12 @@ impl Ring {
     }
 
     pub(super) async fn allocate(&self, file: &Arc<File>, offset: u64, len: u64) -> io::Result<()> {
-        let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), len).offset(offset).build();
+        self.fallocate(file, 0, offset, len).await
+    }
+
+    /// `mode` as fallocate(2) has it.
+    pub(super) async fn fallocate(&self, file: &Arc<File>, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+        let entry = opcode::Fallocate::new(types::Fd(file.as_raw_fd()), len).mode(mode).offset(offset).build();
         self.submit(entry, file, None).await.result.map(drop)
     }
 

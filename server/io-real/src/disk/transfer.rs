@@ -100,7 +100,18 @@ impl Transfers {
             Self::TokioUring(file) => file.fallocate(offset, len, 0).await,
             Self::Threads => {
                 let file = file.clone();
-                pool::run(move || allocate(&file, offset, len)).await
+                pool::run(move || fallocate(&file, 0, offset, len)).await
+            }
+        }
+    }
+
+    pub(super) async fn punch(&self, file: &Arc<File>, offset: u64, len: u64) -> io::Result<()> {
+        match self {
+            Self::Ring(ring) => ring.fallocate(file, PUNCH, offset, len).await,
+            Self::TokioUring(file) => file.fallocate(offset, len, PUNCH).await,
+            Self::Threads => {
+                let file = file.clone();
+                pool::run(move || fallocate(&file, PUNCH, offset, len)).await
             }
         }
     }
@@ -158,12 +169,15 @@ fn rest(buf: AlignedBuf, from: usize) -> Slice<Owned> {
     Owned(buf).slice(from..)
 }
 
-fn allocate(file: &File, offset: u64, len: u64) -> io::Result<()> {
+/// fallocate(2)'s mode for a hole.
+const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+
+fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let (offset, len) = (offset.try_into().map_err(invalid)?, len.try_into().map_err(invalid)?);
     loop {
         // SAFETY: the descriptor is open, and the call touches no memory of ours.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, len) } == 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
