@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ferrite_commands::table;
@@ -125,6 +126,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
     let first_buckets = starting.node.store.stats().index_buckets;
     let mut most_buckets = first_buckets;
+    let mut first_begin = None;
     let (mut looked, mut seen) = (0, false);
     let (mut evictions, mut eviction_seen) = (0, false);
     loop {
@@ -160,6 +162,20 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         }
         if stats.object_reads > 0 {
             sim.sometimes("a large value was read from its extent");
+        }
+        // Where a checkpoint was restored it begins further up.
+        if stats.begin > *first_begin.get_or_insert(stats.begin) {
+            sim.sometimes("the log was compacted");
+        }
+        let space = &starting.node.space_status;
+        if space.bytes_kept.load(Relaxed) > 0 {
+            sim.sometimes("an old record was copied");
+        }
+        if space.bytes_freed.load(Relaxed) > 0 {
+            sim.sometimes("space was given back");
+        }
+        if space.failures.load(Relaxed) > 0 {
+            sim.sometimes("a compaction failed");
         }
         if stats.index_buckets > 2 * first_buckets {
             sim.sometimes("the index doubled");

@@ -414,6 +414,19 @@ golden! {
         assert_eq!(stage.command("DBSIZE").await, Reply::Int(6));
     }
 
+    compaction(FULL) |stage| {
+        let set = |number: u64| format!("SET key:{number} {}", "v".repeat(1000));
+        // More than the mutable region holds, so that each is written to another place the next time.
+        for number in 0..75 {
+            assert_eq!(stage.command(&set(number % 25)).await, Reply::ok());
+            stage.sim.sleep(Duration::from_millis(20)).await;
+        }
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("CONFIG SET auto-compaction-min-size 0 auto-compaction-percentage 10").await, Reply::ok());
+        stage.sim.sleep(Duration::from_secs(2)).await;
+        stage.command("CONFIG SET auto-compaction-percentage 0").await;
+    }
+
     get_with_read_error(FULL) |stage| {
         stage.push_to_disk("key").await;
         stage.traced_from_here().await;

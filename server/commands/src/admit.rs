@@ -55,6 +55,9 @@ pub fn admit(args: Args<'_>, session: &mut Session, reply: &mut Reply<'_>, host:
     if session.writes_may_be_stopped && is_stopped_without_checkpoints(spec, session) && host.writes_are_stopped() {
         return refuse(Some(spec), Echo::new(NO_CHECKPOINT), session, reply);
     }
+    if session.over_quota && grows(spec, session) {
+        return refuse(Some(spec), Echo::new(OVER_QUOTA), session, reply);
+    }
     if let Some(queue) = &mut session.multi
         && !spec.has(flag::NOT_QUEUED)
     {
@@ -97,6 +100,17 @@ fn takes_memory(spec: &CommandSpec, session: &Session) -> bool {
         (Some(queue), "exec") => queue.commands.iter().any(|command| command.spec.has(flag::DENYOOM)),
         (Some(_), name) => !matches!(name, "discard" | "quit" | "reset"),
         (None, _) => spec.has(flag::DENYOOM),
+    }
+}
+
+const OVER_QUOTA: &[u8] = b"ERR no space left: the data directory has reached 'disk-quota'. Delete keys, or raise it.";
+
+/// Whether the command may need more disk space than a deletion does; an EXEC, whether one of its commands may.
+#[cold]
+fn grows(spec: &CommandSpec, session: &Session) -> bool {
+    match (&session.multi, spec.name) {
+        (Some(queue), "exec") => queue.commands.iter().any(|command| command.spec.has(flag::DENYOOM)),
+        _ => spec.has(flag::DENYOOM),
     }
 }
 

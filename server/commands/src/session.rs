@@ -49,6 +49,8 @@ pub struct Session {
     pub counted: Option<Arc<Ticket>>,
     /// Held by a transaction that counts keys until its end.
     pub(crate) gate: Option<Gate>,
+    /// The data directory takes all that it may take; set by the driver as well.
+    pub over_quota: bool,
     /// What the command that just ran leaves to the node; the node takes it and writes its reply.
     pub deferred: Option<Deferred>,
     /// The connection ends once its replies are written (QUIT, CLIENT KILL of itself).
@@ -156,6 +158,7 @@ impl Session {
             writes_may_be_stopped: false,
             counted: None,
             gate: None,
+            over_quota: false,
             deferred: None,
             close_after_reply: false,
             last_command: "NULL",

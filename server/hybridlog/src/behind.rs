@@ -33,7 +33,7 @@ impl Pinned<'_> {
         match raw.previous() {
             _ if own && raw.is_tombstone() => Behind::Nothing,
             _ if own => Behind::Key { expire_at_ms: raw.expire_at_ms(), size: self.size_of(raw) },
-            0 => Behind::Nothing,
+            older if self.ends_chain(older) => Behind::Nothing,
             older => Behind::Older(older),
         }
     }

@@ -146,12 +146,20 @@ impl<W: World> LogDevice<W> {
         let flight = Rc::new(Flight::default());
         self.flights.borrow_mut().insert((address, whole), flight.clone());
         let landing = Landing { flights: &self.flights, at: (address, whole), flight };
-        let mut result = self.read_alone(address).await;
+        let mut result = match self.store.log.objects.moved.get(address) {
+            // Only its object is not in memory.
+            Some(record) => Ok(self.no_read(HeldRecord::copy_of(&record))),
+            None => self.read_alone(address).await,
+        };
         if let Ok(read) = &result
             && read.record.raw().is_object()
             && (whole || read.record.raw().has_long_key())
         {
             result = self.read_object(address, read.clone()).await;
+        }
+        if result.is_err() && address < self.store.log.regions.begin() {
+            // Compacted away meanwhile: what its place holds says nothing.
+            result = Ok(self.no_read(HeldRecord::gone()));
         }
         if matches!(result, Err(ReadError::Damaged { .. } | ReadError::ExtentDamaged { .. })) {
             self.store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
@@ -192,6 +200,12 @@ impl<W: World> LogDevice<W> {
         let completed_ns = self.world.clock().monotonic_ns();
         let record = HeldRecord::new(Rc::new(buf), in_block, size);
         Ok(DiskRead { record, id, submitted_ns, completed_ns, shared: false })
+    }
+
+    /// A record that needed none.
+    fn no_read(&self, record: HeldRecord) -> DiskRead {
+        let now_ns = self.world.clock().monotonic_ns();
+        DiskRead { record, id: SubmissionId(0), submitted_ns: now_ns, completed_ns: now_ns, shared: false }
     }
 
     /// Adds the object to a record that owns one.

@@ -36,7 +36,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(crate) const LOG_MAGIC: [u8; 8] = *b"FERRLOG\0";
 /// How a file of extents begins.
 pub(crate) const EXTENTS_MAGIC: [u8; 8] = *b"FERREXT\0";
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// A file's first block: magic (8), version (4), page size (4), checksum of the rest (4), zeros (4), the file's own number (8);
 /// then zeros.
@@ -277,6 +277,8 @@ struct Reserve {
     not_before_ns: u64,
     wait: Duration,
     unsupported: bool,
+    /// The disk has refused more than a page.
+    in_small_steps: bool,
 }
 
 impl Reserve {
@@ -287,15 +289,19 @@ impl Reserve {
             let have = log.file_pages.load(Ordering::Acquire);
             let wanted = log.wanted_pages.load(Ordering::Acquire);
             let mut ahead = (log.next_page() + PAGES_AHEAD).max(wanted);
-            if log.full.load(Ordering::Acquire) {
-                // What the disk has left may be less than the usual step.
+            if self.in_small_steps {
                 ahead = have + 1;
             }
             // Half of the reserve used up: fill it. Fewer, larger reservations fragment the file less.
             let needed = wanted > have || log.next_page() + PAGES_AHEAD / 2 > have;
-            if !needed || world.clock().monotonic_ns() < self.not_before_ns {
+            if !needed {
+                self.in_small_steps = false;
                 return;
             }
+            if !log.given_back.load(Ordering::Acquire) && world.clock().monotonic_ns() < self.not_before_ns {
+                return;
+            }
+            log.given_back.store(false, Ordering::Release);
             let offset = FILE_HEADER + have * size;
             let result = match self.unsupported {
                 true => file.set_len(FILE_HEADER + ahead * size).await,
@@ -314,15 +320,9 @@ impl Reserve {
                     tracing::warn!("the file system cannot reserve space: a full disk will be noticed late");
                     self.unsupported = true;
                 }
-                Err(error) => {
-                    let was_full = log.full.load(Ordering::Acquire);
-                    self.refused(store, world, &error);
-                    if was_full || !StorageError::is_full(&error) {
-                        return;
-                    }
-                    // Once more, for a single page.
-                    self.not_before_ns = 0;
-                }
+                // What the disk has left may be less than the usual step: nobody is refused before that is known.
+                Err(error) if StorageError::is_full(&error) && !self.in_small_steps => self.in_small_steps = true,
+                Err(error) => return self.refused(store, world, &error),
             }
         }
     }

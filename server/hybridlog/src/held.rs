@@ -2,7 +2,7 @@
 
 use crate::address::Address;
 use crate::objects::Stored;
-use crate::record::Raw;
+use crate::record::{HEADER, Raw};
 use ferrite_io::AlignedBuf;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -53,6 +53,15 @@ impl HeldRecord {
         bytemuck::cast_slice(self.bytes())
     }
 
+    /// What is read where a record was and is not any more. Nobody finds it: who looks its key up again passes that address by.
+    pub(crate) fn gone() -> Self {
+        Self::new(Rc::new(AlignedBuf::zeroed(HEADER)), 0, HEADER)
+    }
+
+    pub(crate) fn copy_of(record: &[u8]) -> Self {
+        Self::new(Rc::new(AlignedBuf::copy_of(record)), 0, record.len())
+    }
+
     pub(crate) fn with_object(self, object: Arc<Stored>) -> Self {
         Self { object: Some(object), ..self }
     }
@@ -70,6 +79,16 @@ impl HeldRecord {
     /// Bytes of the value alone.
     pub fn value_len(&self) -> usize {
         self.object.as_ref().map_or_else(|| self.raw().value_len(), |object| object.value.written_len())
+    }
+
+    /// The key; `None`: it is too long for the record, and what that owns was not read.
+    pub fn key(&self) -> Option<&[u8]> {
+        let raw = self.raw();
+        match raw.has_long_key() {
+            true => self.object.as_ref()?.key.as_deref(),
+            // SAFETY: nobody writes a held record, which stays as long as it is borrowed.
+            false => Some(unsafe { raw.key() }),
+        }
     }
 
     pub(crate) fn raw(&self) -> Raw {
@@ -92,6 +111,17 @@ impl Held {
     #[inline]
     pub fn get(&self, address: Address) -> Option<&HeldRecord> {
         if self.records.is_empty() { None } else { self.records.get(&address) }
+    }
+
+    /// The object of a record at `address`, or with that id whichever its record was when it was read: compaction moves
+    /// records, not their objects.
+    pub(crate) fn object_of(&self, address: Address, id: u64) -> Option<&Arc<Stored>> {
+        let is_it = |record: &&HeldRecord| {
+            // SAFETY: nobody writes a held record.
+            unsafe { record.raw().descriptor() }.is_some_and(|descriptor| descriptor.id == id)
+        };
+        let own = self.records.get(&address).and_then(HeldRecord::object);
+        own.or_else(|| self.records.values().filter(is_it).find_map(HeldRecord::object))
     }
 
     #[inline]

@@ -46,6 +46,11 @@ impl Imaging {
         }
     }
 
+    /// While a walk is under way: a recovery reads the log from here on.
+    pub(crate) fn scan_from(&self) -> Option<Address> {
+        self.is_on().then(|| self.since.lock().scan_from)
+    }
+
     pub(crate) fn was_forgotten(&self) -> bool {
         self.since.lock().forgotten
     }

@@ -37,6 +37,8 @@ mod by_hash;
 #[cfg(not(loom))]
 pub mod checkpoint;
 #[cfg(not(loom))]
+pub mod compaction;
+#[cfg(not(loom))]
 pub mod datadir;
 #[cfg(not(loom))]
 mod device;

@@ -23,6 +23,9 @@ pub(crate) const RECORD_MAX: usize = 1 << 20;
 /// From so many bytes on a collection is an object.
 pub(crate) const COLLECTION_MIN: usize = 4096;
 
+/// Pages of file space that ordinary writers leave: with them the log can be compacted on a full disk.
+pub(crate) const FILE_RESERVE: u64 = 2;
+
 /// The longest value: more than any machine holds, and every length below it can be added up.
 const VALUE_MAX: usize = 1 << 40;
 
@@ -54,10 +57,16 @@ pub(crate) struct Log {
     released: AtomicU64,
     /// Pages below this have space in the file.
     pub(crate) file_pages: AtomicU64,
+    /// The file has no space below this address: see [`crate::compaction`].
+    pub(crate) punched: AtomicU64,
+    /// No key has a record below this address: all were forgotten when it was the tail.
+    pub(crate) forgotten: AtomicU64,
     /// Pages below this are asked for by writers.
     pub(crate) wanted_pages: AtomicU64,
     /// The last attempt to reserve file space found the disk full.
     pub(crate) full: AtomicBool,
+    /// Space was given back since, and whether there is some again is not known yet.
+    pub(crate) given_back: AtomicBool,
     /// How the last write of a page failed, until one succeeds.
     pub(crate) failing: Mutex<Option<String>>,
     /// Wakes the flush task.
@@ -99,8 +108,11 @@ impl Log {
             largest_page: AtomicU64::new(page_size as u64),
             released: AtomicU64::new(0),
             file_pages: AtomicU64::new(NO_DEVICE),
+            punched: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
             wanted_pages: AtomicU64::new(0),
             full: AtomicBool::new(false),
+            given_back: AtomicBool::new(false),
             failing: Mutex::new(None),
             work: Notify::new(),
             space: Notify::new(),
@@ -172,7 +184,23 @@ impl Log {
                 Err(moved) => tail = moved,
             }
         }
-        self.allocate_in_next_page(size, size, promised, epochs)
+        self.allocate_in_next_page(size, size, promised, FILE_RESERVE, epochs)
+    }
+
+    /// [`Log::allocate`] for a record that lets an old page go: with file space that other writers leave alone.
+    pub(crate) fn allocate_from_reserve(
+        self: &Arc<Self>,
+        size: usize,
+        epochs: &EpochTable,
+    ) -> Result<Address, NeedSpace> {
+        let mut tail = self.regions.tail.load(Ordering::Acquire);
+        while self.fits_open_page(tail, size) {
+            match self.move_tail(tail, tail + size as u64) {
+                true => return Ok(tail),
+                false => tail = self.regions.tail.load(Ordering::Acquire),
+            }
+        }
+        self.allocate_in_next_page(size, size, &Cell::new(0), 0, epochs)
     }
 
     /// [`Log::allocate`] for the record of an object of `bytes`. What the objects of a page weigh goes with the page: so the
@@ -187,7 +215,7 @@ impl Log {
         let page = self.paging.page(self.regions.tail.load(Ordering::Acquire));
         let in_page = self.objects.bytes_in(page..=page);
         if in_page > 0 && in_page + bytes > self.objects_of_page() {
-            return self.allocate_in_next_page(size, self.paging.size(), promised, epochs);
+            return self.allocate_in_next_page(size, self.paging.size(), promised, FILE_RESERVE, epochs);
         }
         self.allocate(size, promised, epochs)
     }
@@ -244,6 +272,8 @@ impl Log {
         // What the open page must have left to be used after all.
         enough: usize,
         promised: &Cell<usize>,
+        // Pages of file space that are to be left.
+        reserve: u64,
         epochs: &EpochTable,
     ) -> Result<Address, NeedSpace> {
         let mut opener = self.opener.lock();
@@ -265,7 +295,7 @@ impl Log {
                     promised.set(promised.get() - 1);
                     opener.promised -= 1;
                 } else {
-                    self.room(page, 1, opener.promised)?;
+                    self.room(page, 1, opener.promised, reserve)?;
                 }
                 let spare = opener.spare.pop();
                 opener.untouched = spare.is_none().then_some(page);
@@ -341,6 +371,26 @@ impl Log {
         to
     }
 
+    /// Where the page of an address on disk ends; and whether nothing at all may lie in the page: after a restart with larger
+    /// pages the log goes on at the beginning of one.
+    pub(crate) fn page_on_disk(&self, address: Address) -> (Address, bool) {
+        let eras = self.eras.lock();
+        let next = eras.partition_point(|&(from, _)| from <= address);
+        let (_, size) = eras[next.saturating_sub(1)];
+        let end = (address / size + 1) * size;
+        let may_be_empty = eras.get(next).is_some_and(|&(from, larger)| address / size * size + larger > from);
+        (end, may_be_empty)
+    }
+
+    /// The page sizes of what lies at `begin` and above.
+    pub(crate) fn eras_from(&self, begin: Address) -> Vec<(Address, u64)> {
+        let eras = self.eras.lock();
+        let first = eras.partition_point(|&(from, _)| from <= begin).saturating_sub(1);
+        let mut rest = eras[first..].to_vec();
+        rest[0].0 = rest[0].0.max(begin);
+        rest
+    }
+
     /// Bytes from an address on disk to where its page ends at the latest.
     pub(crate) fn room_on_disk(&self, address: Address) -> usize {
         let size = self.largest_page.load(Ordering::Relaxed);
@@ -359,14 +409,14 @@ impl Log {
         self.work.notify_one();
     }
 
-    /// May `pages` pages from `page` on be opened, besides `promised` ones?
-    fn room(&self, page: u64, pages: usize, promised: usize) -> Result<(), NeedSpace> {
+    /// May `pages` pages from `page` on be opened, besides `promised` ones, if `reserve` more are to be left in the file?
+    fn room(&self, page: u64, pages: usize, promised: usize, reserve: u64) -> Result<(), NeedSpace> {
         let bytes = pages * self.paging.size();
         let need = |reason| Err(NeedSpace { reason, bytes });
         let total = pages + promised;
         let end = page + total as u64;
-        if end > self.file_pages.load(Ordering::Acquire) {
-            self.wanted_pages.fetch_max(end, Ordering::AcqRel);
+        if end > self.file_pages.load(Ordering::Acquire).saturating_sub(reserve) {
+            self.wanted_pages.fetch_max(end + reserve, Ordering::AcqRel);
             return need(NeedReason::LogFile);
         }
         if end - self.released.load(Ordering::Acquire) > self.frames.len() as u64 {
@@ -384,9 +434,9 @@ impl Log {
     }
 
     /// True if what `need` says would not be said again.
-    pub(crate) fn has_room(&self, need: &NeedSpace) -> bool {
+    pub(crate) fn has_room(&self, need: &NeedSpace, reserve: u64) -> bool {
         let opener = self.opener.lock();
-        self.room(self.next_page(), need.bytes.div_ceil(self.paging.size()), opener.promised).is_ok()
+        self.room(self.next_page(), need.bytes.div_ceil(self.paging.size()), opener.promised, reserve).is_ok()
     }
 
     /// The bytes of records, headers included, that one command may write.
@@ -406,7 +456,7 @@ impl Log {
         }
         // Any two neighbouring pages hold together more than one page of records, or the second would not be.
         let pages = (2 * bytes.div_ceil(self.paging.size())).saturating_sub(1);
-        self.room(self.next_page(), pages, opener.promised)?;
+        self.room(self.next_page(), pages, opener.promised, FILE_RESERVE)?;
         opener.promised += pages;
         Ok(pages)
     }
@@ -471,6 +521,7 @@ impl Log {
                 for page in from..to {
                     let owner = log.frames.replace(page, Owner::Nothing);
                     log.objects.page_left(page);
+                    log.objects.moved.forget(log.paging.start(page)..log.paging.start(page + 1));
                     log.recycle(owner);
                 }
                 log.released.fetch_max(to, Ordering::AcqRel);
@@ -480,10 +531,15 @@ impl Log {
         }
     }
 
-    pub(crate) fn lacks_file_space(&self, need: &NeedSpace) -> bool {
+    pub(crate) fn lacks_file_space(&self, need: &NeedSpace, reserve: u64) -> bool {
         let opener = self.opener.lock();
         let pages = need.bytes.div_ceil(self.paging.size()) + opener.promised;
-        self.next_page() + pages as u64 > self.file_pages.load(Ordering::Acquire)
+        self.next_page() + pages as u64 > self.file_pages.load(Ordering::Acquire).saturating_sub(reserve)
+    }
+
+    /// Whoever needs more of the file is refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire) && !self.given_back.load(Ordering::Acquire)
     }
 
     pub(crate) fn released(&self) -> u64 {

@@ -202,6 +202,7 @@ impl<'p> Pinned<'p> {
             self.store.index_work.notify_one();
         }
         self.store.imaging.forget_all(self.tail());
+        self.store.log.forgotten.store(self.tail(), Ordering::Release);
         self.store.discard(self.store.index.clear(), &self.guard);
     }
 
@@ -237,7 +238,13 @@ impl<'p> Pinned<'p> {
             return Found::Missing;
         };
         let mut took_held = false;
-        let walk = self.walk(slot.address(), key, held, &mut took_held);
+        let walk = match self.walk(slot.address(), key, held, &mut took_held) {
+            Walk::Found { address, raw, tier } if raw.is_object() && self.is_moved(raw, tier) => {
+                took_held = self.moved_object(raw, address, held).is_some();
+                if took_held { Walk::Found { address, raw, tier } } else { Walk::Cold(address) }
+            }
+            other => other,
+        };
         if !took_held {
             if !at_once {
                 trace.index_lookup(bucket);
@@ -272,10 +279,12 @@ impl<'p> Pinned<'p> {
     fn walk(&self, from: Address, key: &Key<'_>, held: &Held, took_held: &mut bool) -> Walk {
         let head = self.store.log.regions.head();
         let mut address = from;
-        while address != 0 {
+        loop {
             let raw = if address >= head {
                 // SAFETY: we are pinned and just found it at or above head.
                 unsafe { self.store.log.at(address) }
+            } else if self.ends_chain(address) {
+                return Walk::Missing;
             } else if let Some(record) = held.get(address) {
                 *took_held = true;
                 record.raw()
@@ -295,7 +304,12 @@ impl<'p> Pinned<'p> {
             }
             address = raw.previous();
         }
-        Walk::Missing
+    }
+
+    /// Below the log's beginning, and at 0, there is nothing.
+    #[inline]
+    pub(crate) fn ends_chain(&self, address: Address) -> bool {
+        address < self.store.log.regions.begin()
     }
 
     /// Looks for the place of a write, of which it is the first half: one search serves both. Records nothing.
@@ -306,10 +320,12 @@ impl<'p> Pinned<'p> {
         let mut place = Place { slot, found: None, access: None, before: Before::Missing };
         let head = self.store.log.regions.head();
         let mut address = slot.map_or(0, Slot::address);
-        while address != 0 {
+        loop {
             let raw = if address >= head {
                 // SAFETY: we are pinned and just found it at or above head.
                 unsafe { self.store.log.at(address) }
+            } else if self.ends_chain(address) {
+                break;
             } else if let Some(record) = held.get(address) {
                 record.raw()
             } else {
@@ -448,6 +464,8 @@ impl<'p> Pinned<'p> {
         if tier == Tier::Mutable {
             // SAFETY: mutable and latched for writing.
             unsafe { raw.set_expiry(expire_at_ms) };
+        } else if raw.is_object() && self.is_moved(raw, tier) {
+            self.copy(raw, address, slot, expire_at_ms, false)?;
         } else if raw.is_object() {
             if self.move_object(key, slot, (address, raw), expire_at_ms, 0, held)?.is_none() {
                 return Ok(None);
@@ -465,10 +483,14 @@ impl<'p> Pinned<'p> {
     pub fn promote(&self, key: &Key<'_>, held: &Held) -> Result<Option<(usize, usize)>, NeedSpace> {
         self.debug_assert_latched(key.hash, true);
         let Some(slot) = self.store.index.find(key.hash) else { return Ok(None) };
-        let (address, raw) = match self.walk(slot.address(), key, held, &mut false) {
-            Walk::Found { address, raw, tier: Tier::ReadOnly | Tier::Disk } => (address, raw),
+        let (address, raw, tier) = match self.walk(slot.address(), key, held, &mut false) {
+            Walk::Found { address, raw, tier: tier @ (Tier::ReadOnly | Tier::Disk) } => (address, raw, tier),
             Walk::Found { .. } | Walk::Missing | Walk::Cold(_) => return Ok(None),
         };
+        if raw.is_object() && self.is_moved(raw, tier) {
+            self.copy(raw, address, slot, raw.expire_at_ms(), false)?;
+            return Ok(None);
+        }
         if raw.is_object() {
             // Its size stays: the value moves as it is.
             self.move_object(key, slot, (address, raw), raw.expire_at_ms(), 0, held)?;
@@ -513,7 +535,7 @@ impl<'p> Pinned<'p> {
         };
         match walk {
             Walk::Missing => return Ok(false),
-            Walk::Found { address, raw, .. } if address == slot.address() && raw.previous() == 0 => {
+            Walk::Found { address, raw, .. } if address == slot.address() && self.ends_chain(raw.previous()) => {
                 if self.store.index.remove(slot, self.worker) {
                     self.store.index_work.notify_one();
                 }
@@ -636,7 +658,7 @@ impl<'p> Pinned<'p> {
         } else if let Some(record) = held.get(newest) {
             record.raw()
         } else {
-            return newest;
+            return if self.ends_chain(newest) { 0 } else { newest };
         };
         if self.is_of(raw, key) { raw.previous() } else { newest }
     }

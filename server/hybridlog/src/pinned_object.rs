@@ -84,11 +84,40 @@ impl Pinned<'_> {
         if tier == Tier::Disk {
             return held.get(address)?.object().map(|object| &**object);
         }
-        let object = self.store.log.objects.get(descriptor_of(raw).id);
-        debug_assert!(object.is_some(), "a key's record in memory has its object");
-        // SAFETY: it stays while we are pinned: an object leaves with its page, or through the collector whose guard we
-        // have; the latch keeps writers out.
-        object.map(|object| unsafe { &*object.as_ptr() })
+        match self.store.log.objects.get(descriptor_of(raw).id) {
+            // SAFETY: it stays while we are pinned: an object leaves with its page, or through the collector whose guard we
+            // have; the latch keeps writers out.
+            Some(object) => Some(unsafe { &*object.as_ptr() }),
+            None => self.moved_object(raw, address, held).map(|object| &**object),
+        }
+    }
+
+    /// Whether the object of a record, if that is in memory, was left where it is when the record was copied there: in its
+    /// extent.
+    #[cold]
+    pub(crate) fn is_moved(&self, raw: Raw, tier: Tier) -> bool {
+        let descriptor = descriptor_of(raw);
+        tier != Tier::Disk && descriptor.extent.is_some() && self.store.log.objects.get(descriptor.id).is_none()
+    }
+
+    /// Whether nothing is left of the object of a record, which is of a space that nobody shows then, or was replaced.
+    #[cold]
+    pub(crate) fn is_object_gone(&self, raw: Raw) -> bool {
+        let (descriptor, objects) = (descriptor_of(raw), &self.store.log.objects);
+        let has_extent = descriptor.extent.is_some_and(|extent| objects.extents.belongs(extent.offset, descriptor.id));
+        !has_extent && objects.get(descriptor.id).is_none()
+    }
+
+    /// Such an object, if it was read. If not it can be, from now on, as if its record at `address` were on disk.
+    #[cold]
+    pub(crate) fn moved_object<'s>(&self, raw: Raw, address: Address, held: &'s Held) -> Option<&'s Arc<Stored>> {
+        let descriptor = descriptor_of(raw);
+        let object = held.object_of(address, descriptor.id);
+        if object.is_none() && descriptor.extent.is_some() {
+            // SAFETY: in memory while we are pinned; the latch keeps writers out.
+            self.store.log.objects.moved.want(address, unsafe { raw.bytes() });
+        }
+        object
     }
 
     /// Bytes of a record in the log and of what it owns, as it is written.
@@ -116,9 +145,12 @@ impl Pinned<'_> {
 
     #[cold]
     fn object_len(&self, raw: Raw) -> usize {
-        let object = self.store.log.objects.get(descriptor_of(raw).id);
-        // SAFETY: as in `stored`.
-        object.map_or(0, |object| unsafe { object.as_ref() }.value.written_len())
+        let descriptor = descriptor_of(raw);
+        match self.store.log.objects.get(descriptor.id) {
+            // SAFETY: as in `stored`.
+            Some(object) => unsafe { object.as_ref() }.value.written_len(),
+            None => descriptor.extent.map_or(0, |extent| (extent.len - u64::from(extent.key_len)) as usize),
+        }
     }
 
     /// The second half of [`Pinned::upsert_at`] for a value that its record cannot hold.
@@ -215,10 +247,11 @@ impl Pinned<'_> {
         let place = self.seek(key, held);
         let Some((address, raw)) = place.found.filter(|(_, raw)| raw.is_object()) else { return Ok(None) };
         let is_mutable = address >= self.store.log.regions.read_only();
-        if (!is_mutable || objects.is_keeping()) && !self.promise.is_given() {
+        let is_here = is_mutable && !self.is_moved(raw, Tier::Mutable);
+        if (!is_here || objects.is_keeping()) && !self.promise.is_given() {
             self.check_changeable(raw)?;
         }
-        let (id, more) = if is_mutable {
+        let (id, more) = if is_here {
             let more = self.promise_growth(raw, growth)?;
             // SAFETY: mutable.
             unsafe { raw.set_access(self.access_after(Some(raw.access()))) };
@@ -278,15 +311,13 @@ impl Pinned<'_> {
         let room = self.room_for_object(key, stored.written_len() + growth, stored.memory())?;
         let descriptor = descriptor_of(raw);
         let (kind, access) = (raw.kind(), self.access_after(Some(raw.access())));
-        let moved = match tier {
-            Tier::Disk => {
-                objects.release(&descriptor, &self.guard);
-                let stored = held.get(address).and_then(|record| record.object()).cloned();
-                stored.map(|stored| Moved { stored, twin: None })
-            }
-            Tier::Mutable | Tier::ReadOnly => objects.take(descriptor.id),
-        };
-        let new = NewObject { moved: moved.expect("seen just now"), kind, expire_at_ms, access };
+        let in_memory = if tier == Tier::Disk { None } else { objects.take(descriptor.id) };
+        let moved = in_memory.unwrap_or_else(|| {
+            objects.release(&descriptor, &self.guard);
+            let stored = held.object_of(address, descriptor.id).expect("seen just now").clone();
+            Moved { stored, twin: None }
+        });
+        let new = NewObject { moved, kind, expire_at_ms, access };
         Ok(Some(self.publish_object(key, Some(slot), held, room, new)))
     }
 
@@ -437,7 +468,7 @@ struct Room {
 }
 
 /// The caller found the record of an object while pinned, or holds it, and has the latch.
-fn descriptor_of(raw: Raw) -> Descriptor {
+pub(crate) fn descriptor_of(raw: Raw) -> Descriptor {
     // SAFETY: see above; the descriptor of a published record is not written again.
     unsafe { raw.descriptor() }.expect("the record of an object has a descriptor")
 }

@@ -256,6 +256,15 @@ impl Raw {
         unsafe { std::slice::from_raw_parts(self.value_ptr(), self.value_len()) }
     }
 
+    /// All of the record.
+    ///
+    /// # Safety
+    /// As [`Raw::key`].
+    pub(crate) unsafe fn bytes<'s>(self) -> &'s [u8] {
+        // SAFETY: handed on.
+        unsafe { std::slice::from_raw_parts(self.0, self.size()) }
+    }
+
     #[inline]
     pub(crate) fn value_ptr(self) -> *mut u8 {
         // SAFETY: inside the record: capacity bytes follow the key.
@@ -487,12 +496,52 @@ fn checksum(bytes: &[u8], address: Address) -> u32 {
     crc32c::crc32c_append(sum, &bytes[12..end])
 }
 
+/// Of a filler, and of where it is.
+fn filler_sum(word: u64, address: Address) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&address.to_le_bytes()), &word.to_le_bytes())
+}
+
+/// What lies in a sealed page, at an address that a record or a filler begins at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// A whole record of so many bytes, verified.
+    Record(usize),
+    /// No record follows in the page.
+    End,
+    /// More bytes are needed to tell.
+    Cut,
+}
+
+/// What `bytes` begin with; they are those at `address`, to where its page ends there are `room`. A filler is believed only
+/// if it was sealed: what it hides would be lost if it were none.
+pub(crate) fn next_in_page(bytes: &[u8], address: Address, room: usize) -> Result<Next, RecordError> {
+    if bytes.len() < HEADER.min(room) {
+        return Ok(Next::Cut);
+    }
+    if room < HEADER {
+        return Ok(Next::End);
+    }
+    let word = u64_at(bytes, 0);
+    if word & FILLER != 0 {
+        let is_sealed = u32_at(bytes, 8) == filler_sum(word, address);
+        return if is_sealed { Ok(Next::End) } else { Err(RecordError::Checksum) };
+    }
+    match peek_size(bytes, room)? {
+        size if size > bytes.len() => Ok(Next::Cut),
+        _ => verify(bytes, address, room).map(Next::Record),
+    }
+}
+
 /// Fills in the checksums of a page that nobody writes any more. `page` begins at `start`; records begin
 /// at `from`.
 pub(crate) fn seal_page(page: &mut [u8], start: Address, from: usize) {
     let mut at = from;
     while at < page.len() {
         if u64_at(page, at) & FILLER != 0 {
+            if page.len() - at >= HEADER {
+                let sum = filler_sum(u64_at(page, at), start + at as u64);
+                page[at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
+            }
             return;
         }
         let room = page.len() - at;

@@ -48,8 +48,16 @@ impl Regions {
     }
 
     /// The log's first record lies here, or above.
+    #[inline]
     pub(crate) fn begin(&self) -> Address {
         self.limits.begin.load(Ordering::Acquire)
+    }
+
+    /// Moves `begin` up to `to`, below which no key's newest record lies. Who has latched a bucket since that came true sees
+    /// it, or meets old records that are of no use; nobody in a batch holds one of them: all left memory before.
+    pub(crate) fn shift_begin(&self, to: Address) {
+        debug_assert!(to <= self.head(), "the log's beginning is on disk");
+        self.limits.begin.fetch_max(to, Ordering::AcqRel);
     }
 
     /// Records from here on are updated in place.

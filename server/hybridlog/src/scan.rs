@@ -37,10 +37,11 @@ impl Pinned<'_> {
         let mut end = cursor;
         let is_whole = |raw: Raw, address| {
             let tier = self.tier_of(address, head);
-            match values {
+            let whole = match values {
                 true => self.view(raw, address, tier, held).is_some(),
                 false => self.view_of_key(raw, address, tier, held).is_some(),
-            }
+            };
+            whole || self.is_object_gone(raw)
         };
         let mut seen: Vec<(u32, &[u8])> = Vec::new();
         for _ in 0..buckets {
@@ -53,7 +54,8 @@ impl Pinned<'_> {
                         Ok((address, raw)) => {
                             // SAFETY: the record stays while we are pinned and `held` is borrowed; keys are never changed.
                             let key: (u32, &[u8]) = (raw.space(), unsafe { raw.key() });
-                            if address < head && raw.is_object() && !seen.contains(&key) && !is_whole(raw, address) {
+                            let is_elsewhere = || address < head || self.is_moved(raw, self.tier_of(address, head));
+                            if raw.is_object() && is_elsewhere() && !seen.contains(&key) && !is_whole(raw, address) {
                                 cold.push(address);
                             }
                             seen.push(key);
@@ -136,6 +138,9 @@ impl Pinned<'_> {
                     let raw = if address >= head {
                         // SAFETY: pinned since before `head` was read.
                         unsafe { self.store.log.at(address) }
+                    } else if self.ends_chain(address) {
+                        index.remove(slot, self.worker);
+                        return;
                     } else if let Some(record) = held.get(address) {
                         record.raw()
                     } else {
@@ -145,7 +150,7 @@ impl Pinned<'_> {
                         return;
                     }
                     match raw.previous() {
-                        0 => {
+                        previous if self.ends_chain(previous) => {
                             // The task that sweeps looks by itself whether the index is to shrink.
                             index.remove(slot, self.worker);
                             return;
@@ -197,12 +202,11 @@ impl Iterator for Chain<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let address = self.next;
-        if address == 0 {
-            return None;
-        }
         let raw = if address >= self.head {
             // SAFETY: pinned since before `head` was read.
             unsafe { self.pinned.store.log.at(address) }
+        } else if self.pinned.ends_chain(address) {
+            return None;
         } else if let Some(record) = self.held.get(address) {
             record.raw()
         } else if address < self.since {

@@ -6,7 +6,7 @@ use crate::epoch::EpochTable;
 use crate::imaging::Imaging;
 use crate::index::{Chunk, Index};
 use crate::key::{HashSeed, Key};
-use crate::log::Log;
+use crate::log::{FILE_RESERVE, Log};
 use crate::objects::{Decode, decode_bytes, padded};
 use crate::pinned::{Own, Pinned};
 use crate::read_cache::ReadCache;
@@ -104,6 +104,8 @@ pub struct StoreStats {
     /// Values there that are no key's any more and that a checkpoint names, and the bytes that they take.
     pub extents_in_limbo: usize,
     pub extent_limbo_bytes: u64,
+    /// Bytes of their file up to the last of them.
+    pub extent_file_bytes: u64,
     /// `index_bytes + page_bytes + object_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
@@ -118,6 +120,8 @@ pub struct StoreStats {
     /// Large values read from disk, each with one of `disk_reads` or more.
     pub object_reads: u64,
     pub checksum_errors: u64,
+    /// Bytes of the log in its file, between what was given back to the disk and the tail.
+    pub file_bytes: u64,
     /// The disk of the log file was full at the last attempt to reserve space.
     pub disk_full: bool,
 }
@@ -259,6 +263,15 @@ impl Store {
     ///
     /// Never call it while pinned: the flush waits for the batch to end.
     pub async fn wait_for_space(&self, need: &NeedSpace) -> Result<(), StorageError> {
+        self.wait_for(need, FILE_RESERVE).await
+    }
+
+    /// [`Store::wait_for_space`] for a copy that compaction makes.
+    pub async fn wait_for_copy(&self, need: &NeedSpace) -> Result<(), StorageError> {
+        self.wait_for(need, 0).await
+    }
+
+    async fn wait_for(&self, need: &NeedSpace, reserve: u64) -> Result<(), StorageError> {
         loop {
             let woken = self.log.space.notified();
             let mut woken = std::pin::pin!(woken);
@@ -292,8 +305,9 @@ impl Store {
                         return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                 }
-                _ if self.log.has_room(need) => return Ok(()),
-                NeedReason::LogFile if self.log.full.load(Ordering::Acquire) => {
+                _ if self.log.has_room(need, reserve) => return Ok(()),
+                // By now it may be memory that lacks.
+                NeedReason::LogFile if self.log.is_full() && self.log.lacks_file_space(need, reserve) => {
                     return Err(StorageError::Full(StackTrace::capture()));
                 }
                 NeedReason::Memory => {
@@ -301,7 +315,7 @@ impl Store {
                         return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                     // Memory may be short because the page after it has no place in the file.
-                    if self.log.full.load(Ordering::Acquire) && self.log.lacks_file_space(need) {
+                    if self.log.is_full() && self.log.lacks_file_space(need, reserve) {
                         return Err(StorageError::Full(StackTrace::capture()));
                     }
                 }
@@ -356,6 +370,7 @@ impl Store {
             extent_bytes: extents.used_bytes,
             extents_in_limbo: extents.in_limbo,
             extent_limbo_bytes: extents.limbo_bytes,
+            extent_file_bytes: extents.file_bytes,
             memory_bytes: index_bytes + page_bytes + object_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
             bytes_flushed: self.counters.bytes_flushed.load(Ordering::Relaxed),
@@ -365,6 +380,7 @@ impl Store {
             disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),
             object_reads: self.counters.object_reads.load(Ordering::Relaxed),
             checksum_errors: self.counters.checksum_errors.load(Ordering::Relaxed),
+            file_bytes: tail.saturating_sub(log.punched.load(Ordering::Relaxed)),
             disk_full: log.full.load(Ordering::Relaxed),
         }
     }

@@ -246,6 +246,12 @@ impl Databases {
         }
     }
 
+    /// Bytes of the records of all keys, with what they own, as they are written. Exact at any moment, but for what batches
+    /// under way have changed and not counted yet.
+    pub fn live_bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.record_bytes.load(Relaxed)).sum()
+    }
+
     /// A database's part of [`Databases::data_bytes`].
     pub fn data_bytes_of(&self, db: u32) -> u64 {
         self.counts(db).data_bytes()

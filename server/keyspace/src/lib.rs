@@ -7,6 +7,7 @@
 mod active;
 mod checkpoint;
 mod collection;
+mod compact;
 mod databases;
 mod encodings;
 mod evict;
@@ -30,6 +31,7 @@ mod wheel;
 
 pub use active::{Deleted, Due, cold_records, expire_due};
 pub use checkpoint::{Reminders, RestoreError};
+pub use compact::{Compacted, compact};
 pub use databases::{Databases, Figures};
 pub use encodings::Encodings;
 pub use evict::{Candidates, Evictor, Slice, evict_slice};

@@ -122,6 +122,7 @@ impl<W: World> Connection<W> {
         if progress.at == 0 {
             self.prefetch_memory(&pinned, count);
         }
+        self.session.over_quota = node.is_over_quota();
         let stop = loop {
             if progress.at == count || self.session.close_after_reply {
                 break Stop::Done;

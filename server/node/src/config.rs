@@ -113,6 +113,12 @@ pub struct StorageConfig {
     pub save: String,
     /// With save points, whether writes are refused after a checkpoint that failed, until one succeeds.
     pub stop_writes_on_bgsave_error: bool,
+    /// Disk space beyond the live data, in per cent of it, at which the log is compacted; 0 for never.
+    pub auto_compaction_percentage: u64,
+    /// Bytes of garbage below which the log is not compacted.
+    pub auto_compaction_min_size: u64,
+    /// Bytes that the data directory may take; 0 for any.
+    pub disk_quota: u64,
 }
 
 /// The pairs of seconds and changes in the text of `save`; `None` if it is not understood.
@@ -142,6 +148,9 @@ impl Default for StorageConfig {
             disk_backend: DiskBackend::Auto,
             save: String::new(),
             stop_writes_on_bgsave_error: true,
+            auto_compaction_percentage: 100,
+            auto_compaction_min_size: 64 << 20,
+            disk_quota: 0,
         }
     }
 }

@@ -98,6 +98,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             aof_rewrites_failed_in_a_row: rewrite.failed_in_a_row,
             aof_current_size: aof_size.current,
             aof_base_size: aof_size.base,
+            space: node.space_info(),
             aof_buffer_length: node.aof().map_or(0, |aof| aof.position() - aof.durable()),
             ..PersistenceInfo::default()
         },

@@ -26,6 +26,12 @@ pub struct Live {
     pub auto_aof_rewrite_min_size: AtomicU64,
     /// Bytes; 0 for none.
     pub read_cache_bytes: AtomicU64,
+    /// Per cent; 0 for never.
+    pub auto_compaction_percentage: AtomicU64,
+    /// Bytes.
+    pub auto_compaction_min_size: AtomicU64,
+    /// Bytes; 0 for none.
+    pub disk_quota: AtomicU64,
     /// After how many seconds with how many changes a checkpoint is taken.
     pub save_points: Mutex<Vec<(u64, u64)>>,
     /// Whose sampling may change.
@@ -48,6 +54,9 @@ impl Live {
             auto_aof_rewrite_percentage: AtomicU64::new(config.aof.auto_rewrite_percentage),
             auto_aof_rewrite_min_size: AtomicU64::new(config.aof.auto_rewrite_min_size),
             read_cache_bytes: AtomicU64::new((config.storage.read_cache_size_mb * MIB) as u64),
+            auto_compaction_percentage: AtomicU64::new(config.storage.auto_compaction_percentage),
+            auto_compaction_min_size: AtomicU64::new(config.storage.auto_compaction_min_size),
+            disk_quota: AtomicU64::new(config.storage.disk_quota),
             save_points: Mutex::new(config::save_points(&config.storage.save).unwrap_or_default()),
             telemetry: Mutex::new(config.telemetry.clone()),
             stop_writes_on_bgsave_error: AtomicBool::new(config.storage.stop_writes_on_bgsave_error),
@@ -72,6 +81,9 @@ impl Live {
         config.aof.auto_rewrite_percentage = self.auto_aof_rewrite_percentage.load(Ordering::Relaxed);
         config.aof.auto_rewrite_min_size = self.auto_aof_rewrite_min_size.load(Ordering::Relaxed);
         config.storage.read_cache_size_mb = self.read_cache_bytes.load(Ordering::Relaxed) as f64 / MIB;
+        config.storage.auto_compaction_percentage = self.auto_compaction_percentage.load(Ordering::Relaxed);
+        config.storage.auto_compaction_min_size = self.auto_compaction_min_size.load(Ordering::Relaxed);
+        config.storage.disk_quota = self.disk_quota.load(Ordering::Relaxed);
         config.storage.save = config::save_points_text(&self.save_points.lock());
         config.telemetry = self.telemetry.lock().clone();
         config.storage.stop_writes_on_bgsave_error = self.stop_writes_on_bgsave_error.load(Ordering::Relaxed);

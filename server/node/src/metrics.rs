@@ -14,6 +14,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let figures = node.databases.figures();
     let cache = node.store.read_cache.stats();
     let unseen = node.databases.unseen.figures();
+    let space = node.space_info();
     let queue = node.telemetry.queue.counts();
     // A cold path's spans are only made if they were sampled.
     let (mut created, mut over_span_limit, mut over_batch_limit) = (queue.cold, 0, 0);
@@ -95,6 +96,16 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::INDEX_ENTRIES, store.index_entries as u64),
         Series::single(Metric::INDEX_SIZE, store.index_bytes as u64),
         Series::single(Metric::MEMORY_PER_KEY, beyond_start.checked_div(node.databases.total_keys()).unwrap_or(0)),
+        Series {
+            metric: Metric::SPACE_AMPLIFICATION,
+            points: vec![Point { label: None, value: Value::Float(space.amplification) }],
+        },
+        Series::single(Metric::SPACE_LIVE, space.live),
+        Series::single(Metric::SPACE_FILE, space.file),
+        Series::single(Metric::COMPACTION_BYTES_READ, space.compaction_read),
+        Series::single(Metric::COMPACTION_BYTES_KEPT, space.compaction_kept),
+        Series::single(Metric::COMPACTION_BYTES_FREED, space.compaction_freed),
+        Series::single(Metric::COMPACTION_FAILURES, space.compaction_failures),
         Series::single(Metric::SPANS_CREATED, created),
         labelled(
             Metric::SPANS_SAMPLED,

@@ -22,6 +22,7 @@ use crate::memory::MemoryStatus;
 use crate::rewrite_status::RewriteStatus;
 use crate::save_status::SaveStatus;
 use crate::signal::Signal;
+use crate::space::SpaceStatus;
 use crate::stats::{Totals, WorkerStats};
 
 /// What the operating system says of the process; the binary knows how to ask.
@@ -66,6 +67,7 @@ pub struct Node {
     pub rewrite: RewriteStatus,
     pub(crate) memory: MemoryStatus,
     pub saves: SaveStatus,
+    pub space_status: SpaceStatus,
     /// Held while a rewrite or a checkpoint is made: there is one at a time.
     pub(crate) background: tokio::sync::Mutex<()>,
     /// What SHUTDOWN said about a checkpoint at the end, if it said anything.
@@ -122,6 +124,7 @@ impl Node {
             rewrite: RewriteStatus::default(),
             memory: MemoryStatus::default(),
             saves: SaveStatus::default(),
+            space_status: SpaceStatus::default(),
             background: tokio::sync::Mutex::default(),
             save_at_end: OnceLock::new(),
             clients: Clients::default(),

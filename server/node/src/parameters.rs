@@ -68,6 +68,22 @@ static PARAMETERS: &[Parameter] = &[
             Ok(())
         },
     ),
+    live(
+        "auto-compaction-min-size",
+        |node| node.live.auto_compaction_min_size.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.auto_compaction_min_size.store(memory(value, 0, i64::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
+    live(
+        "auto-compaction-percentage",
+        |node| node.live.auto_compaction_percentage.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.auto_compaction_percentage.store(number(value, 0, i32::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("bind", |node| node.config.server.bind.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
     live(
         "client-query-buffer-limit",
@@ -80,6 +96,14 @@ static PARAMETERS: &[Parameter] = &[
     ),
     fixed("databases", |node| node.config.server.databases.to_string()),
     fixed("dir", |node| node.config.storage.dir.display().to_string()),
+    live(
+        "disk-quota",
+        |node| node.live.disk_quota.load(Relaxed).to_string(),
+        |node, value| {
+            node.live.disk_quota.store(memory(value, 0, i64::MAX as u64)?, Relaxed);
+            Ok(())
+        },
+    ),
     fixed("enable-debug-command", |node| node.config.server.enable_debug_command.name().to_owned()),
     live(
         "hash-max-listpack-entries",

@@ -26,6 +26,7 @@ use tracing::{Instrument, Span};
 
 use crate::admin;
 use crate::checkpoint;
+use crate::compact;
 use crate::flush;
 use crate::metrics;
 use crate::node::{Node, fsync_policy};
@@ -165,6 +166,7 @@ async fn start_up<W: World>(
     }
     let checkpoints = Rc::new(checkpoints);
     world.spawn(checkpoint::run(worker.clone(), checkpoints.clone()));
+    world.spawn(compact::run(worker.clone(), checkpoints.clone()));
     worker.clone().start(listen(world, &sockets)?);
     start.ready.raise();
     tracing::info!(

@@ -11,7 +11,9 @@ pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, log_target};
 pub use metrics::{
     DURATION_BOUNDS, DropReason, Instrument, Label, METRICS, Metric, SYNC_BOUNDS, SampledBy, prometheus_name,
 };
-pub use spans::{ConnectionEnd, EventName, ExceptionType, Operation, Outcome, Role, SpanKind, SpanName, Tier};
+pub use spans::{
+    CompactionReason, ConnectionEnd, EventName, ExceptionType, Operation, Outcome, Role, SpanKind, SpanName, Tier,
+};
 
 /// Declares an enum whose variants each have one name on the wire, with `ALL` and `as_str`.
 macro_rules! names {

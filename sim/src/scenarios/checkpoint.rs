@@ -48,6 +48,7 @@ pub(super) const CHECKPOINT: Scenario = Scenario {
             rewrites: true,
             saves: true,
             sessions: false,
+            compacts: false,
         };
         Box::pin(random_commands(
             sim,

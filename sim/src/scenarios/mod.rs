@@ -3,6 +3,7 @@
 mod aof;
 mod checkpoint;
 mod cold_writes;
+pub mod compaction;
 mod disk;
 mod eviction;
 mod expiry;
@@ -44,6 +45,8 @@ pub const ALL: &[Scenario] = &[
     checkpoint::CHECKPOINT,
     checkpoint::WITHOUT_AOF,
     checkpoint::DAMAGE,
+    compaction::COMPACTION,
+    compaction::BESIDE_CHECKPOINTS,
 ];
 
 /// A scenario by its name.

@@ -21,6 +21,7 @@ const LOAD: Load = Load {
     rewrites: false,
     saves: false,
     sessions: true,
+    compacts: false,
 };
 
 /// Every reply and every value, in RESP2.

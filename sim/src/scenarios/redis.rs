@@ -46,6 +46,8 @@ pub struct Load {
     pub saves: bool,
     /// Transactions and scans, too: connections have a state, and commands take several calls.
     pub sessions: bool,
+    /// The files take no more than twice the data once there is peace.
+    pub compacts: bool,
 }
 
 /// Random commands of one to four clients; every reply and in the end every value is compared with the model's. With
@@ -83,6 +85,10 @@ pub async fn random_commands(sim: Sim, start: StartServer, load: Load) {
         operator.kill();
     }
     check_everything(&sim, address, &mut clients).await;
+    if load.compacts {
+        super::compaction::check_space(&sim, &server, address).await;
+        check_everything(&sim, address, &mut clients).await;
+    }
     if load.crashes > 0 {
         server.power_loss();
         crasher.restart().await;

@@ -32,6 +32,7 @@ const MODEL_LOAD: Load = Load {
     rewrites: false,
     saves: false,
     sessions: false,
+    compacts: false,
 };
 const CRASH_LOAD: Load = Load {
     batches: 30,
@@ -42,6 +43,7 @@ const CRASH_LOAD: Load = Load {
     rewrites: false,
     saves: false,
     sessions: false,
+    compacts: false,
 };
 
 /// The model scenario on the toy.

@@ -229,6 +229,28 @@ pub struct PersistenceInfo {
     pub aof_buffer_length: u64,
     pub aof_pending_bio_fsync: u64,
     pub aof_delayed_fsync: u64,
+    pub space: SpaceInfo,
+}
+
+/// The disk space of the data, and what compaction has done since the start. Bytes, where nothing else is said.
+#[derive(Clone, Debug, Default)]
+pub struct SpaceInfo {
+    /// Of the keys' records and of what they own.
+    pub live: u64,
+    /// Of the log and of large values on disk.
+    pub file: u64,
+    /// `file` to `live`.
+    pub amplification: f64,
+    /// 0: none.
+    pub quota: u64,
+    pub quota_used: u64,
+    pub over_quota: bool,
+    pub compaction_running: bool,
+    pub compactions: u64,
+    pub compaction_failures: u64,
+    pub compaction_read: u64,
+    pub compaction_kept: u64,
+    pub compaction_freed: u64,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -282,6 +282,19 @@ fn persistence(info: &InfoSnapshot, text: &mut Text) {
         text.field("aof_pending_bio_fsync", persistence.aof_pending_bio_fsync);
         text.field("aof_delayed_fsync", persistence.aof_delayed_fsync);
     }
+    let space = &persistence.space;
+    text.field("ferrite_live_bytes", space.live);
+    text.field("ferrite_file_bytes", space.file);
+    text.line(format_args!("ferrite_space_amplification:{:.2}", space.amplification));
+    text.field("ferrite_disk_quota", space.quota);
+    text.field("ferrite_disk_quota_used", space.quota_used);
+    text.field("ferrite_disk_quota_exceeded", u8::from(space.over_quota));
+    text.field("ferrite_compaction_in_progress", u8::from(space.compaction_running));
+    text.field("ferrite_compactions", space.compactions);
+    text.field("ferrite_compaction_failures", space.compaction_failures);
+    text.field("ferrite_compaction_read_bytes", space.compaction_read);
+    text.field("ferrite_compaction_kept_bytes", space.compaction_kept);
+    text.field("ferrite_compaction_freed_bytes", space.compaction_freed);
 }
 
 fn stats(info: &InfoSnapshot, text: &mut Text) {

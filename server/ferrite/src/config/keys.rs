@@ -107,6 +107,9 @@ keys! {
     storage.disk_backend: OneOf<DiskBackend>, "What serves the disk; auto means io_uring, or io-threads where it is forbidden";
     storage.save: SavePoints, "Seconds and changes, in pairs as in Redis, after which a checkpoint is taken, and one at the end too; empty means only when it is asked for";
     storage.stop_writes_on_bgsave_error: Flag, "With save points, whether writes are refused after a checkpoint that failed, until one succeeds";
+    storage.auto_compaction_percentage: Whole<u64, 0, 2_147_483_647>, "Disk space beyond the live data, in per cent of it, at which the log is compacted; 0 means never";
+    storage.auto_compaction_min_size: Bytes, "Bytes beyond that, and beyond what of the log is in memory, that are never compacted";
+    storage.disk_quota: Bytes, "Bytes that the data directory may take before writes are refused; 0 means as many as there are";
 
     aof.enabled: Flag, "Whether every write is logged to the append-only file";
     aof.appendfsync: OneOf<AppendFsync>, "When the append-only file is made durable";

@@ -47,7 +47,7 @@ impl<W: World> Rewriter<W> {
 
     /// The checkpoints in force: a base takes the place of those before it. For [`crate::Store::checkpoints_kept`].
     pub async fn checkpoints(&self) -> Vec<u64> {
-        self.catalog.checkpoints().await
+        self.catalog.checkpoint_numbers().await
     }
 
     /// Lets the log go on in a new segment, so that those before can go, and makes the file of a base.

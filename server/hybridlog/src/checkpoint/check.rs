@@ -45,14 +45,16 @@ pub(crate) async fn check<D: Disk>(disk: &D, checkpoints: &[NamedCheckpoint], lo
             Ok(Contents { header, meta, mut extents }) => {
                 let count = entries.len();
                 found.sound.push(format!("{}: {count} entries, {} bytes", named.path.display(), named.entry.len));
+                let begin = meta.begin;
                 if !meta.forgotten {
-                    addresses.extend(entries);
+                    addresses.extend(entries.into_iter().filter(|&address| address >= begin));
                 }
                 let before = newest.take();
-                let begin = before.as_ref().map_or(meta.begin, |before| before.begin.min(meta.begin));
+                let begin = before.as_ref().map_or(begin, |before| before.begin.min(begin));
+                let eras = join(before.as_ref().map_or_else(Vec::new, |before| before.eras.clone()), meta.eras);
                 extents.extend(before.into_iter().flat_map(|before| before.extents));
                 let (id, extents_id) = (header.log_id, header.extents_id);
-                newest = Some(Log { id, begin, tail: meta.tail, eras: meta.eras, extents_id, extents });
+                newest = Some(Log { id, begin, tail: meta.tail, eras, extents_id, extents });
             }
             Err(error) => found.damage.push(error),
         }
@@ -98,6 +100,17 @@ async fn extents<D: Disk>(disk: &D, newest: &Log, owners: Owners, all_read: bool
     if all_read && found.damage.len() == before {
         let count = newest.extents.len();
         found.sound.push(format!("{}: {count} extents, {bytes} bytes, that checkpoints lead to", path.display()));
+    }
+}
+
+/// The page sizes of all that two checkpoints need, of which the older one needs what lies further down.
+fn join(mut older: Vec<(Address, u64)>, newer: Vec<(Address, u64)>) -> Vec<(Address, u64)> {
+    match older.last() {
+        Some(&(last, _)) => {
+            older.extend(newer.into_iter().filter(|&(from, _)| from > last));
+            older
+        }
+        None => newer,
     }
 }
 

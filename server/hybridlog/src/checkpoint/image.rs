@@ -63,7 +63,8 @@ impl Pinned<'_> {
         let retired = self.store.retired.of_image();
         self.store.retired.end_image();
         let next_id = self.store.log.objects.cut(number);
-        let (begin, eras) = (self.store.log.regions.begin(), self.store.log.eras.lock().clone());
+        let begin = self.store.log.regions.begin();
+        let eras = self.store.log.eras_from(begin);
         Cut { tail, since, retired, eras, begin, next_id }
     }
 

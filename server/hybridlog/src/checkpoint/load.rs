@@ -331,6 +331,7 @@ async fn read_into<W: World>(
     objects.file_id.store(header.extents_id, Ordering::Release);
     store.restore_seed(header.hash_seed);
     store.log.restore(meta.begin, meta.tail, &meta.eras);
+    store.index.drop_below(meta.begin);
     store.log.id.store(header.log_id, Ordering::Release);
     meta.retired.iter().for_each(|&(space, tail)| store.retired.add(space, tail));
     let log_bytes = meta.tail - meta.scan_from;

@@ -63,6 +63,7 @@ mod check;
 mod file;
 mod image;
 mod load;
+mod pins;
 mod scan;
 mod take;
 #[cfg(test)]
@@ -72,4 +73,5 @@ pub(crate) use check::check;
 #[cfg(test)]
 pub(crate) use file::{ChunkHeader, ChunkKind, FileHeader, NUMBERS};
 pub use load::{Damage, LoadError, Restored, keep, restore};
+pub use pins::Pinned;
 pub use take::{CheckpointError, Checkpoints, Taken, Taking};

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::file::{ChunkHeader, ChunkKind, FileHeader, Meta, put_extents};
 use super::load::LoadError;
+use super::pins::{Pins, TakingPin};
 use super::scan::scan_log;
 use crate::aof::{Aof, AofFailed, RollError};
 use crate::datadir::{Catalog, CheckpointEntry, FileError, NewFile, SaveError};
@@ -60,11 +61,20 @@ pub struct Taken {
 pub struct Checkpoints<W: World> {
     aof: Option<Arc<Aof>>,
     catalog: Rc<Catalog<W>>,
+    pins: Rc<Pins>,
 }
 
 impl<W: World> Checkpoints<W> {
     pub(crate) fn new(aof: Option<Arc<Aof>>, catalog: Rc<Catalog<W>>) -> Self {
-        Self { aof, catalog }
+        Self { aof, catalog, pins: Rc::default() }
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog<W> {
+        &self.catalog
+    }
+
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// Begins a checkpoint: there is one at a time. `begun` is called in the exclusive mode at the beginning of the walk.
@@ -82,6 +92,7 @@ impl<W: World> Checkpoints<W> {
             extents_id: store.log.objects.file_id.load(Ordering::Acquire),
         };
         let file = self.catalog.new_checkpoint(|salt| header(salt).encode()).await?;
+        let pin = self.pins.take(store.log.regions.begin());
         {
             let mut pinned = handle.pin();
             pinned.exclusive().begin_image();
@@ -96,6 +107,8 @@ impl<W: World> Checkpoints<W> {
             pending: Vec::new(),
             meta: None,
             under_way: UnderWay { store, cut: None },
+            pins: self.pins.clone(),
+            _pin: pin,
         })
     }
 }
@@ -134,6 +147,8 @@ pub struct Taking<W: World> {
     /// After the cut.
     meta: Option<Meta>,
     under_way: UnderWay,
+    pins: Rc<Pins>,
+    _pin: TakingPin,
 }
 
 impl<W: World> Taking<W> {
@@ -260,9 +275,11 @@ impl<W: World> Taking<W> {
         };
         self.chunk(ChunkKind::End, &meta.encode()).await?;
         self.file.sync().await.map_err(CheckpointError::from)?;
+        let begin = meta.begin;
         let Meta { position, tail, .. } = meta;
         let NewFile { number, salt, .. } = self.file;
         let entry = CheckpointEntry { number, salt, position, tail, len: self.file.len() };
+        self.pins.naming(number, begin);
         let added = self.catalog.add_checkpoint(entry, durable).await;
         let store = &self.under_way.store;
         if !matches!(added, Err(SaveError::Unchanged(_))) {
@@ -272,9 +289,13 @@ impl<W: World> Taking<W> {
         }
         let removed = added.map_err(|error| {
             let may_be_named = matches!(error, SaveError::Unknown(_));
+            if may_be_named {
+                self.pins.named(number, false);
+            }
             Unfinished { error: error.into_file_error().into(), may_be_named }
         })?;
-        store.checkpoints_kept(&self.catalog.checkpoints().await);
+        self.pins.named(number, true);
+        store.checkpoints_kept(&self.catalog.checkpoint_numbers().await);
         if let Some(aof) = &self.aof
             && !removed.is_empty()
         {

@@ -155,8 +155,17 @@ impl<W: World> Catalog<W> {
     }
 
     /// The numbers of the checkpoints in force.
-    pub async fn checkpoints(&self) -> Vec<u64> {
+    pub async fn checkpoint_numbers(&self) -> Vec<u64> {
         self.manifest.lock().await.checkpoints.iter().map(|entry| entry.number).collect()
+    }
+
+    /// Those that the manifest names, the newest last.
+    pub async fn checkpoints(&self) -> Vec<CheckpointEntry> {
+        self.manifest.lock().await.checkpoints.clone()
+    }
+
+    pub fn disk(&self) -> &W::Disk {
+        self.world.disk()
     }
 
     /// A position that no checkpoint has, for one made without an append-only log.

@@ -54,6 +54,17 @@ impl Index {
         }
     }
 
+    /// Removes the entries that lead below `begin`. Only while nobody else uses the index.
+    pub(crate) fn drop_below(&self, begin: Address) {
+        for bucket in 0..self.len() {
+            self.each(bucket, |slot| {
+                if slot.address() < begin {
+                    self.remove(slot, 0);
+                }
+            });
+        }
+    }
+
     /// Removes the hash's entry if the record that it leads to is older than `than`. Only while nobody else uses the index.
     pub(crate) fn remove_older(&self, hash: u64, than: Address) {
         if let Some(slot) = self.find(hash)

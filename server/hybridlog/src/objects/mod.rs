@@ -23,6 +23,7 @@ mod large_string;
 mod limbo;
 #[cfg(all(test, loom))]
 mod loom_registry;
+mod moved;
 mod registry;
 #[cfg(not(loom))]
 mod transfer;
@@ -33,6 +34,7 @@ pub(crate) use extents::{EXTENT_HEADER, Extents, NamedExtent, padded};
 pub(crate) use grow::ExtentReserve;
 pub(crate) use large_string::LargeString;
 pub(crate) use limbo::Cut;
+pub(crate) use moved::MovedRecords;
 #[cfg(test)]
 pub(crate) use registry::COPIED_MAX;
 pub(crate) use registry::{Moved, Objects};

@@ -2,7 +2,7 @@
 
 use super::extents::Written;
 use super::extents::padded;
-use super::{Decode, Descriptor, Extent, Extents, LargeString, Object, Stored};
+use super::{Decode, Descriptor, Extent, Extents, LargeString, MovedRecords, Object, Stored};
 use crate::mutant::Mutant;
 use crate::reclaim::{Guard, defer};
 use crate::record::Kind;
@@ -32,6 +32,7 @@ pub(crate) struct Objects {
     /// Of objects that have not been written.
     unwritten_bytes: AtomicUsize,
     pub(crate) extents: Extents,
+    pub(crate) moved: MovedRecords,
     /// Of a store that was emptied: no batch looks at them any more.
     condemned: Arc<Mutex<Vec<BTreeMap<u64, Entry>>>>,
     condemned_count: Arc<AtomicUsize>,
@@ -99,6 +100,7 @@ impl Objects {
             bytes: AtomicUsize::new(0),
             unwritten_bytes: AtomicUsize::new(0),
             extents: Extents::new(),
+            moved: MovedRecords::default(),
             condemned: Arc::default(),
             condemned_count: Arc::default(),
             decode,

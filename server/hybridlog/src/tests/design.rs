@@ -35,6 +35,8 @@ fn the_numbers_are_the_codes() {
         ("record::VERSION", record::VERSION),
         ("record::DIGEST", record::DIGEST as u64),
         ("log::RECORD_MAX", log::RECORD_MAX as u64),
+        ("log::FILE_RESERVE", log::FILE_RESERVE),
+        ("compaction::PIECE", crate::compaction::PIECE),
         ("log::COLLECTION_MIN", log::COLLECTION_MIN as u64),
         ("objects::DESCRIPTOR", objects::DESCRIPTOR as u64),
         ("objects::EXTENT_HEADER", objects::EXTENT_HEADER),

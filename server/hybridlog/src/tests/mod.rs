@@ -1,6 +1,7 @@
 //! The engine against models, faults and other threads, on a disk in memory.
 #![allow(clippy::disallowed_methods)]
 
+mod compaction;
 mod design;
 mod faults;
 mod flush;
@@ -79,6 +80,7 @@ impl Engine {
                         held.insert(address, read.record);
                     }
                 }
+                Wait::Copy(need) => self.world.block_on(self.store.wait_for_copy(&need))?,
                 Wait::Space(need) => self.world.block_on(self.store.wait_for_space(&need))?,
             }
         }
@@ -172,6 +174,7 @@ impl Engine {
 pub(crate) enum Wait {
     Records(Vec<u64>),
     Space(NeedSpace),
+    Copy(NeedSpace),
 }
 
 impl From<NeedSpace> for Wait {

@@ -14,6 +14,8 @@ enum Op {
     Scan(usize),
     /// Many bytes at once: pushes what was written before to disk.
     Fill(u8),
+    /// So many pages of the log's beginning are compacted.
+    Compact(u8),
     /// Everything goes, and the index begins anew.
     Forget,
 }
@@ -29,6 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (key, 0..3u64).prop_map(|(key, at)| Op::Expire(key, at)),
         1 => (1..5usize).prop_map(Op::Scan),
         1 => (100..110u8).prop_map(Op::Fill),
+        2 => (1..12u8).prop_map(Op::Compact),
         1 => (0..4u8).prop_map(|one| if one == 0 { Op::Forget } else { Op::Scan(3) }),
     ]
 }
@@ -43,6 +46,7 @@ proptest! {
     #[test]
     fn any_sequence_of_commands_answers_as_a_map_does(ops in proptest::collection::vec(op(), 1..120)) {
         let engine = Engine::new(tiny(1));
+        let mut compactor = engine.compactor();
         let mut map: BTreeMap<Vec<u8>, (Vec<u8>, u64)> = BTreeMap::new();
         for (turn, op) in ops.into_iter().enumerate() {
             match op {
@@ -75,6 +79,11 @@ proptest! {
                     seen.sort();
                     let all: Vec<_> = map.iter().map(|(key, entry)| (key.clone(), entry.0.clone())).collect();
                     prop_assert_eq!(seen, all);
+                }
+                Op::Compact(pages) => {
+                    let _ = (0..pages).all(|_| engine.compact(&mut compactor).unwrap());
+                    let stats = engine.store.stats();
+                    prop_assert!(stats.begin <= stats.head && stats.file_bytes <= stats.tail - stats.begin + 4096);
                 }
                 Op::Forget => {
                     engine.worker.pin().exclusive().forget_all();

@@ -84,7 +84,9 @@ fn worker(shared: &Shared, id: usize, config: &StoreConfig) -> u64 {
                         held.insert(address, world.block_on(device.read_record(address)).unwrap().record);
                     }
                 }
-                Err(super::Wait::Space(need)) => world.block_on(shared.store.wait_for_space(&need)).unwrap(),
+                Err(super::Wait::Space(need) | super::Wait::Copy(need)) => {
+                    world.block_on(shared.store.wait_for_space(&need)).unwrap()
+                }
             }
         };
         assert!(
@@ -140,7 +142,7 @@ fn no_update_is_lost_and_no_value_torn_between_two_workers_and_the_flush() {
                         let read = world.block_on(device.read_record(cold[0])).unwrap();
                         held.insert(cold[0], read.record);
                     }
-                    Err(super::Wait::Space(_)) => unreachable!("a read needs no space"),
+                    Err(super::Wait::Space(_) | super::Wait::Copy(_)) => unreachable!("a read needs no space"),
                 }
             }
         })

@@ -96,6 +96,21 @@ names! {
         CheckpointLogTail = "ferrite.checkpoint.log_tail",
         /// The bytes of the log that were read to complete a checkpoint's index.
         CheckpointLogBytes = "ferrite.checkpoint.log_bytes",
+        /// Why the log was compacted; see [`super::CompactionReason`].
+        CompactionReason = "ferrite.compaction.reason",
+        /// The bytes of the log that were read.
+        CompactionBytesRead = "ferrite.compaction.bytes_read",
+        /// The bytes that were given back to the file system.
+        CompactionBytesFreed = "ferrite.compaction.bytes_freed",
+        /// How many records were copied to the log's tail.
+        CompactionRecordsKept = "ferrite.compaction.records_kept",
+        /// How many were superseded, deleted, or of a database that was emptied.
+        CompactionRecordsDropped = "ferrite.compaction.records_dropped",
+        /// How many were of keys whose time had come.
+        CompactionRecordsExpired = "ferrite.compaction.records_expired",
+        /// Where the log began before, and where it begins since.
+        CompactionBeginBefore = "ferrite.compaction.begin_before",
+        CompactionBeginAfter = "ferrite.compaction.begin_after",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
         /// The client's port.
@@ -166,6 +181,13 @@ impl Attribute {
             | Self::CheckpointEntries
             | Self::CheckpointLogTail
             | Self::CheckpointLogBytes
+            | Self::CompactionBytesRead
+            | Self::CompactionBytesFreed
+            | Self::CompactionRecordsKept
+            | Self::CompactionRecordsDropped
+            | Self::CompactionRecordsExpired
+            | Self::CompactionBeginBefore
+            | Self::CompactionBeginAfter
             | Self::NetPeerPort
             | Self::NetworkPeerPort
             | Self::ConnectionId

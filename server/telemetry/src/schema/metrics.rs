@@ -154,6 +154,17 @@ metrics! {
     INDEX_SIZE = "ferrite.hybridlog.index.size", Gauge, "By", None, "Memory of the hash index";
     MEMORY_PER_KEY = "ferrite.memory.per.key", Gauge, "By", None,
         "Memory beyond what the server took at its start, by key; on whatever tier the keys lie";
+    SPACE_AMPLIFICATION = "ferrite.storage.space_amplification", Gauge, "1", None,
+        "Bytes of the log and of large values on disk to bytes of live data";
+    SPACE_LIVE = "ferrite.storage.live_bytes", Gauge, "By", None, "Bytes of the records of all keys and of what they own";
+    SPACE_FILE = "ferrite.storage.file_bytes", Gauge, "By", None, "Bytes of the log and of large values on disk";
+    COMPACTION_BYTES_READ = "ferrite.compaction.bytes.read", Counter, "By", None, "Bytes of the log read by compaction";
+    COMPACTION_BYTES_KEPT = "ferrite.compaction.bytes.kept", Counter, "By", None,
+        "Bytes of live records that compaction copied";
+    COMPACTION_BYTES_FREED = "ferrite.compaction.bytes.freed", Counter, "By", None,
+        "Bytes that compaction gave back to the file system";
+    COMPACTION_FAILURES = "ferrite.compaction.failures.total", Counter, "{failures}", None,
+        "Runs of compaction that the disk ended";
     SPANS_CREATED = "ferrite.telemetry.spans.created.total", Counter, "{spans}", None, "Spans recorded, exported or not";
     SPANS_SAMPLED = "ferrite.telemetry.spans.sampled.total", Counter, "{spans}", Some(Label::Reason),
         "Spans of traces that were chosen for export, labeled by what chose them";
@@ -188,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 45);
+        assert_eq!(METRICS.len(), 52);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);

@@ -63,6 +63,20 @@ names! {
         CheckpointLoad = "ferrite.checkpoint.load",
         /// Looking behind writes that did not read what they replaced; a trace of its own.
         UnseenSettle = "ferrite.unseen.settle",
+        /// Giving the disk space of old records back; a trace of its own.
+        Compaction = "ferrite.compaction",
+    }
+}
+
+names! {
+    /// Why the log is compacted.
+    CompactionReason {
+        /// The files take more than the data may have them take.
+        SpaceAmplification = "space_amplification",
+        /// The data directory takes what it may take at most.
+        DiskQuota = "disk_quota",
+        /// The disk has no space left.
+        DiskFull = "disk_full",
     }
 }
 

@@ -1,0 +1,111 @@
+//! What of the log the checkpoints need: compaction leaves it in the file.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ferrite_io::World;
+
+use super::load::read_checkpoint;
+use super::take::{CheckpointError, Checkpoints};
+use crate::address::{Address, FIRST_ADDRESS};
+use crate::datadir::NamedCheckpoint;
+use crate::store::Store;
+
+/// Where the logs of checkpoints begin.
+#[derive(Default)]
+pub(super) struct Pins {
+    /// By the checkpoint's number; of those that a process before has made only once they were asked.
+    begins: RefCell<BTreeMap<u64, Address>>,
+    /// Of the one that is being taken.
+    taking: Cell<Option<Address>>,
+    /// Numbers of those that a start may find named, though the manifest that names them could not be put in force for good.
+    doubtful: RefCell<Vec<u64>>,
+}
+
+/// Ends when a checkpoint is in force or given up.
+pub(super) struct TakingPin(Rc<Pins>);
+
+impl Drop for TakingPin {
+    fn drop(&mut self) {
+        self.0.taking.set(None);
+    }
+}
+
+impl Pins {
+    /// A checkpoint begins, whose log will begin at `begin` or later.
+    pub fn take(self: &Rc<Self>, begin: Address) -> TakingPin {
+        self.taking.set(Some(begin));
+        TakingPin(self.clone())
+    }
+
+    /// The manifest is about to name a checkpoint.
+    pub fn naming(&self, number: u64, begin: Address) {
+        self.begins.borrow_mut().insert(number, begin);
+    }
+
+    /// Whether a manifest was put in force; if not, whether a start may find it.
+    pub fn named(&self, number: u64, in_force: bool) {
+        match in_force {
+            true => self.doubtful.borrow_mut().clear(),
+            false => self.doubtful.borrow_mut().push(number),
+        }
+    }
+}
+
+/// What the checkpoints keep of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// The lowest address that any of them needs.
+    pub from: Option<Address>,
+    /// The lowest without the older of two.
+    pub without_older: Option<Address>,
+    /// How many the manifest names.
+    pub count: usize,
+    /// Bytes of their files.
+    pub bytes: u64,
+}
+
+impl<W: World> Checkpoints<W> {
+    /// What is kept for checkpoints. Reads those that a process before has made, once.
+    pub async fn pinned(&self) -> Pinned {
+        let named = self.catalog().checkpoints().await;
+        for entry in &named {
+            if self.pins().begins.borrow().contains_key(&entry.number) {
+                continue;
+            }
+            let named = NamedCheckpoint { path: self.catalog().path_of(entry.name()), entry: *entry };
+            let begin = match read_checkpoint(self.catalog().disk(), &named, &mut |_| {}).await {
+                Ok(contents) => contents.meta.begin,
+                Err(error) => {
+                    tracing::warn!(%error, "what a checkpoint needs of the log is not known: all is kept");
+                    FIRST_ADDRESS
+                }
+            };
+            self.pins().begins.borrow_mut().insert(entry.number, begin);
+        }
+        let pins = self.pins();
+        let begins = pins.begins.borrow();
+        let begin_of = |number: &u64| begins.get(number).copied().unwrap_or(FIRST_ADDRESS);
+        let doubtful = pins.doubtful.borrow();
+        let others = doubtful.iter().map(begin_of).chain(pins.taking.get()).min();
+        let numbers: Vec<u64> = named.iter().map(|entry| entry.number).collect();
+        let newest = numbers.last().map(begin_of);
+        Pinned {
+            from: numbers.iter().map(begin_of).chain(others).min(),
+            without_older: newest.into_iter().chain(others).min(),
+            count: named.len(),
+            bytes: named.iter().map(|entry| entry.len).sum(),
+        }
+    }
+
+    /// Does without the checkpoint before the last one: the manifest first, then its file.
+    pub async fn give_up_older(&self, store: &Store) -> Result<(), CheckpointError> {
+        let named = self.catalog().checkpoints().await;
+        let [_, .., newest] = named[..] else { return Ok(()) };
+        self.catalog().keep_checkpoints(&[newest]).await.map_err(|error| error.into_file_error())?;
+        self.pins().named(newest.number, true);
+        store.checkpoints_kept(&[newest.number]);
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Reading the log's beginning piece by piece, moving `begin`, and giving the file's space back.
+
+use super::OldRecord;
+use crate::address::{Address, FILE_HEADER, FIRST_ADDRESS, file_offset};
+use crate::device::LogFiles;
+use crate::held::HeldRecord;
+use crate::key::{Key, hash_in};
+use crate::log::RECORD_MAX;
+use crate::record::{Next, RecordError, next_in_page};
+use crate::store::Store;
+use crate::sync::Ordering;
+use ferrite_io::{AlignedBuf, BLOCK, File, World};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes read at a time: any record fits.
+pub(crate) const PIECE: u64 = (RECORD_MAX + BLOCK) as u64;
+/// Bytes given back to the file system at a time.
+const PUNCH: u64 = 64 << 20;
+
+/// Why a piece of the log's beginning could not be dealt with. It stays, and all behind it.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactionError {
+    #[error("the log file cannot be read at offset {offset}: {source}")]
+    Read { offset: u64, source: io::Error },
+    #[error("the log file ends at offset {offset}")]
+    Short { offset: u64 },
+    #[error("the log file is damaged at offset {offset}: {error}")]
+    Damaged { offset: u64, error: RecordError },
+}
+
+/// Some records at the log's beginning, in the order of their addresses.
+#[derive(Debug, Default)]
+pub struct Piece {
+    pub records: Vec<OldRecord>,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Where the next piece begins.
+    next: Address,
+}
+
+/// Of one store; on one worker.
+pub struct Compactor<W: World> {
+    store: Arc<Store>,
+    files: LogFiles<W>,
+    /// Every record below it, and at or above `begin`, was dealt with.
+    at: Address,
+}
+
+impl<W: World> Compactor<W> {
+    /// `files` are the log's, opened by this worker.
+    pub fn new(store: Arc<Store>, files: LogFiles<W>) -> Self {
+        let at = store.log.regions.begin();
+        // What was given back by a process before is given back again: that is quick.
+        store.log.punched.fetch_max(FIRST_ADDRESS, Ordering::AcqRel);
+        Self { store, files, at }
+    }
+
+    /// Up to here there may be something to be done: what lies above is in memory, or needed by a checkpoint that is being
+    /// taken.
+    pub fn limit(&self) -> Address {
+        let log = &self.store.log;
+        let on_disk = log.paging.start(log.released());
+        on_disk.min(self.store.imaging.scan_from().unwrap_or(on_disk))
+    }
+
+    /// Where the work stands.
+    pub fn at(&self) -> Address {
+        self.at
+    }
+
+    /// Reads the next piece; `None`: there is nothing more on disk. After it was dealt with, [`Compactor::done`]; otherwise the
+    /// same piece is read again.
+    pub async fn read(&mut self) -> Result<Option<Piece>, CompactionError> {
+        self.skip_forgotten();
+        let (page_end, may_be_empty) = self.store.log.page_on_disk(self.at);
+        if page_end > self.limit() {
+            return Ok(None);
+        }
+        // A page was begun anew with larger ones behind it.
+        let begin = self.at / BLOCK as u64 * BLOCK as u64;
+        let buf = self.bytes(begin, (page_end - begin).min(PIECE)).await?;
+        let mut piece = Piece { bytes: buf.len() as u64, next: self.at, ..Piece::default() };
+        let is_page_start = self.at == begin;
+        if may_be_empty && is_page_start && buf.iter().all(|&byte| byte == 0) {
+            piece.next = page_end;
+            return Ok(Some(piece));
+        }
+        while piece.next < page_end {
+            let (at, room) = ((piece.next - begin) as usize, (page_end - piece.next) as usize);
+            let next = next_in_page(&buf[at..], piece.next, room).map_err(|error| {
+                self.store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
+                CompactionError::Damaged { offset: file_offset(piece.next), error }
+            })?;
+            match next {
+                Next::End => piece.next = page_end,
+                Next::Cut => break,
+                Next::Record(size) => {
+                    let held = HeldRecord::new(buf.clone(), at, size);
+                    piece.records.push(OldRecord { address: piece.next, hash: self.hash_of(&held), held });
+                    piece.next += size as u64;
+                }
+            }
+        }
+        debug_assert!(piece.next > self.at, "any record fits into a piece");
+        Ok(Some(piece))
+    }
+
+    /// Everything in the piece was dealt with: with the last one of a page, `begin` moves behind that.
+    pub fn done(&mut self, piece: &Piece) {
+        debug_assert!(piece.next > self.at);
+        // What was forgotten meanwhile lies further on.
+        let (page_end, _) = self.store.log.page_on_disk(self.at);
+        self.at = piece.next;
+        if self.at == page_end {
+            self.store.log.regions.shift_begin(page_end);
+        }
+    }
+
+    /// Gives space of the file back up to `begin`, or to where the lowest of the checkpoints begins. Gives the bytes.
+    pub async fn free(&self, checkpoints: Option<Address>) -> io::Result<u64> {
+        let log = &self.store.log;
+        let begin = log.regions.begin();
+        let to = begin.min(checkpoints.unwrap_or(begin)) / BLOCK as u64 * BLOCK as u64;
+        let mut freed = 0;
+        loop {
+            let from = log.punched.load(Ordering::Acquire) / BLOCK as u64 * BLOCK as u64;
+            if from >= to {
+                return Ok(freed);
+            }
+            let len = (to - from).min(PUNCH);
+            self.files.log.punch(FILE_HEADER + from, len).await?;
+            log.punched.fetch_max(from + len, Ordering::AcqRel);
+            freed += len;
+            if log.full.load(Ordering::Acquire) {
+                log.given_back.store(true, Ordering::Release);
+            }
+            log.work.notify_one();
+        }
+    }
+
+    /// Where everything was forgotten nothing need be read.
+    fn skip_forgotten(&mut self) {
+        let log = &self.store.log;
+        let forgotten = log.forgotten.load(Ordering::Acquire).min(self.limit());
+        while let (page_end, _) = log.page_on_disk(self.at)
+            && page_end <= forgotten
+        {
+            self.at = page_end;
+        }
+        if self.at > log.regions.begin() && log.page_on_disk(self.at - 1).0 == self.at {
+            log.regions.shift_begin(self.at);
+        }
+    }
+
+    fn hash_of(&self, held: &HeldRecord) -> u64 {
+        let raw = held.raw();
+        // SAFETY: nobody writes a held record.
+        let key = unsafe { raw.key() };
+        match raw.has_long_key() {
+            true => hash_in(key),
+            false => Key::new(self.store.hash_seed(), raw.space(), key).hash,
+        }
+    }
+
+    async fn bytes(&self, begin: Address, len: u64) -> Result<Rc<AlignedBuf>, CompactionError> {
+        let offset = file_offset(begin);
+        self.store.counters.disk_reads.fetch_add(1, Ordering::Relaxed);
+        let done = self.files.log.read_at(AlignedBuf::zeroed(len as usize), offset).await;
+        match done.result {
+            Ok(read) if read as u64 == len => Ok(Rc::new(done.buf)),
+            Ok(_) => Err(CompactionError::Short { offset }),
+            Err(source) => Err(CompactionError::Read { offset, source }),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The task that compacts the log: [`ferrite_hybridlog::compaction`] says how.
+//!
+//! It works while the files take more than the live data, a configured part of it, and a floor. What it may cost the others:
+//! one piece of the log is read at a time (1 MiB), its records are looked up in slices of [`SLICE`] between which the worker's
+//! other tasks have their turn, and behind each piece it rests for [`REST`], unless the log grows faster than it is compacted.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ferrite_hybridlog::checkpoint::Checkpoints;
+use ferrite_hybridlog::compaction::{CompactionError, Compactor, OldRecord, Piece};
+use ferrite_hybridlog::{Address, Held, LogFiles, ReadError, StorageError};
+use ferrite_io::{Clock, World};
+use ferrite_keyspace::{Compacted, Pause, compact};
+use ferrite_telemetry::schema::{Attribute, CompactionReason, SpanName};
+use ferrite_telemetry::{TraceBuffer, Value};
+use futures_util::future::select;
+
+use crate::batch::wait_for_space;
+use crate::expire::give_way;
+use crate::failure::Failure;
+use crate::space::Space;
+use crate::start::log_path;
+use crate::unseen;
+use crate::worker::Worker;
+
+/// How often it is looked whether there is too much.
+const LOOK: Duration = Duration::from_millis(100);
+/// Records looked up before the commands that have come meanwhile have their turn: some tens of microseconds.
+const SLICE: usize = 64;
+const REST: Duration = Duration::from_millis(1);
+/// Records that are held to tell whether others are superseded.
+const HELD_MAX: usize = 256;
+/// Bytes read by one run: then it is in the traces, and the next begins.
+const RUN_BYTES_MAX: u64 = 1 << 30;
+/// Wait after a failure: the first and, doubling, the longest.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A run that was in vain is followed by another once the log has grown by this part of the data, or by so many pages.
+const GROWTH_PART: u64 = 8;
+const GROWTH_PAGES: u64 = 8;
+
+/// Why a run ended before its end.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Log(#[from] CompactionError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Space(#[from] StorageError),
+    #[error("the space of old records cannot be given back: {0}")]
+    Punch(#[from] std::io::Error),
+}
+
+/// What one run did.
+#[derive(Default)]
+struct Run {
+    bytes_read: u64,
+    bytes_kept: u64,
+    bytes_freed: u64,
+    kept: u64,
+    dropped: u64,
+    expired: u64,
+    /// Everything there was on disk was looked at.
+    whole: bool,
+}
+
+/// Runs until the node is shut down; on the worker that takes checkpoints.
+pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpoints<W>>) {
+    let files = match LogFiles::open(&worker.world, &log_path(&worker.node)).await {
+        Ok(files) => files,
+        Err(error) => return tracing::error!(%error, "the log file cannot be opened again: it will not be compacted"),
+    };
+    let compactor = Compactor::new(worker.node.store.clone(), files);
+    let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
+    trace.configure(None);
+    let (wait, held) = (Duration::ZERO, Held::default());
+    let mut task = Task { worker, checkpoints, compactor, in_vain_until: 0, wait, asked_at: None, held, trace };
+    while !task.worker.node.shutdown.is_raised() {
+        let (shutdown, pause) =
+            (task.worker.node.shutdown.wait(), task.worker.world.clock().sleep(LOOK.max(task.wait)));
+        select(pin!(shutdown), pin!(pause)).await;
+        task.look().await;
+    }
+}
+
+struct Task<W: World> {
+    worker: Rc<Worker<W>>,
+    checkpoints: Rc<Checkpoints<W>>,
+    compactor: Compactor<W>,
+    /// Of the log's tail: before it is there, another run would find as little.
+    in_vain_until: Address,
+    /// After a failure.
+    wait: Duration,
+    /// Where the log's tail was when a checkpoint was asked for in place of the last one.
+    asked_at: Option<Address>,
+    held: Held,
+    trace: TraceBuffer,
+}
+
+/// Between these a run works.
+struct Bounds {
+    begin_above: u64,
+    end_at: u64,
+}
+
+impl Bounds {
+    fn of(space: &Space, percentage: u64, is_short: bool) -> Self {
+        let allowed = if is_short { space.live / 16 } else { (space.live as u128 * percentage as u128 / 100) as u64 };
+        // What is in memory cannot be compacted.
+        let floor = if is_short { space.page } else { space.floor };
+        let begin_above = space.live + allowed + floor;
+        Self { begin_above, end_at: begin_above - allowed / 16 }
+    }
+}
+
+impl<W: World> Task<W> {
+    /// Why there is work; `None`: there is none.
+    fn reason(&self) -> Option<CompactionReason> {
+        let node = &self.worker.node;
+        if node.live.auto_compaction_percentage.load(Relaxed) == 0 {
+            return None;
+        }
+        match () {
+            () if node.is_over_quota() => Some(CompactionReason::DiskQuota),
+            () if node.store.stats().disk_full => Some(CompactionReason::DiskFull),
+            () => Some(CompactionReason::SpaceAmplification),
+        }
+    }
+
+    fn bounds(&self, space: &Space, reason: CompactionReason) -> Bounds {
+        let percentage = self.worker.node.live.auto_compaction_percentage.load(Relaxed);
+        Bounds::of(space, percentage, reason != CompactionReason::SpaceAmplification)
+    }
+
+    async fn look(&mut self) {
+        let pinned = self.checkpoints.pinned().await;
+        let node = self.worker.node.clone();
+        node.space_status.checkpoint_bytes.store(pinned.bytes, Relaxed);
+        let Some(reason) = self.reason() else { return };
+        let space = node.space();
+        let above = self.bounds(&space, reason).begin_above;
+        let result = if space.needed > above && node.store.stats().tail >= self.in_vain_until {
+            self.compact(reason).await
+        } else if space.file > space.needed {
+            let freed = self.free().await;
+            if freed.is_ok() && space.file > above {
+                self.unpin(&space).await;
+            }
+            freed.map(drop).map_err(RunError::from)
+        } else {
+            return;
+        };
+        self.wait = match result {
+            Ok(()) => Duration::ZERO,
+            Err(error) => {
+                let first = self.wait.is_zero();
+                node.space_status.failures.fetch_add(1, Relaxed);
+                if first {
+                    tracing::error!(%error, "the log cannot be compacted now; nothing is lost, and it is tried again");
+                } else {
+                    tracing::debug!(%error, "the log still cannot be compacted");
+                }
+                (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX)
+            }
+        };
+    }
+
+    /// Gives space back as far as no checkpoint needs it.
+    async fn free(&self) -> std::io::Result<u64> {
+        let pinned = self.checkpoints.pinned().await;
+        let freed = self.compactor.free(pinned.from).await?;
+        self.worker.node.space_status.bytes_freed.fetch_add(freed, Relaxed);
+        Ok(freed)
+    }
+
+    /// Checkpoints need so much of the log's past that the files are too large.
+    async fn unpin(&mut self, space: &Space) {
+        let pinned = self.checkpoints.pinned().await;
+        let node = &self.worker.node;
+        let stats = node.store.stats();
+        if pinned.count > 1 && pinned.without_older > pinned.from {
+            tracing::info!(
+                bytes = space.file - space.needed,
+                "the checkpoint before the last one is given up: the log that it leads into takes too much space"
+            );
+            if let Err(error) = self.checkpoints.give_up_older(&node.store).await {
+                tracing::warn!(%error, "a checkpoint cannot be given up");
+            }
+            return;
+        }
+        // A checkpoint closes a page and so makes garbage of its own: not one after the other because of that.
+        let growth = (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
+        let may_ask = self.asked_at.is_none_or(|at| stats.tail - at > growth);
+        if pinned.count > 0 && may_ask && pinned.from.is_some_and(|from| from < stats.begin) {
+            self.asked_at = Some(stats.tail);
+            tracing::info!("a checkpoint is asked for: the log that the last one leads into takes too much space");
+            node.saves.want(true, false);
+        }
+    }
+
+    /// One run, as a trace of its own.
+    async fn compact(&mut self, reason: CompactionReason) -> Result<(), RunError> {
+        let node = self.worker.node.clone();
+        let (began_ns, begin_before) = (self.worker.now_ns(), node.store.stats().begin);
+        let mut run = Run::default();
+        node.space_status.running.store(true, Relaxed);
+        let result = self.pieces(reason, &mut run).await;
+        self.held.clear();
+        node.space_status.running.store(false, Relaxed);
+        node.space_status.runs.fetch_add(1, Relaxed);
+        let stats = node.store.stats();
+        let space = node.space();
+        if run.whole && space.needed > self.bounds(&space, reason).end_at {
+            // All of it is live, or cannot be packed better.
+            self.in_vain_until = stats.tail + (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
+        }
+        if run.bytes_read > 0 || result.is_err() {
+            let failure = result.as_ref().err().map(|error| Failure { text: error.to_string(), exception: None });
+            record(&self.worker, began_ns, reason, &run, [begin_before, stats.begin], failure);
+        }
+        result
+    }
+
+    async fn pieces(&mut self, reason: CompactionReason, run: &mut Run) -> Result<(), RunError> {
+        let node = self.worker.node.clone();
+        let end = self.compactor.limit();
+        loop {
+            let Some(piece) = self.compactor.read().await? else {
+                run.whole = true;
+                break;
+            };
+            run.bytes_read += piece.bytes;
+            node.space_status.bytes_read.fetch_add(piece.bytes, Relaxed);
+            self.records(&piece, run).await?;
+            if !node.databases.unseen.is_empty() {
+                // Writes that did not read what they replaced may still have to: what they superseded was dropped just now.
+                let ticket = node.databases.unseen.ticket(&node.databases, None);
+                unseen::wait(&self.worker, &ticket, None).await?;
+            }
+            self.compactor.done(&piece);
+            run.bytes_freed += self.free().await?;
+            run.whole = self.compactor.at() >= end;
+            let space = node.space();
+            let bounds = self.bounds(&space, reason);
+            if run.whole
+                || space.needed <= bounds.end_at
+                || run.bytes_read >= RUN_BYTES_MAX
+                || node.shutdown.is_raised()
+            {
+                break;
+            }
+            match space.needed > bounds.begin_above + bounds.begin_above / 4 {
+                true => give_way().await,
+                false => self.worker.world.clock().sleep(REST).await,
+            }
+        }
+        // With what was forgotten nothing was read.
+        run.bytes_freed += self.free().await?;
+        Ok(())
+    }
+
+    async fn records(&mut self, piece: &Piece, run: &mut Run) -> Result<(), RunError> {
+        let mut may_expire = self.worker.node.databases.active_expiry();
+        let mut at = 0;
+        while at < piece.records.len() {
+            let (done, pause) = self.slice(&piece.records[at..], may_expire, run);
+            at += done;
+            match pause {
+                None => {}
+                Some(Pause::Headers(addresses) | Pause::Records(addresses)) => {
+                    // Not what the record at hand has waited for already.
+                    if self.held.len() > HELD_MAX && done > 0 {
+                        self.held.clear();
+                    }
+                    for address in addresses {
+                        let own = (address == piece.records[at].address).then(|| piece.records[at].held.clone());
+                        let record = match own {
+                            Some(own) if own.key().is_some() => own,
+                            // A key too long for its record comes with what that owns.
+                            _ => self.worker.device.read_header(address).await?.record,
+                        };
+                        if address == piece.records[at].address && record.key().is_none() {
+                            may_expire = false;
+                        }
+                        self.held.insert(address, record);
+                    }
+                }
+                // Where there is no room for deletions, what has expired is copied like others.
+                Some(Pause::Space(need)) if may_expire => {
+                    may_expire = wait_for_space(&self.worker.node, need).await.is_ok();
+                }
+                Some(Pause::Space(need)) => self.worker.node.store.wait_for_copy(&need).await?,
+                Some(Pause::Keys | Pause::Counts { .. } | Pause::Refused(_)) => {
+                    unreachable!("a deletion names its records and is never refused")
+                }
+            }
+            give_way().await;
+        }
+        Ok(())
+    }
+
+    /// Deals with some records. Gives how many, and what the next one waits for.
+    fn slice(&mut self, records: &[OldRecord], may_expire: bool, run: &mut Run) -> (usize, Option<Pause>) {
+        let (worker, trace) = (&*self.worker, &mut self.trace);
+        let now_ms = worker.world.clock().unix_ns() / 1_000_000;
+        let pinned = worker.handle.pin();
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut done = 0;
+        let mut pause = None;
+        for record in records.iter().take(SLICE) {
+            match compact(worker.lend(&pinned, &self.held, trace, &mut scratch, now_ms), record, may_expire) {
+                Ok(Compacted::Kept(bytes)) => {
+                    run.kept += 1;
+                    run.bytes_kept += bytes as u64;
+                    worker.node.space_status.bytes_kept.fetch_add(bytes as u64, Relaxed);
+                }
+                Ok(Compacted::Dropped) => run.dropped += 1,
+                Ok(Compacted::Expired) => run.expired += 1,
+                Err(waits) => {
+                    pause = Some(waits);
+                    break;
+                }
+            }
+            done += 1;
+        }
+        worker.node.databases.absorb(&mut scratch);
+        (done, pause)
+    }
+}
+
+/// The run as a trace of its own.
+fn record<W: World>(
+    worker: &Worker<W>,
+    began_ns: u64,
+    reason: CompactionReason,
+    run: &Run,
+    [before, after]: [Address; 2],
+    failure: Option<Failure>,
+) {
+    let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let attributes = [
+        (Attribute::CompactionReason, Value::Str(reason.as_str().into())),
+        (Attribute::CompactionBytesRead, count(run.bytes_read)),
+        (Attribute::CompactionBytesFreed, count(run.bytes_freed)),
+        (Attribute::CompactionRecordsKept, count(run.kept)),
+        (Attribute::CompactionRecordsDropped, count(run.dropped)),
+        (Attribute::CompactionRecordsExpired, count(run.expired)),
+        (Attribute::CompactionBeginBefore, count(before)),
+        (Attribute::CompactionBeginAfter, count(after)),
+    ];
+    worker.record_work(SpanName::Compaction, began_ns, &attributes, failure);
+}
