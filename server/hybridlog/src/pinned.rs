@@ -514,9 +514,6 @@ impl<'p> Pinned<'p> {
         // SAFETY: the record stays while we are pinned and `held` is borrowed; the latch keeps writers out.
         let value: &[u8] = unsafe { raw.value() };
         let (kind, len) = (raw.kind(), value.len());
-        if !self.store.log.is_inline(key.bytes.len(), len) {
-            return self.append_as_object(key, slot, (kind, value), expire_at_ms, access, held);
-        }
         let value = &[value];
         let new = Append { kind, object: false, tombstone: false, expire_at_ms, value, len, capacity: len, access };
         self.append(key, Some(slot), held, &new)

@@ -175,30 +175,6 @@ impl Pinned<'_> {
         self.upsert_object_at(place, key, kind, expire_at_ms, value, held, trace)
     }
 
-    /// The second half of [`Pinned::append_copy`] for a record that is too large for this server's pages: one of an earlier start
-    /// had larger ones.
-    #[cold]
-    pub(crate) fn append_as_object(
-        &self,
-        key: &Key<'_>,
-        slot: Slot<'_>,
-        (kind, value): (Kind, &[u8]),
-        expire_at_ms: u64,
-        access: u32,
-        held: &Held,
-    ) -> Result<usize, NeedSpace> {
-        self.check_object_room(value.len())?;
-        let log = &self.store.log;
-        let value = log.objects.of_record(kind, value, key.hash).expect("a type whose values can be large");
-        let long_key = log.is_long(key.bytes.len()).then(|| key.bytes.into());
-        let stored = Arc::new(Stored { key: long_key, value });
-        let room = self.room_for_object(key, stored.written_len(), stored.memory())?;
-        let size = room.size + stored.written_len();
-        let moved = Moved { stored, twin: None };
-        self.publish_object(key, Some(slot), held, room, NewObject { moved, kind, expire_at_ms, access });
-        Ok(size)
-    }
-
     /// Stores an object at a place that was sought before, whatever the key held. Views of the key are stale afterwards.
     /// Returns the bytes of record and object.
     ///

@@ -27,6 +27,7 @@
 use ferrite_io::BLOCK;
 
 use crate::address::Address;
+use crate::log::RECORD_MAX;
 use crate::objects::NamedExtent;
 
 pub(crate) const HEADER_LEN: u64 = 512;
@@ -188,6 +189,13 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
+    /// Bytes of the longest record that the log may have, at most.
+    pub fn longest_record(&self) -> u64 {
+        let ends = self.eras.iter().skip(1).map(|&(start, _)| start).chain([Address::MAX]);
+        let needed = self.eras.iter().zip(ends).filter(|&(_, end)| end > self.begin).map(|(&(_, size), _)| size);
+        needed.max().unwrap_or(0).min(RECORD_MAX as u64)
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let fixed = [

@@ -38,6 +38,12 @@ pub enum LoadError {
     /// The disk refuses to read: whether the file is damaged is not known.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// Its log has records that no page of this server holds.
+    #[error(
+        "{} was made by a server with pages of {needed} bytes, and this one's have {have}: storage.page_size has to be {needed} or more \
+         (0 derives it from the regions)", path.display()
+    )]
+    SmallPages { path: PathBuf, needed: u64, have: u64 },
 }
 
 /// What a checkpoint held besides index and log.
@@ -315,6 +321,10 @@ async fn read_into<W: World>(
         store.index.begin_with(header.first_buckets as usize);
     }
     let file = open_log_of(world.disk(), log, header.log_id, meta.tail).await?;
+    let (needed, have) = (meta.longest_record(), store.log.record_max() as u64);
+    if have < needed {
+        return Err(LoadError::SmallPages { path: named.path.clone(), needed, have });
+    }
     let extents_file = open_extents_of(world.disk(), log, header.extents_id, &extents).await?;
     let mut owners = Owners::of(&extents);
     let caught_up = catch_up(handle, &file, &meta, HashSeed::new(header.hash_seed), &mut owners).await;

@@ -184,6 +184,7 @@ impl<D: Disk> Check<'_, D> {
         self.report.damage.extend(found.damage.into_iter().map(|error| match error {
             checkpoint::LoadError::Damaged(damage) => OpenError::Damaged(damage),
             checkpoint::LoadError::Read { path, source } => OpenError::Io { action: "read", path, source },
+            checkpoint::LoadError::SmallPages { .. } => OpenError::SmallPages(error.to_string()),
         }));
     }
 

@@ -13,6 +13,8 @@ use crate::checkpoint::Damage;
 pub enum OpenError {
     #[error("cannot {action} {}: {source}. {}", path.display(), what_to_do(source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("the checkpoint {0}")]
+    SmallPages(String),
     #[error("the data directory {} is in use by another server: stop it, or choose another directory", .0.display())]
     Locked(PathBuf),
     #[error(

@@ -267,6 +267,7 @@ async fn restore_newest<R: Recover>(
             }
             // It may be sound: whether to do without it is not the server's to decide.
             Err(LoadError::Read { path, source }) => return Err(OpenError::Io { action: "read", path, source }),
+            Err(error @ LoadError::SmallPages { .. }) => return Err(OpenError::SmallPages(error.to_string())),
         }
     }
     match refused {

@@ -180,14 +180,6 @@ impl Objects {
         }
     }
 
-    /// The object of a value that a record has held. Written, a collection is a seed and then its packed form.
-    pub(crate) fn of_record(&self, kind: Kind, value: &[u8], seed: u64) -> Option<Box<dyn Object>> {
-        match kind {
-            Kind::String => self.decode(kind, value.to_vec()),
-            _ => self.decode(kind, [&seed.to_le_bytes(), value].concat()),
-        }
-    }
-
     /// Bytes of all objects in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
