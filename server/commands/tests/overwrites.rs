@@ -6,6 +6,7 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
+use ferrite_keyspace::look_behind;
 use harness::{Node, words};
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -223,7 +224,13 @@ fn a_ticket_tells_the_counts_of_its_moment() {
         run(&mut node, "SET b 2").await;
         run(&mut node, "SET new 2").await;
         run(&mut node, "DEL c").await;
-        node.settle().await;
+        let mut notes = node.databases.unseen.take(2).await;
+        notes.sort_by_key(|(number, _)| *number);
+        for (note, still_waits) in notes.into_iter().rev().zip([true, false]) {
+            let read = node.device.read_header(note.1.cold).await.expect("the record");
+            assert_eq!(look_behind(&node.worker.pin(), &node.databases, note, note.1.cold, &read.record), None);
+            assert_eq!(ticket.counts(0).is_none(), still_waits, "what came later is not waited for, nor counted");
+        }
         ticket.settled().await;
         let counts = ticket.counts(0).expect("settled").expect("readable");
         assert_eq!((counts.keys, counts.expires), (3, 2));
