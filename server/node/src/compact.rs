@@ -4,19 +4,20 @@
 //! one piece of the log is read at a time (1 MiB), its records are looked up in slices of [`SLICE`] between which the worker's
 //! other tasks have their turn, and behind each piece it rests for [`REST`], unless the log grows faster than it is compacted.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ferrite_hybridlog::checkpoint::Checkpoints;
-use ferrite_hybridlog::compaction::{CompactionError, Compactor, OldRecord, Piece};
+use ferrite_hybridlog::compaction::{CompactionError, Compactor, Old, OldRecord, Piece};
 use ferrite_hybridlog::{Address, Held, LogFiles, ReadError, StorageError};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Compacted, Pause, compact};
 use ferrite_telemetry::schema::{Attribute, CompactionReason, SpanName};
 use ferrite_telemetry::{TraceBuffer, Value};
-use futures_util::future::select;
+use futures_util::future::{join_all, select};
 
 use crate::batch::wait_for_space;
 use crate::expire::give_way;
@@ -31,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Records looked up before the commands that have come meanwhile have their turn: some tens of microseconds.
 const SLICE: usize = 64;
 const REST: Duration = Duration::from_millis(1);
+/// Bytes that are dealt with before they leave the log: then writes that have not read what they replaced are waited for.
+const FORGET_BYTES: u64 = 32 << 20;
 /// Records that are held to tell whether others are superseded.
 const HELD_MAX: usize = 256;
 /// Bytes read by one run: then it is in the traces, and the next begins.
@@ -236,37 +239,42 @@ impl<W: World> Task<W> {
             run.bytes_read += piece.bytes;
             node.space_status.bytes_read.fetch_add(piece.bytes, Relaxed);
             self.records(&piece, run).await?;
-            if !node.databases.unseen.is_empty() {
-                // Writes that did not read what they replaced may still have to: what they superseded was dropped just now.
-                let ticket = node.databases.unseen.ticket(&node.databases, None);
-                unseen::wait(&self.worker, &ticket, None).await?;
-            }
             self.compactor.done(&piece);
-            run.bytes_freed += self.free().await?;
             run.whole = self.compactor.at() >= end;
+            if self.compactor.ahead() >= FORGET_BYTES || run.whole {
+                run.bytes_freed += self.forget().await?;
+            }
             let space = node.space();
-            let bounds = self.bounds(&space, reason);
-            if run.whole
-                || space.needed <= bounds.end_at
-                || run.bytes_read >= RUN_BYTES_MAX
-                || node.shutdown.is_raised()
-            {
+            let (needed, bounds) = (space.needed - self.compactor.ahead(), self.bounds(&space, reason));
+            if run.whole || needed <= bounds.end_at || run.bytes_read >= RUN_BYTES_MAX || node.shutdown.is_raised() {
                 break;
             }
-            match space.needed > bounds.begin_above + bounds.begin_above / 4 {
+            match needed > bounds.begin_above + bounds.begin_above / 4 {
                 true => give_way().await,
                 false => self.worker.world.clock().sleep(REST).await,
             }
         }
-        // With what was forgotten nothing was read.
-        run.bytes_freed += self.free().await?;
+        run.bytes_freed += self.forget().await?;
         Ok(())
+    }
+
+    /// Lets go of what is done. Gives the bytes of the file that are given back.
+    async fn forget(&mut self) -> Result<u64, RunError> {
+        let databases = &self.worker.node.databases;
+        if !databases.unseen.is_empty() {
+            // Writes that did not read what they replaced may still have to, and what they superseded was dropped.
+            let ticket = databases.unseen.ticket(databases, None);
+            unseen::wait(&self.worker, &ticket, None).await?;
+        }
+        self.compactor.forget();
+        Ok(self.free().await?)
     }
 
     async fn records(&mut self, piece: &Piece, run: &mut Run) -> Result<(), RunError> {
         let mut may_expire = self.worker.node.databases.active_expiry();
         let mut at = 0;
         while at < piece.records.len() {
+            self.hold_newer(&piece.records[at..]).await?;
             let (done, pause) = self.slice(&piece.records[at..], may_expire, run);
             at += done;
             match pause {
@@ -299,6 +307,32 @@ impl<W: World> Task<W> {
                 }
             }
             give_way().await;
+        }
+        Ok(())
+    }
+
+    /// Reads what tells whether the next records are superseded, all of it at once: one after the other, a piece of small
+    /// records would take as many reads.
+    async fn hold_newer(&mut self, records: &[OldRecord]) -> Result<(), RunError> {
+        if self.held.len() > HELD_MAX {
+            self.held.clear();
+        }
+        let cold = {
+            let pinned = self.worker.handle.pin();
+            let newer = |record: &OldRecord| {
+                let _latch = pinned.latch(record.hash, true);
+                match pinned.judge(record, &self.held) {
+                    Old::Cold(address) => Some(address),
+                    Old::Newest | Old::Superseded => None,
+                }
+            };
+            let cold: BTreeSet<Address> = records.iter().take(SLICE).filter_map(newer).collect();
+            cold
+        };
+        let device = &self.worker.device;
+        let reads = cold.iter().map(|&address| async move { (address, device.read_header(address).await) });
+        for (address, read) in join_all(reads).await {
+            self.held.insert(address, read?.record);
         }
         Ok(())
     }

@@ -46,6 +46,8 @@ pub struct Compactor<W: World> {
     files: LogFiles<W>,
     /// Every record below it, and at or above `begin`, was dealt with.
     at: Address,
+    /// Where the last page of these ends.
+    pages_done: Address,
 }
 
 impl<W: World> Compactor<W> {
@@ -54,7 +56,7 @@ impl<W: World> Compactor<W> {
         let at = store.log.regions.begin();
         // What was given back by a process before is given back again: that is quick.
         store.log.punched.fetch_max(FIRST_ADDRESS, Ordering::AcqRel);
-        Self { store, files, at }
+        Self { store, files, at, pages_done: at }
     }
 
     /// Up to here there may be something to be done: what lies above is in memory, or needed by a checkpoint that is being
@@ -71,7 +73,7 @@ impl<W: World> Compactor<W> {
     }
 
     /// Reads the next piece; `None`: there is nothing more on disk. After it was dealt with, [`Compactor::done`]; otherwise the
-    /// same piece is read again.
+    /// same piece is read again. What is done stays in the log until [`Compactor::forget`].
     pub async fn read(&mut self) -> Result<Option<Piece>, CompactionError> {
         self.skip_forgotten();
         let (page_end, may_be_empty) = self.store.log.page_on_disk(self.at);
@@ -107,14 +109,26 @@ impl<W: World> Compactor<W> {
         Ok(Some(piece))
     }
 
-    /// Everything in the piece was dealt with: with the last one of a page, `begin` moves behind that.
+    /// Everything in the piece was dealt with.
     pub fn done(&mut self, piece: &Piece) {
         debug_assert!(piece.next > self.at);
         // What was forgotten meanwhile lies further on.
         let (page_end, _) = self.store.log.page_on_disk(self.at);
         self.at = piece.next;
         if self.at == page_end {
-            self.store.log.regions.shift_begin(page_end);
+            self.pages_done = page_end;
+        }
+    }
+
+    /// Bytes of the log that are done and not forgotten.
+    pub fn ahead(&self) -> u64 {
+        self.pages_done.saturating_sub(self.store.log.regions.begin())
+    }
+
+    /// `begin` moves behind the pages all of whose pieces are done: nobody needs the records in them any more.
+    pub fn forget(&self) {
+        if self.pages_done > self.store.log.regions.begin() {
+            self.store.log.regions.shift_begin(self.pages_done);
         }
     }
 
@@ -147,10 +161,7 @@ impl<W: World> Compactor<W> {
         while let (page_end, _) = log.page_on_disk(self.at)
             && page_end <= forgotten
         {
-            self.at = page_end;
-        }
-        if self.at > log.regions.begin() && log.page_on_disk(self.at - 1).0 == self.at {
-            log.regions.shift_begin(self.at);
+            (self.at, self.pages_done) = (page_end, page_end);
         }
     }
 

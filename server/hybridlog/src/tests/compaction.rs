@@ -35,6 +35,7 @@ impl Engine {
             kept.expect("there is space for the copy");
         }
         compactor.done(&piece);
+        compactor.forget();
         self.world.block_on(compactor.free(None)).unwrap();
         Ok(true)
     }
