@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ferrite_io::{Network, World};
 use redis::aio::MultiplexedConnection;
@@ -40,6 +41,24 @@ impl RawClient {
     /// Connects.
     pub async fn connect(world: &SimWorld, address: SocketAddr) -> io::Result<Self> {
         Ok(Self { stream: world.network().connect(address).await?, received: Vec::new() })
+    }
+
+    /// Connects to a server that starts, as soon as it listens.
+    pub async fn connect_when_up(world: &SimWorld, address: SocketAddr) -> Self {
+        loop {
+            match Self::connect(world, address).await {
+                Ok(client) => return client,
+                Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// The answer to a command of words.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub async fn ask(&mut self, line: &str) -> Reply {
+        self.command(&line.split(' ').collect::<Vec<_>>()).await.expect("the server answers")
     }
 
     /// Sends bytes as they are.

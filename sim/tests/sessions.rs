@@ -7,7 +7,7 @@ use ferrite_node::config::AppendFsync;
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{config, serve};
-use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
+use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, run};
 
 fn start(sim: &Sim) -> (Host, SocketAddr) {
     let server = sim.add_host("server");
@@ -16,26 +16,12 @@ fn start(sim: &Sim) -> (Host, SocketAddr) {
     (server, address)
 }
 
-async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
-    loop {
-        match RawClient::connect(world, address).await {
-            Ok(client) => return client,
-            // It starts.
-            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn ask(client: &mut RawClient, line: &str) -> Reply {
-    client.command(&line.split(' ').collect::<Vec<_>>()).await.expect("the server answers")
-}
-
 const COLD_KEYS: u64 = 60;
 
 /// So many that the first ones are on disk.
 async fn write_cold_keys(client: &mut RawClient) {
     for key in 0..COLD_KEYS {
-        assert_eq!(ask(client, &format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
+        assert_eq!(client.ask(&format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
     }
 }
 
@@ -50,24 +36,24 @@ const REFUSED_EXEC: Scenario = Scenario {
 async fn refused_exec(sim: Sim) {
     let (server, address) = start(&sim);
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         write_cold_keys(&mut client).await;
         server.set_disk_reads_fail(true);
-        assert_eq!(ask(&mut client, "WATCH other").await, Reply::ok());
-        assert_eq!(ask(&mut client, "MULTI").await, Reply::ok());
+        assert_eq!(client.ask("WATCH other").await, Reply::ok());
+        assert_eq!(client.ask("MULTI").await, Reply::ok());
         for line in ["SET other 1", "GET cold:0"] {
-            assert_eq!(ask(&mut client, line).await, Reply::Simple("QUEUED".to_owned()));
+            assert_eq!(client.ask(line).await, Reply::Simple("QUEUED".to_owned()));
         }
-        let Reply::Error(error) = ask(&mut client, "EXEC").await else { panic!("the disk cannot be read") };
+        let Reply::Error(error) = client.ask("EXEC").await else { panic!("the disk cannot be read") };
         assert!(error.starts_with("ERR reading the log file at address"), "{error}");
         // As after every EXEC of Redis: no transaction is open, nothing is watched, and nothing of it has happened.
-        assert_eq!(ask(&mut client, "EXISTS other").await, Reply::Int(0));
-        assert_eq!(ask(&mut client, "EXEC").await, Reply::Error("ERR EXEC without MULTI".to_owned()));
+        assert_eq!(client.ask("EXISTS other").await, Reply::Int(0));
+        assert_eq!(client.ask("EXEC").await, Reply::Error("ERR EXEC without MULTI".to_owned()));
         server.set_disk_reads_fail(false);
-        assert_eq!(ask(&mut client, "SET other 2").await, Reply::ok());
-        assert_eq!(ask(&mut client, "MULTI").await, Reply::ok());
-        assert_eq!(ask(&mut client, "STRLEN cold:0").await, Reply::Simple("QUEUED".to_owned()));
-        assert_eq!(ask(&mut client, "EXEC").await, Reply::Array(vec![Reply::Int(900)]));
+        assert_eq!(client.ask("SET other 2").await, Reply::ok());
+        assert_eq!(client.ask("MULTI").await, Reply::ok());
+        assert_eq!(client.ask("STRLEN cold:0").await, Reply::Simple("QUEUED".to_owned()));
+        assert_eq!(client.ask("EXEC").await, Reply::Array(vec![Reply::Int(900)]));
     });
     task.await.expect("the client's host stays up");
 }
@@ -89,16 +75,16 @@ const REFUSED_WATCH: Scenario = Scenario {
 async fn refused_watch(sim: Sim) {
     let (server, address) = start(&sim);
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         write_cold_keys(&mut client).await;
         server.set_disk_reads_fail(true);
-        let Reply::Error(error) = ask(&mut client, "WATCH other cold:0").await else { panic!("it cannot be read") };
+        let Reply::Error(error) = client.ask("WATCH other cold:0").await else { panic!("it cannot be read") };
         assert!(error.starts_with("ERR reading the log file at address"), "{error}");
         server.set_disk_reads_fail(false);
         for line in ["SET other 1", "MULTI"] {
-            assert_eq!(ask(&mut client, line).await, Reply::ok());
+            assert_eq!(client.ask(line).await, Reply::ok());
         }
-        assert_eq!(ask(&mut client, "EXEC").await, Reply::Array(Vec::new()));
+        assert_eq!(client.ask("EXEC").await, Reply::Array(Vec::new()));
     });
     task.await.expect("the client's host stays up");
 }
@@ -133,7 +119,7 @@ async fn abandoned(sim: Sim, wait: bool) {
     let mut rng = sim.rng("abandoned");
     let seen = sim.clone();
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut first = connect(&world, address).await;
+        let mut first = RawClient::connect_when_up(&world, address).await;
         write_cold_keys(&mut first).await;
         let mut bytes = Vec::new();
         for key in 0..COLD_KEYS / 2 {
@@ -144,11 +130,11 @@ async fn abandoned(sim: Sim, wait: bool) {
         madsim::time::sleep(Duration::from_millis(rng.between(1, 2))).await;
         drop(first);
 
-        let mut second = connect(&world, address).await;
-        while wait && is_not_alone(&ask(&mut second, "CLIENT LIST").await) {
+        let mut second = RawClient::connect_when_up(&world, address).await;
+        while wait && is_not_alone(&second.ask("CLIENT LIST").await) {
             madsim::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(ask(&mut second, "FLUSHALL").await, Reply::ok());
+        assert_eq!(second.ask("FLUSHALL").await, Reply::ok());
         madsim::time::sleep(Duration::from_millis(rng.between(1, 3))).await;
         let mut bytes = Vec::new();
         encode_command(&["MGET", "key", "other"], &mut bytes);
@@ -163,7 +149,7 @@ async fn abandoned(sim: Sim, wait: bool) {
         } else {
             assert_eq!(values, [Reply::Null, Reply::Null]);
         }
-        assert_eq!(ask(&mut second, "GET key").await, late);
+        assert_eq!(second.ask("GET key").await, late);
     });
     task.await.expect("the client's host stays up");
 }

@@ -8,24 +8,10 @@ use ferrite_node::config::AppendFsync;
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::Reply;
 use ferrite_sim::server::{DATA, PAGE_BYTES, config, serve};
-use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, SimWorld, run};
-
-async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
-    loop {
-        match RawClient::connect(world, address).await {
-            Ok(client) => return client,
-            // It starts.
-            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn ask(client: &mut RawClient, line: &str) -> Reply {
-    client.command(&line.split(' ').collect::<Vec<_>>()).await.expect("the server answers")
-}
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, run};
 
 async fn info(client: &mut RawClient) -> BTreeMap<String, u64> {
-    let Reply::Bulk(text) = ask(client, "INFO persistence").await else { panic!("a text") };
+    let Reply::Bulk(text) = client.ask("INFO persistence").await else { panic!("a text") };
     let text = String::from_utf8(text).expect("text");
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     fields.filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?))).collect()
@@ -50,10 +36,10 @@ async fn quota(sim: Sim) {
         serve(world, config)
     });
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         let mut keys = 0;
         let refused = loop {
-            match ask(&mut client, &format!("SET key:{keys} {}", "v".repeat(VALUE))).await {
+            match client.ask(&format!("SET key:{keys} {}", "v".repeat(VALUE))).await {
                 Reply::Error(text) => break text,
                 reply => assert_eq!(reply, Reply::ok()),
             }
@@ -64,29 +50,29 @@ async fn quota(sim: Sim) {
         assert!((QUOTA..QUOTA + 4 * PAGE_BYTES as u64).contains(&full["ferrite_disk_quota_used"]), "{full:?}");
         assert_eq!(full["ferrite_disk_quota_exceeded"], 1);
         // Nothing has changed, reads go on, and what is in the way of a transaction ends it.
-        assert_eq!(ask(&mut client, &format!("EXISTS key:{keys}")).await, Reply::Int(0));
-        assert_eq!(ask(&mut client, "DBSIZE").await, Reply::Int(keys));
-        assert_eq!(ask(&mut client, "GET key:0").await, Reply::Bulk(vec![b'v'; VALUE]));
-        assert_eq!(ask(&mut client, "MULTI").await, Reply::ok());
-        let Reply::Error(_) = ask(&mut client, "SET key:0 w").await else { panic!("it may need space") };
-        assert_eq!(ask(&mut client, "DEL key:0").await, Reply::Simple("QUEUED".into()));
-        let Reply::Error(text) = ask(&mut client, "EXEC").await else { panic!("it was refused") };
+        assert_eq!(client.ask(&format!("EXISTS key:{keys}")).await, Reply::Int(0));
+        assert_eq!(client.ask("DBSIZE").await, Reply::Int(keys));
+        assert_eq!(client.ask("GET key:0").await, Reply::Bulk(vec![b'v'; VALUE]));
+        assert_eq!(client.ask("MULTI").await, Reply::ok());
+        let Reply::Error(_) = client.ask("SET key:0 w").await else { panic!("it may need space") };
+        assert_eq!(client.ask("DEL key:0").await, Reply::Simple("QUEUED".into()));
+        let Reply::Error(text) = client.ask("EXEC").await else { panic!("it was refused") };
         assert!(text.starts_with("EXECABORT"), "{text}");
         for key in 0..keys / 2 {
-            assert_eq!(ask(&mut client, &format!("DEL key:{key}")).await, Reply::Int(1), "a deletion goes on");
+            assert_eq!(client.ask(&format!("DEL key:{key}")).await, Reply::Int(1), "a deletion goes on");
         }
         // Compaction brings it back below.
         madsim::time::sleep(Duration::from_secs(10)).await;
         let after = info(&mut client).await;
         assert!(after["ferrite_disk_quota_used"] < QUOTA * 3 / 4, "{after:?}");
         for key in 0..20 {
-            assert_eq!(ask(&mut client, &format!("SET new:{key} {}", "w".repeat(VALUE))).await, Reply::ok());
+            assert_eq!(client.ask(&format!("SET new:{key} {}", "w".repeat(VALUE))).await, Reply::ok());
         }
         for key in keys / 2..keys {
-            assert_eq!(ask(&mut client, &format!("GET key:{key}")).await, Reply::Bulk(vec![b'v'; VALUE]), "key:{key}");
+            assert_eq!(client.ask(&format!("GET key:{key}")).await, Reply::Bulk(vec![b'v'; VALUE]), "key:{key}");
         }
-        assert_eq!(ask(&mut client, "CONFIG SET disk-quota 1kb").await, Reply::ok());
-        let Reply::Error(_) = ask(&mut client, "SET more v").await else { panic!("the quota is in force at once") };
+        assert_eq!(client.ask("CONFIG SET disk-quota 1kb").await, Reply::ok());
+        let Reply::Error(_) = client.ask("SET more v").await else { panic!("the quota is in force at once") };
     });
     task.await.expect("the client's host stays up");
 }
@@ -106,12 +92,12 @@ async fn unreadable(sim: Sim) {
     server.spawn(move |world| serve(world, config(address, AppendFsync::No)));
     let damages = sim.rng("damage").one_in(2);
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         let value = |key: u64, round: u64| format!("{key}:{round}:{}", "v".repeat(VALUE));
         for round in 0..3 {
             // One key in three is never written again, and some of these lie in every page.
             for key in (0..KEYS).filter(|key| round == 0 || key % 3 > 0) {
-                assert_eq!(ask(&mut client, &format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
+                assert_eq!(client.ask(&format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
             }
         }
         madsim::time::sleep(Duration::from_secs(1)).await;
@@ -122,7 +108,7 @@ async fn unreadable(sim: Sim) {
             false => server.set_disk_reads_fail(true),
         }
         let orders = "CONFIG SET auto-compaction-min-size 0 auto-compaction-percentage 10";
-        assert_eq!(ask(&mut client, orders).await, Reply::ok());
+        assert_eq!(client.ask(orders).await, Reply::ok());
         madsim::time::sleep(Duration::from_secs(10)).await;
         let stuck = info(&mut client).await;
         assert!(stuck["ferrite_compaction_failures"] > 0, "{stuck:?}");
@@ -138,7 +124,7 @@ async fn unreadable(sim: Sim) {
         for key in 0..KEYS {
             let round = if key % 3 > 0 { 2 } else { 0 };
             let expected = Reply::Bulk(value(key, round).into_bytes());
-            assert_eq!(ask(&mut client, &format!("GET key:{key}")).await, expected, "key:{key}");
+            assert_eq!(client.ask(&format!("GET key:{key}")).await, expected, "key:{key}");
         }
     });
     task.await.expect("the client's host stays up");

@@ -1,13 +1,12 @@
 //! `stop-writes-on-bgsave-error`: a disk that takes no checkpoint, and what clients are told meanwhile.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use ferrite_node::config::{AppendFsync, Config};
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::Reply;
 use ferrite_sim::server::{config, serve};
-use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, SimWorld, run};
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, run};
 
 const TOLD: &str = "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. ";
 
@@ -25,16 +24,6 @@ fn without_aof(address: SocketAddr) -> Config {
     // They are never due: what fails is what a client asks for.
     config.storage.save = "1000000 1000000".to_owned();
     config
-}
-
-async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
-    loop {
-        match RawClient::connect(world, address).await {
-            Ok(client) => return client,
-            // It starts.
-            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
 }
 
 async fn ask(client: &mut RawClient, words: &[&str]) -> Reply {
@@ -58,7 +47,7 @@ async fn full_disk(sim: Sim) {
     let address = SocketAddr::new(server.ip(), 6379);
     server.spawn(move |world| serve(world, without_aof(address)));
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         let (set, ok) = (["SET", "key", "value"], Reply::ok());
         assert_eq!(ask(&mut client, &set).await, ok);
         let parameter = |value: &str| {

@@ -7,23 +7,9 @@ use ferrite_node::config::AppendFsync;
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{config, serve};
-use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, SimWorld, run};
+use ferrite_sim::{FaultPlan, Scenario, ScenarioFuture, Sim, run};
 
 const COLD_KEYS: u64 = 60;
-
-async fn connect(world: &SimWorld, address: SocketAddr) -> RawClient {
-    loop {
-        match RawClient::connect(world, address).await {
-            Ok(client) => return client,
-            // It starts.
-            Err(_) => madsim::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-async fn ask(client: &mut RawClient, line: &str) -> Reply {
-    client.command(&line.split(' ').collect::<Vec<_>>()).await.expect("the server answers")
-}
 
 const HELD: Scenario = Scenario {
     name: "held-reads",
@@ -38,15 +24,16 @@ async fn held(sim: Sim) {
     let address = SocketAddr::new(server.ip(), 6379);
     server.spawn(move |world| serve(world, config(address, AppendFsync::Always)));
     let task = sim.add_host("client").spawn(move |world| async move {
-        let (mut writer, mut reader) = (connect(&world, address).await, connect(&world, address).await);
-        let mut counter = connect(&world, address).await;
+        let (mut writer, mut reader) =
+            (RawClient::connect_when_up(&world, address).await, RawClient::connect_when_up(&world, address).await);
+        let mut counter = RawClient::connect_when_up(&world, address).await;
         for key in 0..COLD_KEYS {
-            assert_eq!(ask(&mut writer, &format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
+            assert_eq!(writer.ask(&format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
         }
         // Deleted on disk: what is written there is new.
-        assert_eq!(ask(&mut writer, "DEL cold:6").await, Reply::Int(1));
+        assert_eq!(writer.ask("DEL cold:6").await, Reply::Int(1));
         for key in 0..COLD_KEYS {
-            assert_eq!(ask(&mut writer, &format!("SET more:{key} {}", "v".repeat(900))).await, Reply::ok());
+            assert_eq!(writer.ask(&format!("SET more:{key} {}", "v".repeat(900))).await, Reply::ok());
         }
         server.set_disk_reads_held(true);
         let send = async |client: &mut RawClient, words: &[&str]| {
@@ -57,9 +44,9 @@ async fn held(sim: Sim) {
         // In front of a write in the same buffer: it must not read for that one.
         send(&mut reader, &["GET", "cold:1"]).await;
         for line in ["SET cold:0 new", "SETEX more:2 1000 new", "MSET more:3 new more:4 new", "SET cold:0 newer"] {
-            assert_eq!(ask(&mut writer, line).await, Reply::ok(), "{line}");
+            assert_eq!(writer.ask(line).await, Reply::ok(), "{line}");
         }
-        assert_eq!(ask(&mut writer, "GET cold:0").await, Reply::Bulk(b"newer".to_vec()));
+        assert_eq!(writer.ask("GET cold:0").await, Reply::Bulk(b"newer".to_vec()));
         send(&mut counter, &["DBSIZE"]).await;
         let patience = Duration::from_secs(60);
         assert!(
@@ -67,19 +54,19 @@ async fn held(sim: Sim) {
             "its neighbour waits for the disk"
         );
         assert!(madsim::time::timeout(patience, counter.read_reply()).await.is_err(), "so does who counts keys");
-        let Reply::Bulk(info) = ask(&mut writer, "INFO").await else { panic!("a text") };
+        let Reply::Bulk(info) = writer.ask("INFO").await else { panic!("a text") };
         let info = String::from_utf8(info).expect("text");
         assert!(
             info.contains("\r\nferrite_unseen_writes_pending:4\r\n"),
             "INFO has something to say meanwhile: {info}"
         );
         // Later than what is being counted, and looked at before: it lies at a lower address.
-        assert_eq!(ask(&mut writer, "SET cold:6 new").await, Reply::ok());
+        assert_eq!(writer.ask("SET cold:6 new").await, Reply::ok());
         server.set_disk_reads_held(false);
         assert_eq!(reader.read_reply().await.expect("answers"), Reply::Bulk(vec![b'v'; 900]));
         let all = 2 * COLD_KEYS as i64;
         assert_eq!(counter.read_reply().await.expect("answers"), Reply::Int(all - 1));
-        assert_eq!(ask(&mut writer, "DBSIZE").await, Reply::Int(all));
+        assert_eq!(writer.ask("DBSIZE").await, Reply::Int(all));
     });
     task.await.expect("the client's host stays up");
 }
@@ -99,13 +86,13 @@ async fn checkpoint(sim: Sim) {
     server.spawn(boot);
     let disk = server.clone();
     let task = sim.add_host("client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
+        let mut client = RawClient::connect_when_up(&world, address).await;
         for key in 0..COLD_KEYS {
-            assert_eq!(ask(&mut client, &format!("SET cold:{key} {} EX 9000", "v".repeat(900))).await, Reply::ok());
+            assert_eq!(client.ask(&format!("SET cold:{key} {} EX 9000", "v".repeat(900))).await, Reply::ok());
         }
         disk.set_disk_reads_held(true);
         for key in 0..5 {
-            assert_eq!(ask(&mut client, &format!("SET cold:{key} new")).await, Reply::ok());
+            assert_eq!(client.ask(&format!("SET cold:{key} new")).await, Reply::ok());
         }
         let mut save = Vec::new();
         encode_command(&["SAVE"], &mut save);
@@ -120,12 +107,12 @@ async fn checkpoint(sim: Sim) {
     server.boot();
     server.spawn(boot);
     let task = sim.add_host("next client").spawn(move |world| async move {
-        let mut client = connect(&world, address).await;
-        assert_eq!(ask(&mut client, "DBSIZE").await, Reply::Int(COLD_KEYS as i64));
-        let Reply::Bulk(info) = ask(&mut client, "INFO keyspace").await else { panic!("a text") };
+        let mut client = RawClient::connect_when_up(&world, address).await;
+        assert_eq!(client.ask("DBSIZE").await, Reply::Int(COLD_KEYS as i64));
+        let Reply::Bulk(info) = client.ask("INFO keyspace").await else { panic!("a text") };
         let info = String::from_utf8(info).expect("text");
         assert!(info.contains(&format!("keys={COLD_KEYS},expires={},", COLD_KEYS - 5)), "{info}");
-        assert_eq!(ask(&mut client, "GET cold:1").await, Reply::Bulk(b"new".to_vec()));
+        assert_eq!(client.ask("GET cold:1").await, Reply::Bulk(b"new".to_vec()));
     });
     task.await.expect("the client's host stays up");
 }
