@@ -288,6 +288,8 @@ impl Store {
                     if extents.is_full() {
                         return Err(StorageError::Full(StackTrace::capture()));
                     }
+                    // Others may have taken what the file grew by: it has to grow again.
+                    extents.wants(padded(need.bytes));
                 }
                 NeedReason::ObjectMemory => {
                     if self.log.has_object_room(need.bytes) {
