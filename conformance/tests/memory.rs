@@ -293,11 +293,12 @@ fn the_accounts_are_the_resident_memory_and_do_not_grow_at_constant_data() {
     set(&mut connection, 0, COUNT / 4, &[b'v'; VALUE]);
     settled(&mut connection, accounts_for_the_resident);
     set(&mut connection, COUNT / 4, COUNT * 3 / 4, &[b'v'; VALUE]);
-    let full = settled(&mut connection, accounts_for_the_resident)["used_memory"];
+    // The append-only file keeps buffers as large as the largest group that has waited for the disk: a matter of the load.
+    let held = |told: &BTreeMap<String, f64>| told["used_memory"] - told["mem_aof_buffer"];
+    let full = held(&settled(&mut connection, accounts_for_the_resident));
     for round in 0..3u8 {
         set(&mut connection, 0, COUNT, &[b'a' + round; VALUE]);
-        let told =
-            settled(&mut connection, |told| accounts_for_the_resident(told) && told["used_memory"] <= 1.05 * full);
+        let told = settled(&mut connection, |told| accounts_for_the_resident(told) && held(told) <= 1.05 * full);
         assert!(told["used_memory_peak"] >= told["used_memory"]);
     }
     server.assert_sound();
