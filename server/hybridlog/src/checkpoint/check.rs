@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ferrite_io::Disk;
+use ferrite_io::{AlignedBuf, Disk};
 
 use super::file::Words;
 use super::load::{Contents, Damage, LoadError, Owners, open_extents_of, open_log_of, read_checkpoint};
@@ -114,6 +114,12 @@ fn join(mut older: Vec<(Address, u64)>, newer: Vec<(Address, u64)>) -> Vec<(Addr
     }
 }
 
+/// Whether a page is nothing but zeros, as far as it can be read.
+async fn is_empty<F: ferrite_io::File>(file: &F, offset: u64, page_size: u64) -> bool {
+    let done = file.read_at(AlignedBuf::zeroed(page_size as usize), offset).await;
+    done.result.is_ok_and(|read| done.buf[..read].iter().all(|&byte| byte == 0))
+}
+
 fn addresses_of(image: &[u8], out: &mut Vec<Address>) {
     let mut words = Words(image);
     while let Some(group) = words.next() {
@@ -141,10 +147,19 @@ async fn records<F: ferrite_io::File>(
             };
             let Err(error) = scan_log(file, Scan { from: at, to, page_size }, &mut seen).await else { break };
             let (ScanError::Read { offset, .. } | ScanError::Damaged { offset, .. }) = error;
+            let address = offset - file_offset(0);
+            let page_end = (address / page_size + 1) * page_size;
+            // After a restart with larger pages the log goes on where one of them begins: nothing lies before that.
+            let next = log.eras.get(index + 1);
+            let may_be_empty =
+                next.is_some_and(|&(next, larger)| address.is_multiple_of(page_size) && address + larger > next);
+            if may_be_empty && is_empty(file, offset, page_size).await {
+                at = page_end;
+                continue;
+            }
             found.damage.push(error.of(path));
             // What follows in the page cannot be found, and entries that lead there say nothing more.
-            let address = offset - file_offset(0);
-            at = (address / page_size + 1) * page_size;
+            at = page_end;
             addresses.retain(|&led| led < address || led >= at);
         }
     }

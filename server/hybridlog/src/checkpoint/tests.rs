@@ -508,6 +508,18 @@ proptest! {
 }
 
 #[test]
+fn a_log_that_goes_on_with_larger_pages_is_sound() {
+    let world = TestWorld::default();
+    let mut finished = 0;
+    for (round, page_size) in [4096, 16_384].into_iter().enumerate() {
+        let ops = [Op::Set { db: 0, key: round as u8, len: 900 }, Op::Walk { buckets: 1 }, Op::Cut, Op::Finish];
+        let live = live(&world, Shape { page_size, index_buckets: 1, seed: 0 }, &ops, &mut finished);
+        run_with(&world.clock, live, world.tasks());
+    }
+    assert_eq!((finished, damage_found(&world)), (2, Vec::new()));
+}
+
+#[test]
 fn a_server_with_smaller_pages_does_not_start_on_a_log_of_larger_ones() {
     let world = TestWorld::default();
     let ops = [Op::Set { db: 0, key: 39, len: 4020 }, Op::Walk { buckets: 1 }, Op::Cut, Op::Finish];
