@@ -526,3 +526,19 @@ fn who_asks_for_keys_alone_reads_no_large_value() {
     }
     assert_eq!(engine.store.stats().object_reads, 2);
 }
+
+/// The file has grown for it, and somebody else has taken that.
+#[test]
+fn who_waits_for_the_file_of_extents_has_it_grow_again() {
+    const BYTES: u64 = 1 << 20;
+    let engine = Engine::new(tiny(1));
+    let extents = &engine.store.log.objects.extents;
+    assert!(!extents.promise_to_object(BYTES), "the file is small");
+    let need = crate::NeedSpace { reason: NeedReason::ObjectFile, bytes: BYTES as usize };
+    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
+    while extents.promise_to_object(4096) {}
+    extents.forget_wanted();
+    engine.world.run();
+    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
+    assert!(extents.promise_to_object(BYTES));
+}
