@@ -41,6 +41,9 @@ const RUN_BYTES_MAX: u64 = 1 << 30;
 /// Wait after a failure: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// A run is in vain if it drops less than this part of what it has read. Others are followed by the next: what was written
+/// meanwhile may be garbage too.
+const GAIN_PART: u64 = 8;
 /// A run that was in vain is followed by another once the log has grown by this part of the data, or by so many pages.
 const GROWTH_PART: u64 = 8;
 const GROWTH_PAGES: u64 = 8;
@@ -217,7 +220,9 @@ impl<W: World> Task<W> {
         node.space_status.runs.fetch_add(1, Relaxed);
         let stats = node.store.stats();
         let space = node.space();
-        if run.whole && space.needed > self.bounds(&space, reason).end_at {
+        let dropped = run.bytes_read.saturating_sub(run.bytes_kept);
+        let in_vain = run.whole && dropped < run.bytes_read / GAIN_PART;
+        if in_vain && space.needed > self.bounds(&space, reason).end_at {
             // All of it is live, or cannot be packed better.
             self.in_vain_until = stats.tail + (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
         }
