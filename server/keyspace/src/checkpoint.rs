@@ -174,7 +174,7 @@ mod tests {
         let back = Databases::new(2);
         back.restore(&note, &[]).expect("a note");
         assert_eq!((back.keys(1), back.unseen.all()), (2, unseen.to_vec()));
-        assert_eq!(back.unseen.oldest_unresolved(), Some(1));
+        assert_eq!(back.unseen.all().iter().map(|unseen| unseen.cold).min(), Some(1));
         assert_eq!(back.note(), note);
         let words = note.as_chunks::<WORD>().0;
         let swapped = [&words[..6], &words[11..16], &words[6..11]].concat().concat();

@@ -245,13 +245,6 @@ impl UnseenWrites {
         ticket
     }
 
-    /// Where the oldest of the chains begins on disk that are still to be followed. From there they go down: nothing that
-    /// was superseded may leave the log before the notes that there are now are settled without an error, for which
-    /// [`Ticket::settled`] waits.
-    pub fn oldest_unresolved(&self) -> Option<Address> {
-        self.queue.lock().notes.values().map(|note| note.unseen.cold).min()
-    }
-
     /// For a checkpoint, which holds the counts as they are.
     pub(crate) fn all(&self) -> Vec<Unseen> {
         self.queue.lock().notes.values().map(|note| note.unseen).collect()

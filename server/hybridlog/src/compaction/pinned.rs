@@ -29,11 +29,6 @@ impl OldRecord {
     pub fn expire_at_ms(&self) -> u64 {
         self.held.raw().expire_at_ms()
     }
-
-    /// Bytes of the record in the log.
-    pub fn size(&self) -> usize {
-        self.held.bytes().len()
-    }
 }
 
 /// Whether a record is its key's newest.
