@@ -100,6 +100,27 @@ pub struct LogDevice<W: World> {
     /// By address, and whether the object comes along.
     flights: RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
     reads: Cell<u64>,
+    sizes: Sizes,
+}
+
+/// What records lately read were long: as much is read at once, so that one that crosses a block is one read, not two.
+#[derive(Default)]
+struct Sizes(Cell<usize>);
+
+impl Sizes {
+    /// What is read beyond a record for nothing is bounded by this: the larger ones are worth a second read.
+    const MAX: usize = 4 * BLOCK;
+    /// One in so many records may be longer than what is expected without making it grow for good.
+    const DECAY: usize = 64;
+
+    fn expected(&self) -> usize {
+        self.0.get().max(HEADER)
+    }
+
+    fn met(&self, size: usize) {
+        let (size, expected) = (size.min(Self::MAX), self.0.get());
+        self.0.set(if size >= expected { size } else { expected - (expected - size).div_ceil(Self::DECAY) });
+    }
 }
 
 #[derive(Default)]
@@ -111,7 +132,7 @@ struct Flight {
 impl<W: World> LogDevice<W> {
     /// `files` are the log's, opened by this worker.
     pub fn new(store: Arc<Store>, world: W, files: LogFiles<W>) -> Self {
-        Self { store, world, files, flights: RefCell::default(), reads: Cell::new(0) }
+        Self { store, world, files, flights: RefCell::default(), reads: Cell::new(0), sizes: Sizes::default() }
     }
 
     /// Submissions so far.
@@ -175,8 +196,13 @@ impl<W: World> LogDevice<W> {
         let first_block = start / BLOCK as u64 * BLOCK as u64;
         let in_block = (start - first_block) as usize;
         // A page is a whole number of blocks, so a header that crosses a block has the next one in its page.
-        let guess = (in_block + HEADER).next_multiple_of(BLOCK);
-        let (mut buf, mut id) = self.blocks(AlignedBuf::zeroed(guess), first_block, address).await?;
+        let least = (in_block + HEADER).next_multiple_of(BLOCK);
+        let guess = (in_block + self.sizes.expected().min(room)).next_multiple_of(BLOCK);
+        let (mut buf, mut id) = match self.blocks(AlignedBuf::zeroed(guess), first_block, address).await {
+            // What cannot be read may be behind the record.
+            Err(_) if guess > least => self.blocks(AlignedBuf::zeroed(least), first_block, address).await?,
+            read => read?,
+        };
         let damaged = |error, id| ReadError::Damaged { address, error, id, stack: StackTrace::capture() };
         let short = |id| ReadError::Short { address, id, stack: StackTrace::capture() };
         if buf.len() < in_block + HEADER {
@@ -197,6 +223,7 @@ impl<W: World> LogDevice<W> {
             }
         }
         verify(&buf[in_block..], address, room).map_err(|error| damaged(error, id))?;
+        self.sizes.met(size);
         let completed_ns = self.world.clock().monotonic_ns();
         let record = HeldRecord::new(Rc::new(buf), in_block, size);
         Ok(DiskRead { record, id, submitted_ns, completed_ns, shared: false })

@@ -23,7 +23,7 @@ pub struct AlignedBuf {
 impl AlignedBuf {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
-        Self { blocks: vec![Block([0; BLOCK]); len.div_ceil(BLOCK)], len }
+        Self { blocks: bytemuck::zeroed_vec(len.div_ceil(BLOCK)), len }
     }
 
     /// A copy of `bytes`.

@@ -2,7 +2,7 @@
 
 use super::world::{FakeDisk, FakeWorld};
 use super::{Engine, silent, tiny};
-use crate::{Found, Held, ReadError, StorageError};
+use crate::{Found, Held, ReadError, StorageError, StoreConfig};
 use std::sync::atomic::Ordering;
 
 /// A key on disk and its address.
@@ -92,6 +92,64 @@ fn a_record_is_read_with_one_io_if_it_lies_in_a_block_and_waiters_share_it() {
         .await
     });
     assert_eq!(c.unwrap().record.bytes(), a.record.bytes());
+}
+
+/// Keys with values of `len` bytes on disk: their addresses, in order.
+fn cold_addresses(engine: &Engine, len: usize) -> Vec<u64> {
+    for n in 0..100u8 {
+        engine.set(&[n], &vec![n; len]).unwrap();
+    }
+    engine.world.run();
+    let pinned = engine.worker.pin();
+    let (held, mut addresses) = (Held::default(), Vec::new());
+    for n in 0..100u8 {
+        let key = [n];
+        let key = pinned.key(0, &key);
+        let _latch = pinned.latch(key.hash, false);
+        if let Found::Cold(address) = pinned.find(&key, &held, &mut silent()) {
+            addresses.push(address);
+        }
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+#[test]
+fn a_record_that_crosses_a_block_is_read_with_one_io_once_another_of_its_length_was() {
+    let engine = Engine::new(StoreConfig { page_size: 16 << 10, index_buckets: 256, ..tiny(1) });
+    let addresses = cold_addresses(&engine, 1000);
+    let reads = &engine.world.disk.switches.reads;
+    let read = |address| engine.world.block_on(engine.device.read_record(address)).unwrap();
+    read(addresses[0]);
+    let before = reads.load(Ordering::Relaxed);
+    let crossing = addresses.iter().filter(|&&address| address % 4096 + 1000 > 4096).count();
+    assert!(crossing >= 8, "{crossing} of {}", addresses.len());
+    for &address in &addresses {
+        assert!(read(address).record.value_len() >= 1000);
+    }
+    assert_eq!(reads.load(Ordering::Relaxed) - before, addresses.len() as u64);
+}
+
+#[test]
+fn a_record_is_read_also_if_what_lies_behind_it_cannot_be() {
+    let engine = Engine::new(StoreConfig { page_size: 16 << 10, index_buckets: 256, ..tiny(1) });
+    engine.set(b"long", &[7; 3000]).unwrap();
+    let addresses = cold_addresses(&engine, 1000);
+    let switches = &engine.world.disk.switches;
+    let read = |address| engine.world.block_on(engine.device.read_record(address));
+    assert_eq!(engine.get(b"long").map(|value| value.len()), Some(3000));
+    let (mut whole, mut broken) = (0, 0);
+    for &address in &addresses {
+        let block_end = crate::address::file_offset(address) / 4096 * 4096 + 4096;
+        switches.unreadable_from.store(block_end, Ordering::Relaxed);
+        match read(address) {
+            Ok(_) => whole += 1,
+            Err(ReadError::Io { .. }) => broken += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(whole >= 8 && broken >= 8, "{whole} lie in one block and {broken} in two");
 }
 
 /// Drops a value and passes the other on.

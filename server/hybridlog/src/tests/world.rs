@@ -26,6 +26,8 @@ pub(crate) struct Switches {
     pub(crate) maps_fail: AtomicBool,
     pub(crate) writes: AtomicU64,
     pub(crate) reads: AtomicU64,
+    /// Reads that go beyond this offset fail; 0: none does.
+    pub(crate) unreadable_from: AtomicU64,
     /// Bytes given back.
     pub(crate) punched: AtomicU64,
     submissions: AtomicU64,
@@ -114,6 +116,10 @@ impl File for FakeFile {
         assert!(offset.is_multiple_of(4096) && buf.len().is_multiple_of(4096), "direct reads are aligned");
         self.switches.reads.fetch_add(1, Ordering::Relaxed);
         later().await;
+        let unreadable_from = self.switches.unreadable_from.load(Ordering::Relaxed);
+        if unreadable_from != 0 && offset + buf.len() as u64 > unreadable_from {
+            return self.done(Err(io::Error::from_raw_os_error(5)), buf);
+        }
         let read = {
             let bytes = self.bytes.lock().unwrap();
             let from = bytes.get(offset as usize..).unwrap_or(&[]);
