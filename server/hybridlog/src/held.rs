@@ -76,6 +76,11 @@ impl HeldRecord {
         &self.buf.bytes()[self.offset..self.offset + self.len]
     }
 
+    /// Bytes of memory that it keeps, but for an object.
+    pub fn buffer_bytes(&self) -> usize {
+        self.buf.bytes().len()
+    }
+
     /// Bytes of the value alone.
     pub fn value_len(&self) -> usize {
         self.object.as_ref().map_or_else(|| self.raw().value_len(), |object| object.value.written_len())

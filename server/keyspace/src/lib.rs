@@ -41,6 +41,7 @@ pub use image::{Spaces, images};
 pub use hash::{Hash, Pair};
 pub use limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits, Policy, Room, key_bytes};
 pub use random::Random;
+pub use replay::Foresight;
 pub use scratch::Scratch;
 pub use unseen::{Counts, Gate, Ticket, Unseen, UnseenFigures, UnseenWrites, cannot_look_behind, look_behind};
 pub use view::{Expiry, Keyspace, Lent};

@@ -1,5 +1,6 @@
 //! Applying the effects of the append-only file at start.
 
+use ferrite_hybridlog::Address;
 use ferrite_hybridlog::aof::Effect;
 
 use crate::packed::is_well_formed;
@@ -8,7 +9,39 @@ use crate::view::{Expiry, Keyspace};
 use crate::watch::Touch;
 use crate::{Kind, Pause};
 
+/// What effects that are to be applied will ask the disk for.
+#[derive(Debug, Default)]
+pub struct Foresight {
+    /// Records; perhaps some of them more than once.
+    pub cold: Vec<Address>,
+    /// Keys that are written without being read.
+    unread: usize,
+}
+
 impl Keyspace<'_> {
+    /// Notes what [`Keyspace::replay`] of the effect would wait for, were it applied now; and ends the view. It is a guess: what is
+    /// applied before it may change that.
+    pub fn foresee(mut self, effect: Effect<'_>, foresight: &mut Foresight) {
+        let (db, key, is_read) = match effect {
+            Effect::Set { db, key, .. } | Effect::Collection { db, key, .. } => (db, key, false),
+            Effect::Delete { db, key }
+            | Effect::Expire { db, key, .. }
+            | Effect::HashSet { db, key, .. }
+            | Effect::HashAdd { db, key, .. }
+            | Effect::HashDelete { db, key, .. } => (db, key, true),
+            Effect::FlushDb { .. } | Effect::FlushAll | Effect::SwapDb { .. } => return,
+        };
+        if self.turn_to(db).is_ok() {
+            let known = foresight.cold.len();
+            self.cold(key, &mut foresight.cold);
+            if !is_read && foresight.cold.len() > known && self.may_leave_unread(foresight.unread + 1) {
+                foresight.unread += 1;
+                foresight.cold.truncate(known);
+            }
+        }
+        self.abandon();
+    }
+
     /// Applies one effect; the view is one without an append-only file, in the exclusive mode.
     ///
     /// # Errors
@@ -27,9 +60,7 @@ impl Keyspace<'_> {
         match effect {
             Effect::Set { db, key, value, expire_at_ms } => {
                 self.turn_to(db)?;
-                let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
-                self.fetched(key)?;
-                self.put(key, Kind::String, value, expiry)
+                self.replace(key, Kind::String, value, expire_at_ms)
             }
             Effect::Delete { db, key } => {
                 self.turn_to(db)?;
@@ -62,9 +93,7 @@ impl Keyspace<'_> {
                 if !is_well_formed(kind, packed) {
                     return Err(Pause::Refused("the append-only file holds a collection that this build cannot read"));
                 }
-                let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
-                self.fetched(key)?;
-                self.put(key, kind, packed, expiry)
+                self.replace(key, kind, packed, expire_at_ms)
             }
             Effect::HashSet { db, key, mut pairs } => {
                 self.turn_to(db)?;
@@ -91,6 +120,18 @@ impl Keyspace<'_> {
                 }
                 self.delete_fields_of(key, fields, true).map(|_| ())
             }
+        }
+    }
+
+    /// Writes a value whatever the key held. What lies on disk is not read, as long as there is room for notes of that.
+    fn replace(&mut self, key: &[u8], kind: Kind, value: &[u8], expire_at_ms: u64) -> Result<(), Pause> {
+        let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
+        match self.put_over(key, kind, value, expiry, true) {
+            Err(Pause::Keys) => {
+                self.fetched(key)?;
+                self.put_over(key, kind, value, expiry, true)
+            }
+            result => result,
         }
     }
 

@@ -43,6 +43,7 @@ impl Keyspace<'_> {
         place: &Place<'_>,
         target: &Key<'_>,
         cold: Address,
+        kind: Kind,
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), Pause> {
@@ -51,9 +52,9 @@ impl Keyspace<'_> {
         self.prepare(key.len() + value.len())?;
         let Lent { pinned, held, ref mut trace, databases, now_ms, .. } = self.lent;
         trace.index_lookup(pinned.bucket_of(target.hash));
-        let written = pinned.upsert_at(place, target, Kind::String, expire_at_ms, &[value], held, trace);
+        let written = pinned.upsert_at(place, target, kind, expire_at_ms, &[value], held, trace);
         let size = self.written(written)?;
-        self.effect(value_effect(db, key, Kind::String, value, expire_at_ms));
+        self.effect(value_effect(db, key, kind, value, expire_at_ms));
         let after = Some((expire_at_ms, size));
         let (hash, record) = (target.hash, pinned.newest(target.hash));
         let unseen = Unseen { space: target.space, hash, cold, record, at_ms: now_ms };

@@ -214,7 +214,7 @@ impl<'a> Keyspace<'a> {
             Some(presence) => presence,
             None => match place.before() {
                 Before::Cold(cold) if unread && self.may_leave_unread(1) => {
-                    return self.put_unread(&place, &target, cold, value, expiry);
+                    return self.put_unread(&place, &target, cold, kind, value, expiry);
                 }
                 before => self.found_for_write(&target, before)?,
             },

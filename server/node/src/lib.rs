@@ -25,6 +25,7 @@ mod metrics;
 mod node;
 mod parameters;
 mod prefetch;
+mod replay;
 mod rewrite;
 mod rewrite_status;
 mod save_status;

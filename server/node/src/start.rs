@@ -8,18 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrite_hybridlog::aof::{Effect, Rewriter, SyncTimes, aof_task};
-use ferrite_hybridlog::checkpoint::{Checkpoints, LoadError, keep, restore};
-use ferrite_hybridlog::datadir::{
-    DataDir, DataDirConfig, NamedCheckpoint, OpenError, Recover, RecoveredAof, recover_data_dir,
-};
-use ferrite_hybridlog::{
-    Address, Held, LogDevice, LogFiles, NeedSpace, ReadError, StorageError, WorkerHandle, create_log, flush_task,
-    open_log,
-};
+use ferrite_hybridlog::aof::{Rewriter, SyncTimes, aof_task};
+use ferrite_hybridlog::checkpoint::Checkpoints;
+use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof, recover_data_dir};
+use ferrite_hybridlog::{LogDevice, LogFiles, StorageError, WorkerHandle};
 use ferrite_io::{Clock, Disk, Entropy, Network, World};
-use ferrite_keyspace::{Keyspace, Lent, Pause, RestoreError, Scratch};
-use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, TraceBuffer, cold, cold_span};
+use ferrite_keyspace::Scratch;
+use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, cold, cold_span};
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use tracing::{Instrument, Span};
@@ -30,6 +25,7 @@ use crate::compact;
 use crate::flush;
 use crate::metrics;
 use crate::node::{Node, fsync_policy};
+use crate::replay::Replay;
 use crate::rewrite;
 use crate::signal::Signal;
 use crate::worker::Worker;
@@ -57,19 +53,6 @@ pub enum StartError {
     Open { path: PathBuf, error: std::io::Error },
     #[error("{0}")]
     Failed(String),
-}
-
-/// Why the replay of the append-only file stops.
-#[derive(Debug, thiserror::Error)]
-enum ReplayError {
-    #[error("{0}")]
-    Storage(#[from] StorageError),
-    #[error("{0}")]
-    Read(#[from] ReadError),
-    #[error("{0}")]
-    Refused(&'static str),
-    #[error("{0}")]
-    Databases(#[from] RestoreError),
 }
 
 /// The sockets that the workers share.
@@ -350,21 +333,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         allocate_max: config.allocate_max.min((16 * mutable_bytes).min(config.segment_max).max(AOF_AHEAD_MIN)),
         ..config
     };
-    let mut replay = Replay {
-        node: node.clone(),
-        world: world.clone(),
-        handle: node.store.worker(0),
-        device: None,
-        restored: false,
-        held: Held::default(),
-        scratch: Scratch::new(0),
-        trace: TraceBuffer::new(W::Clock::monotonic_source()),
-        reporter: flush::Reporter::default(),
-    };
-    replay.trace.configure(None);
-    replay
-        .handle
-        .set_access_clock((world.clock().unix_ns() / 1_000_000_000) as u32, node.databases.limits.access_mode());
+    let mut replay = Replay::new(node.clone(), world.clone());
     let recovered = recover_data_dir(world, &config, &mut replay).await?;
     if recovered.summary.frames > 0 {
         tracing::info!(
@@ -402,112 +371,4 @@ struct Opened<W: World> {
     checkpoints: Checkpoints<W>,
     handle: WorkerHandle,
     reporter: flush::Reporter<W>,
-}
-
-/// Applies effects to the empty store.
-struct Replay<W: World> {
-    node: Arc<Node>,
-    world: W,
-    handle: WorkerHandle,
-    /// Made with the log at the first effect: only once the directory is locked may its log be made anew.
-    device: Option<LogDevice<W>>,
-    /// A checkpoint was: its log goes on.
-    restored: bool,
-    held: Held,
-    scratch: Scratch,
-    trace: TraceBuffer,
-    reporter: flush::Reporter<W>,
-}
-
-impl<W: World> Recover for Replay<W> {
-    type Error = ReplayError;
-
-    async fn restore(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, ReplayError> {
-        let (node, path) = (&self.node, log_path(&self.node));
-        let restored = match restore(&self.handle, &self.world, checkpoint, &path).await {
-            Ok(restored) => restored,
-            Err(error) => return Ok(Err(error)),
-        };
-        node.databases.restore(&restored.upper, &restored.chunks)?;
-        self.restored = true;
-        let keys = node.databases.total_keys();
-        node.saves.loaded(keys);
-        tracing::info!(
-            checkpoint = %checkpoint.path.display(),
-            keys,
-            bytes = restored.bytes,
-            taken_unix_ms = restored.unix_ms,
-            "a checkpoint was restored"
-        );
-        Ok(Ok(()))
-    }
-
-    async fn keep(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, ReplayError> {
-        Ok(keep(&self.node.store, &self.world, checkpoint).await)
-    }
-
-    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
-        self.replay(effect).await
-    }
-}
-
-impl<W: World> Replay<W> {
-    async fn device(&mut self) -> Result<&LogDevice<W>, ReplayError> {
-        if self.device.is_none() {
-            let (store, path) = (&self.node.store, log_path(&self.node));
-            let files = match self.restored {
-                true => open_log(store, &self.world, &path).await?,
-                false => create_log(store, &self.world, &path).await?,
-            };
-            let on_run = flush::on_run(self.node.clone(), self.reporter.clone());
-            self.world.spawn(flush_task(store.clone(), self.world.clone(), files.clone(), on_run));
-            self.device = Some(LogDevice::new(store.clone(), self.world.clone(), files));
-        }
-        Ok(self.device.as_ref().expect("just made"))
-    }
-
-    async fn replay(&mut self, effect: Effect<'_>) -> Result<(), ReplayError> {
-        self.device().await?;
-        let result = loop {
-            match self.try_apply(effect) {
-                Ok(()) => break Ok(()),
-                Err(Pause::Keys | Pause::Headers(_) | Pause::Counts { .. }) => {
-                    unreachable!("a replay names the records itself")
-                }
-                Err(Pause::Records(addresses)) => self.fetch(&addresses).await?,
-                Err(Pause::Space(need)) => self.wait_for_space(need).await?,
-                Err(Pause::Refused(reason)) => break Err(ReplayError::Refused(reason)),
-            }
-        };
-        self.held.clear();
-        self.node.databases.absorb(&mut self.scratch);
-        result
-    }
-
-    fn try_apply(&mut self, effect: Effect<'_>) -> Result<(), Pause> {
-        let mut pinned = self.handle.pin();
-        let exclusive = pinned.exclusive();
-        let lent = Lent {
-            pinned: &exclusive,
-            held: &self.held,
-            trace: &mut self.trace,
-            databases: &self.node.databases,
-            aof: None,
-            scratch: &mut self.scratch,
-            now_ms: 0,
-        };
-        Keyspace::new(lent, 0).replay(effect)
-    }
-
-    async fn fetch(&mut self, addresses: &[Address]) -> Result<(), ReplayError> {
-        for &address in addresses {
-            let read = self.device().await?.read_record(address).await?;
-            self.held.insert(address, read.record);
-        }
-        Ok(())
-    }
-
-    async fn wait_for_space(&mut self, need: NeedSpace) -> Result<(), ReplayError> {
-        Ok(self.node.store.wait_for_space(&need).await?)
-    }
 }

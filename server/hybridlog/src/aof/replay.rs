@@ -1,13 +1,19 @@
 //! Reading a segment back: every intact frame in order, then the verdict on what follows the last one.
 
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 
-use ferrite_io::{AlignedBuf, File};
+use ferrite_io::{AlignedBuf, Done, File};
+use futures_util::future::{MaybeDone, maybe_done};
 use thiserror::Error;
 
-use super::effect::{DecodeError, Effect, Effects};
+use super::effect::{DecodeError, Effects};
 use super::frame::{HEADER, Header, Kind};
 use super::segment::{HEADER_LEN, SECTOR, SegmentHeader, next_sector};
+use crate::datadir::Recover;
 
 /// What a segment held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,52 +54,36 @@ pub(crate) struct Extent {
     pub sealed: bool,
 }
 
+/// A frame whose effects are to be applied.
+struct Frame {
+    offset: u64,
+    len: u64,
+}
+
+/// Frames that are applied together at most.
+const FRAMES_MAX: usize = 1024;
+
 /// Reads the frames of a segment whose header was read, and applies each effect. `read_len` is how many bytes are read at a
 /// time, a multiple of the block.
-pub(crate) async fn replay<F: File, E>(
+pub(crate) async fn replay<F: File, R: Recover>(
     file: &F,
     header: SegmentHeader,
     extent: Extent,
     read_len: usize,
-    apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
-) -> Result<Replayed, ReplayError<E>> {
+    recover: &mut R,
+) -> Result<Replayed, ReplayError<R::Error>> {
     let mut window = Window::open(file, read_len).await?;
     let mut seen = Replayed { position: header.base, end: HEADER_LEN, marked: HEADER_LEN, ..Replayed::default() };
+    let mut frames = Vec::new();
     loop {
-        if extent.sealed && seen.position >= extent.durable {
-            return Ok(seen);
-        }
-        match window.header(seen.end, header.salt).await?.filter(|next| next.position == seen.position) {
-            Some(Header { kind: Kind::Mark, .. }) => {
-                seen.marked = seen.end;
-                seen.end += HEADER as u64;
-            }
-            Some(next) => {
-                let offset = seen.end;
-                let Some(payload) = window.get(offset + HEADER as u64, next.len).await? else { break };
-                if !next.payload_is_intact(payload) {
-                    break;
-                }
-                if seen.position >= extent.apply_from {
-                    for effect in Effects::new(payload) {
-                        let effect = effect.map_err(|source| ReplayError::Decode { offset, source })?;
-                        apply(effect).await.map_err(|source| ReplayError::Apply { offset, source })?;
-                        seen.effects += 1;
-                    }
-                    seen.frames += 1;
-                }
-                seen.end += next.frame_len();
-                seen.position += next.frame_len();
-            }
-            None => {
-                // A group may have ended here: then the next one starts with a mark at the next sector.
-                let sector = next_sector(seen.end);
-                let next = window.header(sector, header.salt).await?;
-                if sector == seen.end || next != Some(Header::mark(seen.position)) {
-                    break;
-                }
-                seen.end = sector;
-            }
+        frames.clear();
+        let more = gather(&mut window, header.salt, extent, &mut seen, &mut frames).await?;
+        seen.effects += apply(&window, &frames, recover).await?;
+        seen.frames += frames.len() as u64;
+        match more {
+            Next::Frames => {}
+            Next::End => return Ok(seen),
+            Next::Tail => break,
         }
     }
     let tail = window.tail(seen.end, header.salt).await?;
@@ -105,6 +95,91 @@ pub(crate) async fn replay<F: File, E>(
     Ok(seen)
 }
 
+/// What comes after the frames that were gathered.
+enum Next {
+    /// Perhaps further ones.
+    Frames,
+    /// Nothing that is wanted.
+    End,
+    /// No intact frame.
+    Tail,
+}
+
+/// Checks the next frames, as many as the window holds and one in any case, and notes those that are to be applied.
+async fn gather<F: File, E>(
+    window: &mut Window<'_, F>,
+    salt: u64,
+    extent: Extent,
+    seen: &mut Replayed,
+    frames: &mut Vec<Frame>,
+) -> Result<Next, ReplayError<E>> {
+    loop {
+        if extent.sealed && seen.position >= extent.durable {
+            return Ok(Next::End);
+        }
+        // What was gathered stays in the window until it is applied.
+        if frames.len() == FRAMES_MAX || !frames.is_empty() && !window.holds(seen.end, HEADER as u64) {
+            return Ok(Next::Frames);
+        }
+        match window.header(seen.end, salt).await?.filter(|next| next.position == seen.position) {
+            Some(Header { kind: Kind::Mark, .. }) => {
+                seen.marked = seen.end;
+                seen.end += HEADER as u64;
+            }
+            Some(next) => {
+                let payload_at = seen.end + HEADER as u64;
+                if !frames.is_empty() && !window.holds(payload_at, next.len) {
+                    return Ok(Next::Frames);
+                }
+                let Some(payload) = window.get(payload_at, next.len).await? else { return Ok(Next::Tail) };
+                if !next.payload_is_intact(payload) {
+                    return Ok(Next::Tail);
+                }
+                if seen.position >= extent.apply_from {
+                    frames.push(Frame { offset: seen.end, len: next.len });
+                }
+                seen.end += next.frame_len();
+                seen.position += next.frame_len();
+            }
+            None if !frames.is_empty() => return Ok(Next::Frames),
+            None => {
+                // A group may have ended here: then the next one starts with a mark at the next sector.
+                let sector = next_sector(seen.end);
+                let next = window.header(sector, salt).await?;
+                if sector == seen.end || next != Some(Header::mark(seen.position)) {
+                    return Ok(Next::Tail);
+                }
+                seen.end = sector;
+            }
+        }
+    }
+}
+
+/// Applies the effects of frames that the window holds. How many there were.
+async fn apply<F: File, R: Recover>(
+    window: &Window<'_, F>,
+    frames: &[Frame],
+    recover: &mut R,
+) -> Result<u64, ReplayError<R::Error>> {
+    if frames.is_empty() {
+        return Ok(0);
+    }
+    let mut effects = Vec::with_capacity(frames.len());
+    // How many there are up to the end of each frame.
+    let mut ends = Vec::with_capacity(frames.len());
+    for &Frame { offset, len } in frames {
+        for effect in Effects::new(window.held(offset + HEADER as u64, len)) {
+            effects.push(effect.map_err(|source| ReplayError::Decode { offset, source })?);
+        }
+        ends.push(effects.len());
+    }
+    recover.apply(&effects).await.map_err(|(at, source)| {
+        let frame = ends.partition_point(|&end| end <= at).min(frames.len() - 1);
+        ReplayError::Apply { offset: frames[frame].offset, source }
+    })?;
+    Ok(effects.len() as u64)
+}
+
 /// What lies behind the last intact frame.
 struct Tail {
     /// Highest position of a mark, 0 without one.
@@ -113,20 +188,46 @@ struct Tail {
     end: u64,
 }
 
-/// A part of the file that moves forward over it.
+/// A part of the file that moves forward over it, with what follows on its way.
 struct Window<'a, F> {
     file: &'a F,
     file_len: u64,
     read_len: usize,
     start: u64,
     bytes: Vec<u8>,
-    spare: Option<AlignedBuf>,
+    /// In the order of their offsets, without gaps.
+    ahead: VecDeque<Ahead<'a>>,
+    spare: Vec<AlignedBuf>,
 }
+
+/// A read that was begun.
+struct Ahead<'a> {
+    offset: u64,
+    read: MaybeDone<Pin<Box<dyn Future<Output = Done> + 'a>>>,
+}
+
+/// Reads under way at a time: the disk works while what came before is applied.
+const READS_AHEAD: usize = 4;
 
 impl<'a, F: File> Window<'a, F> {
     async fn open<E>(file: &'a F, read_len: usize) -> Result<Self, ReplayError<E>> {
         let file_len = file.len().await.map_err(|source| ReplayError::Read { offset: 0, source })?;
-        Ok(Self { file, file_len, read_len, start: 0, bytes: Vec::new(), spare: None })
+        Ok(Self { file, file_len, read_len, start: 0, bytes: Vec::new(), ahead: VecDeque::new(), spare: Vec::new() })
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// Whether [`Window::get`] would move nothing.
+    fn holds(&self, offset: u64, len: u64) -> bool {
+        offset >= self.start && offset.checked_add(len).is_some_and(|end| end <= self.end())
+    }
+
+    /// What it holds.
+    fn held(&self, offset: u64, len: u64) -> &[u8] {
+        debug_assert!(self.holds(offset, len), "it has moved on");
+        &self.bytes[(offset - self.start) as usize..][..len as usize]
     }
 
     /// `len` bytes at `offset`; None where the file is shorter.
@@ -134,30 +235,52 @@ impl<'a, F: File> Window<'a, F> {
         if offset.checked_add(len).is_none_or(|end| end > self.file_len) {
             return Ok(None);
         }
-        if offset < self.start || offset > self.start + self.bytes.len() as u64 {
+        if offset < self.start || offset > self.end() {
             self.start = offset;
             self.bytes.clear();
         }
-        while self.start + (self.bytes.len() as u64) < offset + len {
+        while self.end() < offset + len {
             self.bytes.drain(..(offset - self.start) as usize);
             self.start = offset;
             self.read_on().await?;
         }
-        let from = (offset - self.start) as usize;
-        Ok(Some(&self.bytes[from..from + len as usize]))
+        Ok(Some(self.held(offset, len)))
     }
 
     async fn read_on<E>(&mut self) -> Result<(), ReplayError<E>> {
-        let offset = self.start + self.bytes.len() as u64;
-        let buf = self.spare.take().unwrap_or_else(|| AlignedBuf::zeroed(self.read_len));
-        let done = self.file.read_at(buf, offset).await;
+        let offset = self.end();
+        if self.ahead.front().is_none_or(|ahead| ahead.offset != offset) {
+            // The window has jumped, or a read was short.
+            self.ahead.clear();
+            self.begin_read(offset).await;
+        }
+        let mut next = self.ahead.pop_front().expect("one was begun");
+        while self.ahead.len() < READS_AHEAD {
+            let after = self.ahead.back().unwrap_or(&next).offset + self.read_len as u64;
+            if after >= self.file_len {
+                break;
+            }
+            self.begin_read(after).await;
+        }
+        (&mut next.read).await;
+        let done = Pin::new(&mut next.read).take_output().expect("it has ended");
         let read = done.result.and_then(|read| match read {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             read => Ok(read),
         });
         self.bytes.extend_from_slice(&done.buf[..read.map_err(|source| ReplayError::Read { offset, source })?]);
-        self.spare = Some(done.buf);
+        self.spare.push(done.buf);
         Ok(())
+    }
+
+    /// Has the disk begin.
+    async fn begin_read(&mut self, offset: u64) {
+        let buf = self.spare.pop().unwrap_or_else(|| AlignedBuf::zeroed(self.read_len));
+        let file = self.file;
+        let read: Pin<Box<dyn Future<Output = Done> + 'a>> = Box::pin(file.read_at(buf, offset));
+        let mut read = maybe_done(read);
+        poll_fn(|context| Poll::Ready(Pin::new(&mut read).poll(context).is_ready())).await;
+        self.ahead.push_back(Ahead { offset, read });
     }
 
     async fn header<E>(&mut self, offset: u64, salt: u64) -> Result<Option<Header>, ReplayError<E>> {

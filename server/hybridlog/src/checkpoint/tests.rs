@@ -175,8 +175,8 @@ impl Recover for Process {
         Ok(keep(self.handle.store(), &self.world, checkpoint).await)
     }
 
-    async fn apply(&mut self, _: Effect<'_>) -> Result<(), String> {
-        Err("there is no append-only file".to_owned())
+    async fn apply(&mut self, _: &[Effect<'_>]) -> Result<(), (usize, String)> {
+        Err((0, "there is no append-only file".to_owned()))
     }
 }
 

@@ -8,7 +8,7 @@ use ferrite_io::{Disk, File, OpenMode, World};
 use super::catalog::MANIFEST;
 use super::error::OpenError;
 use super::manifest::{LogName, Manifest};
-use super::open::{Files, LOCK, NamedCheckpoint, failed, holds_no_frame, lock, read_manifest, read_start};
+use super::open::{Files, LOCK, NamedCheckpoint, ReplayOnly, failed, holds_no_frame, lock, read_manifest, read_start};
 use crate::address::FILE_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Effect, Extent, Replayed};
@@ -132,7 +132,7 @@ impl<D: Disk> Check<'_, D> {
 
     async fn read(&mut self, name: LogName, header: SegmentHeader, extent: Extent) {
         let everything = Extent { apply_from: 0, ..extent };
-        let mut count = async |_: Effect<'_>| Ok::<(), std::convert::Infallible>(());
+        let mut count = ReplayOnly(async |_: Effect<'_>| Ok::<(), std::convert::Infallible>(()));
         match self.files.read(name, header, everything, &mut count).await {
             Ok((_, _, Replayed { frames, effects, end, torn: 0, .. })) => {
                 self.sound(name, format_args!("{frames} frames, {effects} effects, {end} bytes"));

@@ -97,12 +97,13 @@ pub trait Recover {
     /// If it cannot be read, nothing has changed, and it is forgotten.
     async fn keep(&mut self, checkpoint: &NamedCheckpoint) -> Result<Result<(), LoadError>, Self::Error>;
 
-    /// Applies an effect of the append-only file. May wait, for memory or for a key on disk; its error ends the start.
-    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), Self::Error>;
+    /// Applies effects of the append-only file that follow one another, in their order. May wait, for memory or for keys on
+    /// disk. An error ends the start; it comes with the index of the effect that it is about.
+    async fn apply(&mut self, effects: &[Effect<'_>]) -> Result<(), (usize, Self::Error)>;
 }
 
-/// Without checkpoints.
-struct ReplayOnly<F>(F);
+/// Without checkpoints, one effect at a time.
+pub(super) struct ReplayOnly<F>(pub F);
 
 impl<E: Display, F: AsyncFnMut(Effect<'_>) -> Result<(), E>> Recover for ReplayOnly<F> {
     type Error = E;
@@ -116,8 +117,11 @@ impl<E: Display, F: AsyncFnMut(Effect<'_>) -> Result<(), E>> Recover for ReplayO
         unreachable!("nothing was restored")
     }
 
-    async fn apply(&mut self, effect: Effect<'_>) -> Result<(), E> {
-        (self.0)(effect).await
+    async fn apply(&mut self, effects: &[Effect<'_>]) -> Result<(), (usize, E)> {
+        for (at, &effect) in effects.iter().enumerate() {
+            (self.0)(effect).await.map_err(|error| (at, error))?;
+        }
+        Ok(())
     }
 }
 
@@ -209,7 +213,7 @@ pub async fn recover_data_dir<W: World, R: Recover>(
         Files { disk, dir: path, read_len: config.read_len.next_multiple_of(BLOCK), mode: OpenMode::Sequential };
     let recovery = Recovery { files, manifest: &manifest, restored };
     let span = cold_span!(AofReplay, AofRecords, AofBytes, AofTornBytes);
-    let found = cold::step(&span, recovery.run(&mut async |effect| recover.apply(effect).await)).await?;
+    let found = cold::step(&span, recovery.run(recover)).await?;
     let Found { last, summary, .. } = found;
     cold::set(&span, Attribute::AofRecords, summary.frames);
     cold::set(&span, Attribute::AofBytes, summary.bytes);
@@ -320,17 +324,17 @@ pub(super) struct Files<'a, D> {
 
 impl<D: Disk> Files<'_, D> {
     /// Reads the file of that name, which must have that header, and applies its effects.
-    pub async fn read<E: Display>(
+    pub async fn read(
         &self,
         name: LogName,
         expected: SegmentHeader,
         extent: Extent,
-        apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
+        recover: &mut impl Recover,
     ) -> Result<(PathBuf, D::File, Replayed), OpenError> {
         let path = self.dir.join(name.to_string());
         let (file, header) = open_segment(self.disk, &path, self.mode).await?;
         let replayed = match header == expected {
-            true => replay(&file, header, extent, self.read_len, apply).await,
+            true => replay(&file, header, extent, self.read_len, recover).await,
             false => return Err(OpenError::SegmentForeign(path)),
         };
         let replayed = replayed.map_err(|error| replay_failed(&path, error))?;
@@ -372,10 +376,7 @@ struct Found<F> {
 }
 
 impl<D: Disk> Recovery<'_, D> {
-    async fn run<E: Display>(
-        &self,
-        apply: &mut impl AsyncFnMut(Effect<'_>) -> Result<(), E>,
-    ) -> Result<Found<D::File>, OpenError> {
+    async fn run(&self, recover: &mut impl Recover) -> Result<Found<D::File>, OpenError> {
         let (mut summary, mut sealed) = (Summary::default(), Vec::new());
         let from = self.restored.map_or(self.manifest.covered(), |checkpoint| checkpoint.position);
         if let Some(base) = &self.manifest.base {
@@ -383,7 +384,7 @@ impl<D: Disk> Recovery<'_, D> {
             let bytes = match self.restored {
                 Some(_) => self.files.passed_over(base.name(), header).await?,
                 None => {
-                    let (.., replayed) = self.files.read(base.name(), header, extent, apply).await?;
+                    let (.., replayed) = self.files.read(base.name(), header, extent, recover).await?;
                     summary.add(&replayed);
                     replayed.end
                 }
@@ -397,7 +398,7 @@ impl<D: Disk> Recovery<'_, D> {
                 sealed.push((segment.number, self.files.passed_over(segment.name(), header).await?));
                 continue;
             }
-            let (path, file, replayed) = self.files.read(segment.name(), header, extent, apply).await?;
+            let (path, file, replayed) = self.files.read(segment.name(), header, extent, recover).await?;
             summary.add(&replayed);
             match extent.sealed {
                 true => sealed.push((segment.number, replayed.end)),

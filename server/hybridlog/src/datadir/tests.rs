@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::OpenError;
 use super::manifest::Manifest;
-use crate::aof::FsyncPolicy;
+use super::{NamedCheckpoint, OpenError, Recover, recover_data_dir};
 use crate::aof::testing::{TestWorld, run};
 use crate::aof::tests::{command, effect, open, process, segment};
+use crate::aof::{Effect, FsyncPolicy};
+use crate::checkpoint::LoadError;
 
 fn manifest() -> PathBuf {
     "data/MANIFEST".into()
@@ -288,6 +289,62 @@ fn an_effect_that_cannot_be_applied_stops_the_start() {
     let stopped = run(&world.clock, super::open_data_dir(&world, &config, async |_| Err("no memory".to_owned())));
     let message = stopped.err().expect("stopped").to_string();
     assert_eq!(message, "replaying the append-only file data/appendonly-1.aof stopped at offset 536: no memory");
+}
+
+/// Takes effects as they come.
+#[derive(Default)]
+struct Batches {
+    seen: Vec<usize>,
+    /// Cannot apply the effect of this index.
+    refused: Option<usize>,
+}
+
+impl Recover for Batches {
+    type Error = &'static str;
+
+    async fn restore(&mut self, _: &NamedCheckpoint) -> Result<Result<(), LoadError>, &'static str> {
+        Err("there is none")
+    }
+
+    async fn keep(&mut self, _: &NamedCheckpoint) -> Result<Result<(), LoadError>, &'static str> {
+        Err("there is none")
+    }
+
+    async fn apply(&mut self, effects: &[Effect<'_>]) -> Result<(), (usize, &'static str)> {
+        let before = self.seen.iter().sum::<usize>();
+        self.seen.push(effects.len());
+        match self.refused.and_then(|refused| refused.checked_sub(before)).filter(|&at| at < effects.len()) {
+            Some(at) => Err((at, "no memory")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn effects_come_many_at_a_time_and_an_error_names_the_frame_of_its_effect() {
+    let sent = frames(&[1; 2000]);
+    let transaction = sent[..5].concat();
+    let world = written(&[vec![transaction], sent].concat(), false);
+    let config = super::DataDirConfig { read_len: 16 << 10, ..super::DataDirConfig::new("data") };
+    let replayed = |refused| {
+        let mut batches = Batches { refused, ..Batches::default() };
+        let result = run(&world.clock, recover_data_dir(&world, &config, &mut batches)).map(|found| found.summary);
+        (result.map_err(|error| error.to_string()), batches.seen)
+    };
+    let (summary, seen) = replayed(None);
+    let summary = summary.expect("starts");
+    assert_eq!((summary.frames, summary.effects, seen.iter().sum()), (2001, 2005, 2005));
+    assert!(seen.len() < 40, "{seen:?}");
+    let payload = effect(0, 1).len();
+    let (first, len) = (512 + 24, 24 + payload);
+    let second = first + 24 + 5 * payload;
+    for (refused, offset) in [(0, first), (4, first), (5, second), (1500, second + 1495 * len)] {
+        let message = replayed(Some(refused)).0.expect_err("stops");
+        assert_eq!(
+            message,
+            format!("replaying the append-only file data/appendonly-1.aof stopped at offset {offset}: no memory")
+        );
+    }
 }
 
 #[test]
