@@ -2,14 +2,14 @@
 //! of memory.
 //!
 //! A page's way: `read_only` passes it (the worker that opens a page moves it) → every batch that may still write it
-//! has ended (`safe_read_only`) → copied, sealed with checksums, written → served from a map of the file → `head`
+//! has ended (`safe_read_only`) → copied, sealed with checksums and written piece by piece → served from a map of the file → `head`
 //! passes it → every batch that may still read it has ended → unmapped, dropped from the page cache.
 
 use crate::address::{FILE_HEADER, FIRST_ADDRESS, file_offset};
 use crate::device::LogFiles;
 use crate::flush_run::{FlushRun, OnRun, PageReport, Runs};
 use crate::objects::{EXTENT_HEADER, ExtentReserve, write_page_objects};
-use crate::record::seal_page;
+use crate::page_image::{PIECE, PageImage};
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
@@ -29,8 +29,10 @@ pub(crate) const PAGES_AHEAD: u64 = 8;
 /// Pages being written at the same time.
 pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// Wait after a failed write or reservation: the first and, doubling, the longest.
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_MIN: Duration = Duration::from_millis(10);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
+/// The worker serves others between two pieces that are compared.
+const REST: Duration = Duration::from_millis(1);
 
 /// How a log file begins.
 pub(crate) const LOG_MAGIC: [u8; 8] = *b"FERRLOG\0";
@@ -203,48 +205,47 @@ fn start_writes<W: World>(
 async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>, report: &PageReport<W>, page: u64) {
     let (log, file) = (&store.log, &files.log);
     let (start, size) = (log.paging.start(page), log.paging.size());
-    // The copy is what gets the checksums: readers may be reading the page itself.
-    // SAFETY: below safe_read_only, and it leaves memory only after `Progress::finish`.
-    let mut buf = AlignedBuf::copy_of(unsafe { log.sealed_bytes(page) });
-    store.counters.flush_bytes.fetch_add(size as u64, Ordering::Relaxed);
     let from = if page == 0 { FIRST_ADDRESS as usize } else { 0 };
-    // Objects first: the page says where they are.
-    write_page_objects(store, world, &files.extents, report, &mut buf, from).await;
-    seal_page(&mut buf, start, from);
-    let mut wait = RETRY_MIN;
-    loop {
-        report.attempt(store);
-        let done = file.write_at(buf, file_offset(start)).await;
-        buf = done.buf;
-        let error = match done.result {
-            Ok(written) if written == size => break,
-            Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
-            Err(error) => error,
-        };
-        tracing::warn!(page, %error, "writing a page of the log file failed; it stays in memory and is tried again");
-        report.refused(store, &error);
-        world.clock().sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
+    // SAFETY: below safe_read_only, and it leaves memory only after `Progress::finish`.
+    let mut image = PageImage::new(unsafe { log.sealed_bytes(page) }, start, from);
+    let mut sums = Vec::with_capacity(size.div_ceil(PIECE));
+    let mut buf = AlignedBuf::zeroed(size.min(PIECE));
+    let held = buf.len() as u64;
+    store.counters.flush_bytes.fetch_add(held, Ordering::Relaxed);
+    for at in (0..size).step_by(PIECE) {
+        buf.truncate(size - at);
+        // Objects first: the page says where they are.
+        write_page_objects(store, world, &files.extents, report, &mut image, at + buf.len()).await;
+        image.copy(at, &mut buf);
+        sums.push(crc32c::crc32c(&buf));
+        buf = report.write(store, file, buf, file_offset(start) + at as u64).await;
     }
-    *log.failing.lock() = None;
-    report.wrote(store, size);
-    let map = match file.map(file_offset(start), size) {
-        Ok(map) if map.as_ref() == &buf[..] => Some(map),
+    drop(buf);
+    store.counters.flush_bytes.fetch_sub(held, Ordering::Relaxed);
+    match file.map(file_offset(start), size) {
+        Ok(map) if shows(world, map.as_ref(), &sums).await => return log.map_page(page, Box::new(map), &store.epochs),
         Ok(_) => {
             store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
             tracing::error!(page, "the log file does not show what was written to it; the page is served from memory");
-            None
         }
-        Err(error) => {
-            tracing::warn!(page, %error, "a page of the log file cannot be mapped; it is served from memory");
-            None
-        }
-    };
-    match map {
-        Some(map) => log.map_page(page, Box::new(map), &store.epochs),
-        None => log.map_page(page, Box::new(Copied(buf)), &store.epochs),
+        Err(error) => tracing::warn!(page, %error, "a page of the log file cannot be mapped; it is served from memory"),
     }
-    store.counters.flush_bytes.fetch_sub(size as u64, Ordering::Relaxed);
+    let mut whole = AlignedBuf::zeroed(size);
+    image.copy_whole(&mut whole);
+    log.map_page(page, Box::new(Copied(whole)), &store.epochs);
+}
+
+/// Whether the pieces of `bytes` have these checksums. What is compared comes into memory with it, a piece at a time.
+async fn shows<W: World>(world: &W, bytes: &[u8], sums: &[u32]) -> bool {
+    for (number, (piece, &sum)) in bytes.chunks(PIECE).zip(sums).enumerate() {
+        if number > 0 {
+            world.clock().sleep(REST).await;
+        }
+        if crc32c::crc32c(piece) != sum {
+            return false;
+        }
+    }
+    true
 }
 
 /// Stands in for a map: the bytes that were written.

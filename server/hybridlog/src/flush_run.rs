@@ -2,10 +2,11 @@
 //! the disk refuses ends its part of the run with that; each further attempt is a run of its own, so that an outage shows
 //! while it lasts and not when it is over.
 
+use crate::flush::{RETRY_MAX, RETRY_MIN};
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
-use ferrite_io::{Clock, World};
+use ferrite_io::{AlignedBuf, Clock, File, World};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -85,13 +86,30 @@ pub(crate) struct PageReport<W: World> {
 }
 
 impl<W: World> PageReport<W> {
-    /// A write is submitted.
-    pub(crate) fn attempt(&self, store: &Store) {
-        self.run.borrow_mut().get_or_insert_with(|| Run::begin(store, &self.world, &self.on_run));
+    /// Writes `buf` at `offset`, for as long as the disk refuses it, and gives it back.
+    pub(crate) async fn write(&self, store: &Store, file: &impl File, mut buf: AlignedBuf, offset: u64) -> AlignedBuf {
+        let (len, mut wait) = (buf.len(), RETRY_MIN);
+        loop {
+            self.run.borrow_mut().get_or_insert_with(|| Run::begin(store, &self.world, &self.on_run));
+            let done = file.write_at(buf, offset).await;
+            buf = done.buf;
+            let error = match done.result {
+                Ok(written) if written == len => break,
+                Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
+                Err(error) => error,
+            };
+            tracing::warn!(offset, %error, "writing a page or its values failed; it stays in memory and is tried again");
+            self.refused(store, &error);
+            self.world.clock().sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+        *store.log.failing.lock() = None;
+        self.wrote(store, len);
+        buf
     }
 
     /// Bytes were written for the page.
-    pub(crate) fn wrote(&self, store: &Store, bytes: usize) {
+    fn wrote(&self, store: &Store, bytes: usize) {
         store.counters.bytes_flushed.fetch_add(bytes as u64, Ordering::Relaxed);
         if let Some(run) = &*self.run.borrow() {
             run.so_far.borrow_mut().bytes += bytes as u64;
@@ -99,7 +117,7 @@ impl<W: World> PageReport<W> {
     }
 
     /// The disk refused a write, which will be tried again.
-    pub(crate) fn refused(&self, store: &Store, error: &io::Error) {
+    fn refused(&self, store: &Store, error: &io::Error) {
         store.counters.flush_errors.fetch_add(1, Ordering::Relaxed);
         *store.log.failing.lock() = Some(error.to_string());
         store.log.space.notify_waiters();

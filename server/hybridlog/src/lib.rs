@@ -63,6 +63,8 @@ mod objects;
 #[cfg(not(loom))]
 mod page_budget;
 #[cfg(not(loom))]
+mod page_image;
+#[cfg(not(loom))]
 mod pinned;
 #[cfg(not(loom))]
 mod pinned_object;

@@ -532,43 +532,44 @@ pub(crate) fn next_in_page(bytes: &[u8], address: Address, room: usize) -> Resul
     }
 }
 
-/// Fills in the checksums of a page that nobody writes any more. `page` begins at `start`; records begin
-/// at `from`.
-pub(crate) fn seal_page(page: &mut [u8], start: Address, from: usize) {
-    let mut at = from;
-    while at < page.len() {
-        if u64_at(page, at) & FILLER != 0 {
-            if page.len() - at >= HEADER {
-                let sum = filler_sum(u64_at(page, at), start + at as u64);
-                page[at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
-            }
-            return;
-        }
-        let room = page.len() - at;
-        let Ok(size) = peek_size(&page[at..], room) else {
-            // Only a bug can bring us here; what follows stays unsealed, so a reader gets an error, not a wrong record.
-            debug_assert!(false, "page at {start} has no record at offset {at}");
-            return;
-        };
-        let sum = checksum(&page[at..at + size], start + at as u64);
-        page[at + 8..at + 12].copy_from_slice(&sum.to_le_bytes());
-        at += size;
-    }
+/// What begins at a place of a page that nobody writes any more, for its checksum.
+pub(crate) enum Sealing {
+    /// A record of so many bytes; of an object's, where in the page its descriptor lies, and the descriptor.
+    Record { size: usize, object: Option<(usize, Descriptor)> },
+    /// Nothing follows in the page.
+    Filler,
+    /// Neither: only a bug can make it.
+    Nothing,
 }
 
-/// Gives `f` every record of a page that is an object: where its descriptor lies in the page, and the descriptor. Records
-/// begin at `from`.
-pub(crate) fn each_object(page: &[u8], from: usize, mut f: impl FnMut(usize, Descriptor)) {
-    let mut at = from;
-    while at < page.len() && u64_at(page, at) & FILLER == 0 {
-        let record = &page[at..];
-        let Ok(size) = peek_size(record, record.len()) else { return };
-        if u64_at(record, 0) & OBJECT != 0 {
-            let value = HEADER + key_len_at(record);
-            let descriptor = Descriptor::decode(&record[value..size]);
-            f(at + value, descriptor.expect("an object's record has room for its descriptor"));
+/// Bytes of a record or filler up to the end of its checksum.
+pub(crate) const SEAL_ENDS: usize = 12;
+
+/// What begins at `at` of `page`.
+pub(crate) fn seal_at(page: &[u8], at: usize) -> Sealing {
+    let bytes = &page[at..];
+    let word = u64_at(bytes, 0);
+    if word & FILLER != 0 {
+        return Sealing::Filler;
+    }
+    let Ok(size) = peek_size(bytes, bytes.len()) else { return Sealing::Nothing };
+    let value = HEADER + key_len_at(bytes);
+    let object = (word & OBJECT != 0).then(|| {
+        let descriptor = Descriptor::decode(&bytes[value..size]);
+        (at + value, descriptor.expect("an object's record has room for its descriptor"))
+    });
+    Sealing::Record { size, object }
+}
+
+impl Sealing {
+    /// The checksum of `bytes`, which begin with this and belong at `address`. `None`: it gets none.
+    pub(crate) fn sum(&self, bytes: &[u8], address: Address) -> Option<u32> {
+        match self {
+            Self::Record { size, .. } => Some(checksum(&bytes[..*size], address)),
+            // A filler without room for a record needs none: nothing else can be there.
+            Self::Filler => (bytes.len() >= HEADER).then(|| filler_sum(u64_at(bytes, 0), address)),
+            Self::Nothing => None,
         }
-        at += size;
     }
 }
 

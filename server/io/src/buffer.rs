@@ -21,7 +21,7 @@ pub struct AlignedBuf {
 }
 
 impl AlignedBuf {
-    /// `len` zero bytes.
+    /// `len` zero bytes. Of large ones the allocator has zeroed memory: nothing touches them here.
     pub fn zeroed(len: usize) -> Self {
         Self { blocks: bytemuck::zeroed_vec(len.div_ceil(BLOCK)), len }
     }

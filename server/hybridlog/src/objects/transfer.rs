@@ -3,7 +3,8 @@
 use super::extents::padded;
 use super::{Descriptor, Extent, Object, Stored};
 use crate::flush_run::PageReport;
-use crate::record::{Kind, each_object};
+use crate::page_image::PageImage;
+use crate::record::Kind;
 use crate::store::Store;
 use ferrite_io::{AlignedBuf, BLOCK, Clock, File, SubmissionId, World};
 use std::io;
@@ -12,9 +13,8 @@ use std::time::Duration;
 
 /// Longest single transfer: bounds the copy that the kernel or we hold. Whole blocks.
 const PIECE: usize = 1 << 20;
-/// Wait after a failed write: the first and, doubling, the longest.
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Wait before the file of extents is asked again whether it has grown.
+const GROWN_AFTER: Duration = Duration::from_millis(10);
 
 /// Why an object could not be read.
 pub(crate) enum ExtentError {
@@ -26,26 +26,23 @@ pub(crate) enum ExtentError {
     Gone,
 }
 
-/// Writes the objects of a sealed page, and puts down in `page`, the copy that goes to the file, where they are. The first
-/// record begins at `from`. Tries until the disk takes them: the page stays in memory as long.
+/// Writes the objects of the records that are sealed below `end` of a page, and has the page say where they are. Tries until
+/// the disk takes them: the page stays in memory as long.
 pub(crate) async fn write_page_objects<W: World>(
     store: &Store,
     world: &W,
     file: &impl File,
     report: &PageReport<W>,
-    page: &mut [u8],
-    from: usize,
+    page: &mut PageImage<'_>,
+    end: usize,
 ) {
-    let mut places = Vec::new();
-    each_object(page, from, |at, descriptor| places.push((at, descriptor.id)));
-    for (at, id) in places {
+    for (at, id) in page.objects_below(end) {
         let Some((stored, offset)) = begin(store, world, id).await else { continue };
-        let extent = write(store, world, file, report, id, &stored, offset).await;
+        let extent = write(store, file, report, id, &stored, offset).await;
         drop(stored);
         store.log.objects.end_writing(id, extent);
         store.log.space.notify_waiters();
-        let descriptor = Descriptor { id, extent: Some(extent) }.encode();
-        page[at..at + descriptor.len()].copy_from_slice(&descriptor);
+        page.place(at, Descriptor { id, extent: Some(extent) });
     }
 }
 
@@ -56,7 +53,7 @@ async fn begin<W: World>(store: &Store, world: &W, id: u64) -> Option<(Arc<Store
             Err(()) => {
                 // Its promise came too late for the file to grow before. The flush task lets it grow now.
                 store.log.work.notify_one();
-                world.clock().sleep(RETRY_MIN).await;
+                world.clock().sleep(GROWN_AFTER).await;
             }
         }
     }
@@ -64,7 +61,6 @@ async fn begin<W: World>(store: &Store, world: &W, id: u64) -> Option<(Arc<Store
 
 async fn write<W: World>(
     store: &Store,
-    world: &W,
     file: &impl File,
     report: &PageReport<W>,
     id: u64,
@@ -89,7 +85,7 @@ async fn write<W: World>(
         let mut piece = AlignedBuf::zeroed((padded(len) as usize - at).min(PIECE));
         let end = (at + piece.len()).min(len);
         copy_range([key, value], at, &mut piece[..end - at]);
-        write_piece(store, world, file, report, piece, offset + at as u64).await;
+        report.write(store, file, piece, offset + at as u64).await;
         at = end;
     }
     Extent { offset, len: len as u64, crc, key_len: key.len() as u32 }
@@ -103,36 +99,6 @@ fn copy_range([first, second]: [&[u8]; 2], at: usize, into: &mut [u8]) {
     begin.copy_from_slice(&of_first[..split]);
     let from = (at + split) - first.len().min(at + split);
     rest.copy_from_slice(&second[from..from + rest.len()]);
-}
-
-async fn write_piece<W: World>(
-    store: &Store,
-    world: &W,
-    file: &impl File,
-    report: &PageReport<W>,
-    mut piece: AlignedBuf,
-    offset: u64,
-) {
-    let mut wait = RETRY_MIN;
-    loop {
-        let len = piece.len();
-        report.attempt(store);
-        let done = file.write_at(piece, offset).await;
-        piece = done.buf;
-        let error = match done.result {
-            Ok(written) if written == len => {
-                report.wrote(store, len);
-                break;
-            }
-            Ok(_) => io::Error::from(io::ErrorKind::WriteZero),
-            Err(error) => error,
-        };
-        tracing::warn!(offset, %error, "writing to the file of extents failed; the value stays in memory and is tried again");
-        report.refused(store, &error);
-        world.clock().sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
-    }
-    *store.log.failing.lock() = None;
 }
 
 /// Reads an object back: as many transfers as it takes, each counted by `count`. Gives the last one's id, too.

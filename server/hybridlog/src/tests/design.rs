@@ -6,6 +6,7 @@ use crate::aof::frame;
 use crate::aof::segment::{self, SegmentHeader};
 use crate::checkpoint::{ChunkHeader, ChunkKind, FileHeader};
 use crate::objects::{self, Descriptor, Extent};
+use crate::page_image::PageImage;
 use crate::record::{self, Kind, NewRecord, Raw, TOMBSTONE};
 use crate::{address, checkpoint, datadir, flush, index, log};
 
@@ -107,7 +108,9 @@ fn a_record_lies_as_it_is_drawn() {
     unsafe { Raw::new(page.as_mut_ptr().cast()).write_new(&new) };
     let page: &mut [u8] = bytes_of(&mut page);
     page[size..size + 8].copy_from_slice(&(record::FILLER | record::VERSION << 48).to_le_bytes());
-    record::seal_page(page, 8192, 0);
+    let mut sealed = vec![0; page.len()];
+    PageImage::new(page, 8192, 0).copy(0, &mut sealed);
+    let page = &sealed[..];
     let word = number(page, fields["word"]);
     assert_eq!(word & ((1 << address::ADDRESS_BITS) - 1), new.previous);
     assert_eq!(word >> 48 & 0xf, record::VERSION);

@@ -8,6 +8,7 @@ mod flush;
 mod growth;
 mod model;
 mod objects;
+pub(crate) mod pages;
 mod stress;
 mod tiers;
 mod world;
@@ -20,7 +21,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use world::{FakeDisk, FakeWorld};
+pub(crate) use world::{FakeDisk, FakeWorld};
 
 pub(crate) fn silent() -> TraceBuffer {
     TraceBuffer::new(|| 0)
