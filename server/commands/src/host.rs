@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ferrite_telemetry::TraceId;
+use ferrite_telemetry::{TraceFilter, TraceId};
 
 use crate::server::info::InfoSnapshot;
 use crate::server::slowlog::Slowlog;
@@ -23,11 +23,30 @@ pub enum Deferred {
     Save,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TracesQuery {
+/// What OTEL.TRACES is to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracesQuery {
+    pub wanted: TracesWanted,
+    /// Each trace as a line of OTLP/JSON instead of a text tree.
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TracesWanted {
     /// The last traces, the newest first.
     Last(usize),
     Get(TraceId),
+    Search(Searched),
+}
+
+/// The newest traces of a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Searched {
+    /// Its keys are as the client wrote them.
+    pub filter: TraceFilter,
+    /// By the member of the baggage that names tenants.
+    pub tenant: Option<String>,
+    pub count: usize,
 }
 
 /// SHUTDOWN's options. There is no reply when the server ends. `Abort` is answered by

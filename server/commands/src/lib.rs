@@ -29,7 +29,10 @@ mod transactions;
 pub use admit::{Admission, admit};
 pub use call::{Call, Env, drain_expired, execute, keys_of};
 pub use echo::Echo;
-pub use host::{AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Deferred, Host, Shutdown, TracesQuery};
+pub use host::{
+    AofRewrite, BackgroundSave, ClientInfo, ConfigSetError, Deferred, Host, Searched, Shutdown, TracesQuery,
+    TracesWanted,
+};
 pub use server::info::InfoSnapshot;
 pub use server::slowlog::Slowlog;
 pub use server::{config, info, shutdown};

@@ -1,13 +1,16 @@
-//! OTEL.*: Ferrite's own commands. How a caller's trace reaches a command, and how the last traces are read.
+//! OTEL.*: Ferrite's own commands. How a caller's trace reaches a command; how the last traces are read is in [`traces`].
+
+mod traces;
+
+pub use traces::{write_keys_not_recorded, write_traces};
 
 use ferrite_keyspace::Pause;
-use ferrite_resp::{Args, Protocol, Reply, parse_i64};
-use ferrite_telemetry::{RemoteContext, TraceId};
+use ferrite_resp::{Args, Reply};
+use ferrite_telemetry::RemoteContext;
 
 use crate::admit;
 use crate::call::Call;
 use crate::help;
-use crate::host::{Deferred, TracesQuery};
 use crate::session::ConnectionContext;
 use crate::spec::{Arg, CommandSpec, Group, Handler, acl, flag};
 
@@ -32,7 +35,7 @@ pub static SPECS: &[CommandSpec] = &[
         .since("1.0.0")
         .complexity("Depends on subcommand.")
         .summary("Holds the commands about the connection's trace context."),
-    CommandSpec::container("otel.traces", TRACES)
+    CommandSpec::container("otel.traces", traces::TRACES)
         .group(Group::Module)
         .since("1.0.0")
         .complexity("Depends on subcommand.")
@@ -62,22 +65,6 @@ static CONTEXT: &[CommandSpec] = &[
         .acl(acl::CONNECTION)
         .args(&[Arg::one_of("switch", &[Arg::word("on", "ON"), Arg::word("off", "OFF")])]),
     sub("otel.context|help", 2, context_help).complexity("O(1)").summary("Explains the subcommands."),
-];
-
-static TRACES: &[CommandSpec] = &[
-    sub("otel.traces|last", -2, traces_last)
-        .complexity("O(N)")
-        .summary("Prints the last traces as text trees.")
-        .flags(flag::ADMIN | flag::DEFERS)
-        .tips(&["nondeterministic_output"])
-        .args(&[Arg::integer("count").optional()]),
-    sub("otel.traces|get", 3, traces_get)
-        .complexity("O(N)")
-        .summary("Prints one trace as a text tree.")
-        .flags(flag::ADMIN | flag::DEFERS)
-        .tips(&["nondeterministic_output"])
-        .args(&[Arg::string("trace-id")]),
-    sub("otel.traces|help", 2, traces_help).complexity("O(1)").summary("Explains the subcommands."),
 ];
 
 /// A command inside `OTEL.TRACE <traceparent> [tracestate] command …`.
@@ -202,61 +189,6 @@ fn context_help(call: &mut Call<'_>) -> Result<(), Pause> {
     Ok(())
 }
 
-/// What OTEL.TRACES LAST shows without a count.
-const TRACES_DEFAULT: usize = 1;
-
-fn traces_last(call: &mut Call<'_>) -> Result<(), Pause> {
-    let count = match call.args.len() {
-        2 => Some(TRACES_DEFAULT),
-        3 => parse_i64(call.args.get(2)).filter(|&count| count > 0).and_then(|count| usize::try_from(count).ok()),
-        _ => {
-            call.echo(admit::bad_subcommand_arguments("otel.traces", call.args.get(1)));
-            return Ok(());
-        }
-    };
-    match count {
-        Some(count) => call.session.deferred = Some(Deferred::Traces(TracesQuery::Last(count))),
-        None => call.reply.error("ERR value is out of range, must be positive"),
-    }
-    Ok(())
-}
-
-fn traces_get(call: &mut Call<'_>) -> Result<(), Pause> {
-    match TraceId::parse(call.args.get(2)) {
-        Some(id) => call.session.deferred = Some(Deferred::Traces(TracesQuery::Get(id))),
-        None => call.reply.error("ERR invalid trace id: expected 32 lower-case hexadecimal digits, not all zero"),
-    }
-    Ok(())
-}
-
-fn traces_help(call: &mut Call<'_>) -> Result<(), Pause> {
-    help::write(
-        &mut call.reply,
-        "otel.traces",
-        &[
-            "LAST [<count>]",
-            "    Prints the traces of the last commands as text trees, the newest first (default: 1), and those of",
-            "    connections that ended between them.",
-            "GET <trace-id>",
-            "    Prints one trace as a text tree.",
-        ],
-    );
-    Ok(())
-}
-
-/// The answer to OTEL.TRACES: an array of lines in RESP2, one verbatim string in RESP3.
-pub fn write_traces(reply: &mut Reply<'_>, lines: &[String]) {
-    match reply.protocol {
-        Protocol::Resp2 => {
-            reply.array(lines.len());
-            for line in lines {
-                reply.simple(line);
-            }
-        }
-        Protocol::Resp3 => reply.verbatim("txt", lines.join("\n").as_bytes()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,36 +281,5 @@ mod tests {
         assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} a=b ONCE more")), "-ERR syntax error\r\n");
         assert!(matches!(client.session.context, ConnectionContext::Set(_)));
         assert_eq!(client.run("OTEL.CONTEXT GET"), "-ERR unknown subcommand 'GET'. Try OTEL.CONTEXT HELP.\r\n");
-    }
-
-    #[test]
-    fn traces_are_left_to_the_node() {
-        let mut client = Client::new();
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        for (command, query) in [
-            ("OTEL.TRACES LAST".to_owned(), TracesQuery::Last(1)),
-            ("OTEL.TRACES last 20".to_owned(), TracesQuery::Last(20)),
-            (format!("OTEL.TRACES GET {id}"), TracesQuery::Get(TraceId::parse(id.as_bytes()).expect("valid"))),
-        ] {
-            assert_eq!(client.run(&command), "");
-            assert_eq!(client.session.deferred.take(), Some(Deferred::Traces(query)));
-        }
-        for count in ["0", "-1", "x"] {
-            let reply = client.run(&format!("OTEL.TRACES LAST {count}"));
-            assert_eq!(reply, "-ERR value is out of range, must be positive\r\n");
-        }
-        assert!(client.run("OTEL.TRACES GET 00").starts_with("-ERR invalid trace id"));
-        assert_eq!(client.session.deferred, None);
-    }
-
-    #[test]
-    fn traces_are_lines_in_resp2_and_one_text_in_resp3() {
-        let written = |protocol| {
-            let mut out = Vec::new();
-            write_traces(&mut Reply::new(&mut out, protocol), &["a".to_owned(), "└─ b".to_owned()]);
-            String::from_utf8(out).expect("UTF-8")
-        };
-        assert_eq!(written(Protocol::Resp2), "*2\r\n+a\r\n+└─ b\r\n");
-        assert_eq!(written(Protocol::Resp3), "=14\r\ntxt:a\n└─ b\r\n");
     }
 }

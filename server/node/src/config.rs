@@ -371,6 +371,15 @@ impl TelemetryConfig {
         Ok((policy, warnings))
     }
 
+    /// What traces and metrics say about their origin, by key.
+    pub fn resource(&self) -> Vec<(String, String)> {
+        let mut attributes = self.resource_attributes.clone();
+        attributes.insert("service.name".to_owned(), self.service_name.clone());
+        attributes.insert("service.version".to_owned(), self.service_version.clone());
+        attributes.extend(self.service_namespace.clone().map(|namespace| ("service.namespace".to_owned(), namespace)));
+        attributes.into_iter().collect()
+    }
+
     /// How spans look to exporters and clients.
     pub fn shape(&self) -> Shape {
         Shape {

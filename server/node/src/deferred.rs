@@ -3,22 +3,26 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_commands::server::{config, persistence, shutdown};
-use ferrite_commands::{Deferred, Shutdown, TracesQuery, otel};
+use ferrite_commands::{Deferred, Shutdown, otel};
 use ferrite_io::{AlignedBuf, Clock, Disk, File, OpenMode, World};
 use ferrite_resp::Reply;
 use ferrite_telemetry::schema::ExceptionType;
-use ferrite_telemetry::{Exception, SpanName, StackTrace, render};
+use ferrite_telemetry::{Exception, StackTrace};
 
 use crate::failure::Failure;
 use crate::session::Connection;
+use crate::traces;
 
 /// Does what was asked and writes the reply.
 pub(crate) async fn perform<W: World>(connection: &mut Connection<W>, deferred: Deferred) {
     let node = connection.worker.node.clone();
     match deferred {
         Deferred::Traces(query) => {
-            let lines = traces(&node, query);
-            otel::write_traces(&mut Reply::new(&mut connection.output, connection.session.protocol), &lines);
+            let mut reply = Reply::new(&mut connection.output, connection.session.protocol);
+            match traces::answer(&node, query) {
+                Some(lines) => otel::write_traces(&mut reply, &lines),
+                None => otel::write_keys_not_recorded(&mut reply),
+            }
         }
         Deferred::Sleep(duration) => {
             connection.worker.world.clock().sleep(duration).await;
@@ -50,31 +54,6 @@ pub(crate) async fn perform<W: World>(connection: &mut Connection<W>, deferred: 
             shutdown::write_abort(&mut Reply::new(&mut connection.output, connection.session.protocol));
         }
     }
-}
-
-/// The text trees of the traces asked for, from every worker's flight recorder, the newest first.
-fn traces(node: &crate::node::Node, query: TracesQuery) -> Vec<String> {
-    let mut found = match query {
-        TracesQuery::Last(count) => node.traces(|ring| ring.last(count)),
-        TracesQuery::Get(id) => node.traces(|ring| ring.find(id)),
-    };
-    if let TracesQuery::Last(count) = query {
-        keep_last(&mut found, count, |trace| trace.name() == SpanName::Command);
-    }
-    found.iter().flat_map(|trace| render(trace, &node.shape)).collect()
-}
-
-/// Keeps the first `count` commands and what lies between them, but of that as many at most: who asks for the last command
-/// gets it, though its connection has ended since, and however many others have come and gone.
-fn keep_last<T>(traces: &mut Vec<T>, count: usize, is_command: impl Fn(&T) -> bool) {
-    let (mut commands, mut others) = (0, 0);
-    traces.retain(|trace| {
-        let is_command = is_command(trace);
-        let wanted = commands < count && (is_command || (commands > 0 && others < count));
-        commands += usize::from(is_command);
-        others += usize::from(!is_command && wanted);
-        wanted
-    });
 }
 
 /// CONFIG REWRITE: the file's new text is written beside it, synced, and takes its place at once.
@@ -124,24 +103,4 @@ async fn rewrite<W: World>(world: &W, node: &crate::node::Node) -> Result<(), Fa
     disk.rename(&temporary, path).await.map_err(at)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     disk.sync_dir(directory).await.map_err(at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::keep_last;
-
-    #[test]
-    fn commands_are_counted_and_connections_among_them_are_shown() {
-        let kept = |traces: &str, count| {
-            let mut traces: Vec<char> = traces.chars().collect();
-            keep_last(&mut traces, count, |trace| *trace == 'g');
-            traces.into_iter().collect::<String>()
-        };
-        assert_eq!(kept("gcg", 1), "g");
-        assert_eq!(kept("cgcg", 1), "g");
-        assert_eq!(kept("cgcgcg", 2), "gcg");
-        assert_eq!(kept("gccccgg", 2), "gccg");
-        assert_eq!(kept("cc", 2), "");
-        assert_eq!(kept("", 3), "");
-    }
 }

@@ -34,6 +34,7 @@ mod signal;
 mod space;
 mod start;
 mod stats;
+mod traces;
 mod unseen;
 mod worker;
 

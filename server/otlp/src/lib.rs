@@ -6,6 +6,7 @@
 mod cold;
 #[cfg(feature = "otel")]
 mod export;
+mod json;
 mod logging;
 mod metrics;
 mod prometheus;
@@ -16,6 +17,7 @@ pub use export::{
     ExportError, ExportSettings, FLUSH_MAX, GrpcMetricExporter, MetricExportCounts, MetricExporter, Protocol,
     export_metrics, export_traces, grpc_span_exporter,
 };
+pub use json::traces_data;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
 pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
 pub use prometheus::render;

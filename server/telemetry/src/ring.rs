@@ -6,11 +6,14 @@
 //! reader copies an entry and keeps the copy only if `reserved` still leaves it alone. All words are atomics, so a copy
 //! that raced is garbage, not undefined, and is thrown away.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::batch::{Batch, COMMAND_SLOTS, HEADER_SLOTS, Header, SLOT_BYTES, SLOT_WORDS, Slot, Splitter};
 use crate::context::TraceId;
 use crate::entry::KeptTrace;
+use crate::filter::{self, TraceFilter};
+use crate::record::CommandRecord;
 use crate::schema::SpanName;
 
 /// Where in an entry's first slot its own length (low half) and its predecessor's are, in slots.
@@ -99,27 +102,46 @@ impl Ring {
         })
     }
 
-    /// Walks from the newest entry to the oldest and collects the traces that `wanted` accepts by their trace id, until
-    /// `count` commands are found. Of what lies between them and is no command as many are given at most.
-    fn walk(&self, count: usize, wanted: impl Fn(TraceId) -> bool) -> Vec<KeptTrace> {
-        let mut found = Vec::new();
-        let mut splitter = Splitter::default();
-        let mut traces = Vec::new();
-        let (mut commands, mut others) = (0, 0);
-        let Some(mut position) = self.newest.load(Ordering::Acquire).checked_sub(1) else { return found };
-        while commands < count {
+    /// Walks from the newest entry to the oldest over those that `looks` is interested in, until `visit` has enough.
+    /// `looks` may see what is being overwritten, and is not believed then.
+    fn walk(&self, looks: impl Fn(u64, &Header) -> bool, mut visit: impl FnMut(&Batch<'_>) -> ControlFlow<()>) {
+        let Some(mut position) = self.newest.load(Ordering::Acquire).checked_sub(1) else { return };
+        let mut slots: Vec<Slot> = Vec::new();
+        loop {
             let header = self.header(position);
             // Nothing read so far may be believed before this.
             if !self.intact(position) {
-                break;
+                return;
             }
-            if self.trace_ids(position, header.commands).any(&wanted) {
+            if looks(position, &header) {
                 let len = header.slots() as u64;
-                let slots: Vec<Slot> = (position..position + len).map(|position| self.read(position)).collect();
-                if !self.intact(position) {
-                    break;
+                slots.clear();
+                slots.extend((position..position + len).map(|position| self.read(position)));
+                if !self.intact(position) || visit(&Batch::from_slots(&slots)).is_break() {
+                    return;
                 }
-                splitter.split(&Batch::from_slots(&slots), |root| wanted(root.trace_id()), |trace| traces.push(trace));
+            }
+            let before = header.lengths >> 32;
+            if before == 0 {
+                return;
+            }
+            position -= before;
+        }
+    }
+
+    /// The traces of the last `count` commands, newest first, and of what else ended among them, but of that as many at
+    /// most.
+    pub fn last(&self, count: usize) -> Vec<KeptTrace> {
+        let mut found = Vec::new();
+        if count == 0 {
+            return found;
+        }
+        let (mut splitter, mut traces) = (Splitter::default(), Vec::new());
+        let (mut commands, mut others) = (0, 0);
+        self.walk(
+            |_, _| true,
+            |batch| {
+                splitter.split(batch, |_| true, |trace| traces.push(trace));
                 while let Some(trace) = traces.pop() {
                     let of_its_kind = if trace.name() == SpanName::Command { &mut commands } else { &mut others };
                     *of_its_kind += 1;
@@ -127,24 +149,48 @@ impl Ring {
                         found.push(trace);
                     }
                 }
-            }
-            let before = header.lengths >> 32;
-            if before == 0 {
-                break;
-            }
-            position -= before;
-        }
+                if commands < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
         found
-    }
-
-    /// The traces of the last `count` commands, newest first, and of what else ended among them.
-    pub fn last(&self, count: usize) -> Vec<KeptTrace> {
-        self.walk(count, |_| true)
     }
 
     /// Every trace with this id that is still there, newest first.
     pub fn find(&self, trace_id: TraceId) -> Vec<KeptTrace> {
-        self.walk(usize::MAX, |id| id == trace_id)
+        let mut found = Vec::new();
+        let (mut splitter, mut traces) = (Splitter::default(), Vec::new());
+        self.walk(
+            |position, header| self.trace_ids(position, header.commands).any(|id| id == trace_id),
+            |batch| {
+                splitter.split(batch, |root| root.trace_id() == trace_id, |trace| traces.push(trace));
+                found.extend(traces.drain(..).rev());
+                ControlFlow::Continue(())
+            },
+        );
+        found
+    }
+
+    /// The newest `count` traces that are looked for, newest first.
+    pub fn search(&self, filter: &TraceFilter, count: usize) -> Vec<KeptTrace> {
+        let mut found = Vec::new();
+        if count == 0 {
+            return found;
+        }
+        let (mut splitter, mut traces, mut tiers) = (Splitter::default(), Vec::new(), Vec::new());
+        self.walk(
+            |_, header| filter.connection.is_none_or(|connection| header.connection == connection),
+            |batch| {
+                if filter.asks_for_tiers() {
+                    filter::tiers(batch, &mut tiers);
+                }
+                let wanted = |root: &CommandRecord| filter.matches(batch, usize::from(root.root), &tiers);
+                splitter.split(batch, wanted, |trace| traces.push(trace));
+                found.extend(traces.drain(..).rev());
+                if found.len() < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
+        found.truncate(count);
+        found
     }
 }
 
@@ -237,5 +283,75 @@ mod tests {
         assert_eq!(ring.find(TraceId(1 << 64 | 1)).len(), 4);
         assert_eq!(ring.last(3).iter().map(id_of).collect::<Vec<_>>(), [1, 1, 2]);
         assert!(ring.find(TraceId(5)).is_empty());
+    }
+
+    #[test]
+    fn traces_are_found_by_what_they_are() {
+        let ring = Ring::new(0);
+        let mut texts = Vec::new();
+        let mut text = |text: &str| {
+            let at = texts.len() as u32;
+            texts.extend_from_slice(text.as_bytes());
+            (at, text.len() as u16)
+        };
+        let mut command = |root: u16, statement: &str, name_len: u8, key_len: u16, result: u8, execution_ns: u64| {
+            let (statement_at, statement_len) = text(statement);
+            let flags = crate::record::FINISHED | if key_len > 0 { crate::record::HAS_KEY } else { 0 };
+            let trace_id = [0, u64::from(root) + 1];
+            let (spans, records) = (0, u16::from(statement.starts_with("GET")));
+            CommandRecord {
+                trace_id,
+                statement_at,
+                statement_len,
+                name_len,
+                key_len,
+                result,
+                execution_ns,
+                root,
+                flags,
+                records,
+                spans_dropped: spans,
+                ..Default::default()
+            }
+        };
+        let err = crate::schema::Outcome::Err as u8;
+        let mut commands = vec![
+            command(0, "GET a b", 3, 3, 0, 50),
+            command(1, "MGET a c", 4, 1, 0, 500),
+            command(2, "CONFIG SET", 10, 0, err, 5),
+            command(3, "EXEC", 4, 0, 0, 7),
+            command(3, "SET c", 3, 1, err, 0),
+        ];
+        commands[3].nested = 1;
+        let nested = crate::record::SpanRecord::lap(SpanName::Command, 3, 0, 0, 4);
+        commands[3].records = 1;
+        let read = crate::record::SpanRecord::lap(SpanName::StorageRead, 0, 0, 0, 0);
+        let read = read.with_tier(crate::schema::Tier::Disk);
+        texts.resize(texts.len().next_multiple_of(SLOT_BYTES), 0);
+        let common = Header { connection: 9, ..Header::default() };
+        let records = [read, nested];
+        let parts = Parts { commands: &commands, texts: &texts, records: &records, ..Parts::default() };
+        assert!(ring.push(&Batch::new(common, parts)));
+        push(&ring, 7, 1);
+
+        let found = |filter: TraceFilter| {
+            ring.search(&filter, 9).iter().map(|trace| trace.trace_id().0 as u64).collect::<Vec<_>>()
+        };
+        let key = |key: &str| TraceFilter { keys: vec![key.as_bytes().to_vec()], ..Default::default() };
+        let named = |name: &str| TraceFilter { command: Some(name.to_owned()), ..Default::default() };
+        assert_eq!(found(TraceFilter::default()), [7, 4, 3, 2, 1]);
+        assert_eq!(found(TraceFilter { connection: Some(9), ..Default::default() }), [4, 3, 2, 1]);
+        assert_eq!(found(key("a b")), [1]);
+        assert_eq!(found(key("a")), [2]);
+        assert_eq!(found(key("c")), [4, 2], "a further key, and one of a queued command");
+        assert_eq!(found(key("a*")), [2, 1]);
+        assert_eq!(found(named("CONFIG")), [3]);
+        assert_eq!(found(named("GET")), [1]);
+        assert_eq!(found(TraceFilter { failed: true, ..named("SET") }), [4]);
+        assert_eq!(found(TraceFilter { failed: true, ..Default::default() }), [4, 3]);
+        assert_eq!(found(TraceFilter { duration_min_ns: 50, ..Default::default() }), [2, 1]);
+        assert_eq!(found(TraceFilter { tier: Some(crate::schema::Tier::Disk), ..Default::default() }), [1]);
+        assert!(found(TraceFilter { tier: Some(crate::schema::Tier::Mutable), ..Default::default() }).is_empty());
+        assert_eq!(ring.search(&TraceFilter::default(), 2).len(), 2);
     }
 }

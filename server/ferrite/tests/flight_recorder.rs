@@ -1,0 +1,158 @@
+//! The flight recorder of a real process: what OTEL.TRACES shows over a socket.
+
+// Drives a real process: time and files are the system's.
+#![allow(clippy::disallowed_methods)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ferrite_telemetry::SpanName;
+
+/// How long anything here may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server on a port of its own; it is killed, by its id, when this goes out of scope.
+struct Running {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Running {
+    fn start(more: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ferrite"))
+            .env_clear()
+            .args(["--port", "0", "--admin-port", "0", "--workers", "2", "--dir"])
+            .arg(dir.path())
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let ready = lines.find(|line| line.contains("Ready to accept connections")).unwrap();
+        // Nobody may be left who stops reading what it logs.
+        std::thread::spawn(move || lines.for_each(drop));
+        let (_, port) = ready.split_once("\"port\":").unwrap();
+        let port = port.split(|character: char| !character.is_ascii_digit()).next().unwrap().parse().unwrap();
+        Self { child, port, dir }
+    }
+
+    /// What the server answers to these lines on a connection of their own.
+    fn ask(&self, lines: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(format!("{lines}\r\nQUIT\r\n").as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    /// The simple strings of the answer.
+    fn lines(&self, command: &str) -> Vec<String> {
+        let reply = self.ask(command);
+        assert!(reply.starts_with('*'), "{reply}");
+        let lines = reply.trim_end_matches("+OK\r\n").lines().filter_map(|line| line.strip_prefix('+'));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// The statements of the traces, the newest first.
+    fn statements(&self, command: &str) -> Vec<String> {
+        let lines = self.lines(command);
+        lines.iter().filter_map(|line| line.strip_prefix("  |-- db.statement: ")).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again until the condition holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn traces_are_found_on_every_worker_by_command_key_client_and_failure() {
+    // Nothing is sampled: the recorder has it all the same.
+    let server = Running::start(&["--telemetry.sample_rate", "0.0"]);
+    // Connections spread over both workers.
+    for number in 0..16 {
+        assert_eq!(server.ask(&format!("SET key:{number} v")), "+OK\r\n+OK\r\n");
+    }
+    server.ask("LPUSH");
+    server.ask("INCR key:1");
+    let sets: Vec<String> = (0..16).rev().map(|number| format!("SET key:{number} ...")).collect();
+    assert_eq!(server.statements("OTEL.TRACES FIND CMD set 100"), sets);
+    assert_eq!(server.statements("OTEL.TRACES FIND cmd set"), sets[..10], "ten without a count");
+    assert_eq!(server.statements("OTEL.TRACES FIND KEY key:7"), ["SET key:7 ..."]);
+    assert_eq!(server.statements("OTEL.TRACES FIND KEY key:1 CMD SET"), ["SET key:1 ..."]);
+    assert_eq!(server.statements("OTEL.TRACES FIND CMD SET KEY key:1* 2"), ["SET key:15 ...", "SET key:14 ..."]);
+    assert_eq!(server.statements("OTEL.TRACES FIND TIER mutable CMD SET 100"), sets);
+    assert!(server.statements("OTEL.TRACES FIND TIER disk").is_empty());
+    assert!(server.statements("OTEL.TRACES FIND CLIENT 1000000").is_empty());
+    let failed = server.lines("OTEL.TRACES ERRORS");
+    assert_eq!(failed.iter().filter(|line| line.starts_with("  |-- status: ERROR ")).count(), 2, "{failed:#?}");
+    assert!(failed[0].ends_with(" (not sampled)"), "{failed:#?}");
+    assert_eq!(server.statements("OTEL.TRACES FIND FAILED KEY key:1"), ["INCR key:1"]);
+    assert!(server.ask("OTEL.TRACES FIND KYE x").starts_with("-ERR syntax error"));
+    let connections = server.lines(&format!("OTEL.TRACES FIND CMD {} 3", SpanName::Connection));
+    assert_eq!(connections.iter().filter(|line| line.starts_with("trace ")).count(), 3, "{connections:#?}");
+}
+
+#[test]
+fn slow_commands_are_those_that_slowlog_would_take() {
+    let server = Running::start(&["--server.enable_debug_command", "yes"]);
+    server.ask("SET a b");
+    assert_eq!(server.ask("DEBUG SLEEP 0.05"), "+OK\r\n+OK\r\n");
+    assert_eq!(server.statements("OTEL.TRACES SLOW"), ["DEBUG ..."]);
+    assert_eq!(server.statements("OTEL.TRACES SLOW 40 1"), ["DEBUG ..."]);
+    assert!(server.statements("OTEL.TRACES SLOW 60000").is_empty());
+    // A connection that is there for long is not slow.
+    assert!(server.lines("OTEL.TRACES SLOW 10 100").iter().all(|line| !line.contains("(connection")));
+}
+
+#[test]
+fn hashed_keys_are_found_by_the_key_and_by_the_hash() {
+    let server = Running::start(&["--telemetry.redaction.keys", "hash", "--telemetry.redaction.salt", "s"]);
+    server.ask("SET secret v");
+    let lines = server.lines("OTEL.TRACES FIND KEY secret");
+    let hash = lines[0].strip_prefix("keys are recorded as hashes: this one as ").expect("it says so");
+    assert!(lines.contains(&format!("  |-- db.statement: SET {hash} ...")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
+    assert_eq!(server.statements(&format!("OTEL.TRACES FIND KEY {hash}")), [format!("SET {hash} ...")]);
+
+    let server = Running::start(&["--telemetry.redaction.keys", "drop"]);
+    server.ask("SET secret v");
+    assert!(server.ask("OTEL.TRACES FIND KEY secret").starts_with("-ERR keys are not recorded"));
+}
+
+#[test]
+fn json_is_a_line_of_otlp_for_each_trace() {
+    let server = Running::start(&["--telemetry.service_name", "cache-7"]);
+    server.ask("SET a b");
+    server.ask("GET a");
+    let lines = server.lines("OTEL.TRACES FIND KEY a JSON");
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for (line, statement) in lines.iter().zip(["GET a", "SET a ..."]) {
+        assert!(line.starts_with("{\"resourceSpans\":[{") && line.ends_with('}'), "{line}");
+        assert!(line.contains(&format!("{{\"stringValue\":\"{statement}\"}}")), "{line}");
+        assert!(line.contains("{\"key\":\"service.name\",\"value\":{\"stringValue\":\"cache-7\"}}"), "{line}");
+    }
+    // In RESP3 they are lines of one text.
+    let reply = server.ask("HELLO 3\r\nOTEL.TRACES FIND KEY a JSON");
+    let text = reply.split("txt:").nth(1).expect("a verbatim string");
+    assert_eq!(text.lines().filter(|line| line.starts_with("{\"resourceSpans\"")).count(), 2, "{reply}");
+    eventually("connections end", || server.lines("OTEL.TRACES FIND CMD CONNECTION").len() > 3);
+    assert!(server.dir.path().join("hybrid.log").exists());
+}
