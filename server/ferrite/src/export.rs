@@ -7,12 +7,11 @@ use std::time::Duration;
 use ferrite_io::World;
 use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
-use ferrite_node::config::{Config, Exporter, OtlpProtocol};
-use ferrite_otlp::{
-    ExportError, ExportSettings, GrpcMetricExporter, MetricExportCounts, Protocol, export_metrics, export_traces,
-    grpc_span_exporter,
-};
+use ferrite_node::config::{Config, Exporter, TelemetryConfig};
+use ferrite_otlp::{ExportSettings, MetricExportCounts, OtlpExchange, Signal, export_metrics, export_traces};
 use tokio::sync::oneshot;
+
+use crate::destination::{Mistake, destination};
 
 /// The exports under way.
 #[derive(Default)]
@@ -45,31 +44,44 @@ impl Export {
 type Stop = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Finds a mistake in the settings before anything is started.
-pub fn check(config: &Config) -> Result<(), ExportError> {
-    if config.telemetry.enabled { settings(config, 0).check() } else { Ok(()) }
+pub fn check(config: &Config) -> Result<(), Mistake> {
+    let telemetry = &config.telemetry;
+    for signal in exported(telemetry) {
+        destination(telemetry, signal)?;
+    }
+    Ok(())
+}
+
+/// What goes to a backend.
+fn exported(telemetry: &TelemetryConfig) -> impl Iterator<Item = Signal> {
+    let metrics = telemetry.enabled && telemetry.metrics_enabled && telemetry.metrics_exporter == Exporter::Otlp;
+    let traces = telemetry.exports_traces().then_some(Signal::Traces);
+    traces.into_iter().chain(metrics.then_some(Signal::Metrics))
 }
 
 /// Exports what the configuration asks for, until [`Export::finish`].
-pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, ExportError> {
+pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, Mistake> {
     let telemetry = &node.config.telemetry;
     let mut export = Export::default();
-    if !telemetry.enabled {
-        return Ok(export);
-    }
-    if telemetry.exports_traces() {
-        let settings = settings(&node.config, telemetry.traces_export_timeout_ms);
-        let exporter = grpc_span_exporter(&settings)?;
-        let (own, queue) = (world.clone(), node.telemetry.queue.clone());
-        export.0.push(run(world, |stop| export_traces(own, queue, exporter, settings, stop)));
-    }
-    if telemetry.metrics_enabled && telemetry.metrics_exporter == Exporter::Otlp {
-        let settings = settings(&node.config, telemetry.metrics_export_timeout_ms);
-        let exporter = GrpcMetricExporter::new(&settings)?;
-        let (own, collected) = (world.clone(), node.clone());
-        let collect = move || ferrite_node::collect(&collected);
-        let counts = Arc::new(MetricExportCounts::default());
-        let started = node.started_unix_ns;
-        export.0.push(run(world, |stop| export_metrics(own, collect, exporter, settings, started, counts, stop)));
+    for signal in exported(telemetry) {
+        let destination = destination(telemetry, signal)?;
+        let exchange = OtlpExchange::on(world, &destination).map_err(|error| Mistake::of(telemetry, signal, error))?;
+        let settings = settings(&node.config, destination.timeout);
+        let own = world.clone();
+        export.0.push(match signal {
+            Signal::Traces => {
+                let queue = node.telemetry.queue.clone();
+                run(world, |stop| export_traces(own, queue, exchange, settings, stop))
+            }
+            Signal::Metrics => {
+                let collected = node.clone();
+                let collect = move || ferrite_node::collect(&collected);
+                let counts = Arc::new(MetricExportCounts::default());
+                let started = node.started_unix_ns;
+                run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
+            }
+            Signal::Logs => unreachable!("they are not exported"),
+        });
     }
     Ok(export)
 }
@@ -88,18 +100,11 @@ fn run<F: Future<Output = ()> + 'static>(world: &RealWorld, start: impl FnOnce(S
     Running { stop, done }
 }
 
-/// `timeout_ms`: the signal's own; 0 means that of all signals.
-fn settings(config: &Config, timeout_ms: u64) -> ExportSettings {
+/// `timeout`: for one attempt.
+fn settings(config: &Config, timeout: Duration) -> ExportSettings {
     let telemetry = &config.telemetry;
-    let timeout_ms = if timeout_ms == 0 { telemetry.export_timeout_ms } else { timeout_ms };
     ExportSettings {
-        endpoint: telemetry.endpoint.clone(),
-        protocol: match telemetry.protocol {
-            OtlpProtocol::Grpc => Protocol::Grpc,
-            OtlpProtocol::Http => Protocol::Http,
-        },
-        headers: telemetry.headers.clone(),
-        timeout: Duration::from_millis(timeout_ms),
+        timeout,
         service_name: telemetry.service_name.clone(),
         service_version: telemetry.service_version.clone(),
         service_namespace: telemetry.service_namespace.clone(),
@@ -107,20 +112,5 @@ fn settings(config: &Config, timeout_ms: u64) -> ExportSettings {
         shape: Arc::new(telemetry.shape()),
         batch_timeout: Duration::from_millis(telemetry.batch_timeout_ms),
         metrics_interval: Duration::from_secs_f64(telemetry.metrics_export_interval),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_s_own_timeout_goes_over_that_of_all() {
-        let mut config = Config::default();
-        config.telemetry.export_timeout_ms = 3000;
-        assert_eq!(settings(&config, 0).timeout, Duration::from_secs(3));
-        assert_eq!(settings(&config, 700).timeout, Duration::from_millis(700));
-        // The specification's default.
-        assert_eq!(settings(&Config::default(), 0).timeout, Duration::from_secs(10));
     }
 }

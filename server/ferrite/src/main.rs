@@ -6,6 +6,8 @@
 mod check;
 mod config;
 #[cfg(feature = "otel")]
+mod destination;
+#[cfg(feature = "otel")]
 mod export;
 mod process;
 mod run;
@@ -74,8 +76,12 @@ fn main() -> ExitCode {
 
 /// The optional parts that this build has.
 fn features() -> Vec<&'static str> {
-    let known =
-        [("otel", cfg!(feature = "otel")), ("io-uring", cfg!(feature = "io-uring")), ("lite", cfg!(feature = "lite"))];
+    let known = [
+        ("otel", cfg!(feature = "otel")),
+        ("io-uring", cfg!(feature = "io-uring")),
+        ("tls", cfg!(feature = "tls")),
+        ("lite", cfg!(feature = "lite")),
+    ];
     known.into_iter().filter_map(|(name, present)| present.then_some(name)).collect()
 }
 
@@ -114,7 +120,7 @@ fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>, sampling: &Arc<Sampling>) 
     });
     ferrite_otlp::init_logging(&settings, spans).map_err(|error| format!("logging.level: {error}"))?;
     #[cfg(feature = "otel")]
-    export::check(&loaded.config).map_err(|error| format!("telemetry: {error}"))?;
+    export::check(&loaded.config).map_err(|error| error.to_string())?;
     Ok(())
 }
 

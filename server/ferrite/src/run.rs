@@ -29,8 +29,8 @@ pub enum RunError {
     #[error(transparent)]
     Node(#[from] StartError),
     #[cfg(feature = "otel")]
-    #[error("telemetry: {0}")]
-    Export(#[from] ferrite_otlp::ExportError),
+    #[error(transparent)]
+    Export(#[from] crate::destination::Mistake),
     #[error(transparent)]
     Worker(#[from] WorkerError),
 }

@@ -35,6 +35,7 @@ fn the_version_names_its_features_on_request() {
     let listed = features.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(")\n")).unwrap();
     assert_eq!(listed.contains("otel"), cfg!(feature = "otel"), "{features}");
     assert_eq!(listed.contains("io-uring"), cfg!(feature = "io-uring"), "{features}");
+    assert_eq!(listed.contains("tls"), cfg!(feature = "tls"), "{features}");
 }
 
 #[test]
@@ -186,4 +187,31 @@ fn a_connection_that_ended_is_among_the_last_traces_with_its_reason() {
         }
         assert_eq!(lines.contains(&format!("  |-- status: ERROR {end}")), end.is_error(), "{lines:#?}");
     }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn an_export_that_cannot_work_starts_nothing_and_names_its_key() {
+    let start = |variables: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = ferrite();
+        command.args(["--port", "0", "--admin-port", "0", "--telemetry.enabled", "true", "--dir"]).arg(dir.path());
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        text(&output.stderr)
+    };
+    let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://localhost:4317");
+    let message = start(&[secure, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")]);
+    assert!(
+        message.starts_with("ferrite: telemetry.certificate: the file /nowhere/ca.pem cannot be read"),
+        "{message}"
+    );
+    let metrics = ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/dev/null");
+    // Without those of the system, which may have none.
+    let message = start(&[secure, metrics, ("OTEL_TRACES_EXPORTER", "none")]);
+    assert!(message.contains("ferrite: telemetry.metrics.certificate: "), "{message}");
+    let message = start(&[("OTEL_EXPORTER_OTLP_HEADERS", "a%20b=c")]);
+    assert!(message.starts_with("ferrite: telemetry.headers: the OTLP header \"a b\""), "{message}");
+    let message = start(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://localhost")]);
+    assert!(message.starts_with("ferrite: telemetry.traces.endpoint: "), "{message}");
 }

@@ -57,6 +57,11 @@ impl Network for RealNetwork {
         stream.set_nodelay(true)?;
         Ok(RealStream(stream))
     }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        if addresses.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(addresses) }
+    }
 }
 
 /// A listening socket, registered with this worker's epoll.

@@ -1,7 +1,7 @@
 //! Stream sockets.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +19,13 @@ pub trait Network: Clone + 'static {
     /// Accepts connections of `bound` on this worker; workers share them.
     fn listen(&self, bound: &Self::Bound) -> io::Result<Self::Listener>;
     async fn connect(&self, address: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// The addresses of a host by its name, the one to try first at the front, never none. Where there is no service of
+    /// names, as here, only addresses are understood.
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let address: IpAddr = host.parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(vec![SocketAddr::new(address, port)])
+    }
 }
 
 #[allow(async_fn_in_trait)]

@@ -199,8 +199,20 @@ impl Default for AdminConfig {
 pub struct TelemetryConfig {
     /// Whether anything is exported. The recorder does not depend on it.
     pub enabled: bool,
-    pub endpoint: String,
+    /// The general endpoint; none means localhost on the protocol's port.
+    pub endpoint: Option<String>,
     pub protocol: OtlpProtocol,
+    pub compression: OtlpCompression,
+    /// Over gRPC, of an endpoint without a scheme: whether it is used without TLS.
+    pub insecure: bool,
+    /// Files in PEM: whom to trust instead of the system's authorities, and what to show of this server.
+    pub certificate: Option<String>,
+    pub client_certificate: Option<String>,
+    pub client_key: Option<String>,
+    /// What is different for one signal.
+    pub traces: SignalConfig,
+    pub metrics: SignalConfig,
+    pub logs: SignalConfig,
     pub service_name: String,
     pub service_version: String,
     pub service_namespace: Option<String>,
@@ -231,10 +243,6 @@ pub struct TelemetryConfig {
     pub batch_timeout_ms: u64,
     /// Milliseconds that one attempt to export may take.
     pub export_timeout_ms: u64,
-    /// The same for traces alone; 0 means as `export_timeout_ms`.
-    pub traces_export_timeout_ms: u64,
-    /// The same for metrics alone; 0 means as `export_timeout_ms`.
-    pub metrics_export_timeout_ms: u64,
     /// Spans that may wait for export; further ones are dropped and counted.
     pub queue_size: usize,
     pub span_detail: SpanDetail,
@@ -246,6 +254,23 @@ pub struct TelemetryConfig {
     pub semconv_stability_opt_in: Option<String>,
     pub limits: SpanLimits,
     pub redaction: RedactionConfig,
+}
+
+/// `[telemetry.traces]`, `[telemetry.metrics]`, `[telemetry.logs]`: what goes over `[telemetry]` for one signal.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SignalConfig {
+    /// Used as it is: nothing is appended.
+    pub endpoint: Option<String>,
+    pub protocol: Option<OtlpProtocol>,
+    /// If there are any, only these are sent.
+    pub headers: BTreeMap<String, String>,
+    /// 0 means as `export_timeout_ms`.
+    pub timeout_ms: u64,
+    pub compression: Option<OtlpCompression>,
+    pub insecure: Option<bool>,
+    pub certificate: Option<String>,
+    pub client_certificate: Option<String>,
+    pub client_key: Option<String>,
 }
 
 /// `[telemetry.redaction]`: what is not told.
@@ -299,8 +324,16 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             enabled: false,
-            endpoint: "http://localhost:4317".to_owned(),
+            endpoint: None,
             protocol: OtlpProtocol::Grpc,
+            compression: OtlpCompression::None,
+            insecure: false,
+            certificate: None,
+            client_certificate: None,
+            client_key: None,
+            traces: SignalConfig::default(),
+            metrics: SignalConfig::default(),
+            logs: SignalConfig::default(),
             service_name: "ferrite".to_owned(),
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             service_namespace: None,
@@ -320,8 +353,6 @@ impl Default for TelemetryConfig {
             batch_size: 512,
             batch_timeout_ms: 5000,
             export_timeout_ms: 10_000,
-            traces_export_timeout_ms: 0,
-            metrics_export_timeout_ms: 0,
             queue_size: 65_536,
             span_detail: SpanDetail::Full,
             resource_attributes: BTreeMap::new(),
@@ -540,6 +571,14 @@ choice! {
     OtlpProtocol {
         Grpc = "grpc",
         Http = "http" | "http/protobuf",
+    }
+}
+
+choice! {
+    /// How exports are made smaller.
+    OtlpCompression {
+        None = "none",
+        Gzip = "gzip",
     }
 }
 

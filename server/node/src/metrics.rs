@@ -117,6 +117,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
             &[
                 (DropReason::QueueFull.as_str(), queue.dropped_queue_full),
                 (DropReason::ExportFailed.as_str(), queue.dropped_export_failed),
+                (DropReason::Rejected.as_str(), queue.dropped_rejected),
                 (DropReason::SpanLimit.as_str(), over_span_limit),
                 (DropReason::BatchLimit.as_str(), over_batch_limit),
             ],

@@ -11,17 +11,21 @@ mod logging;
 mod metrics;
 mod prometheus;
 mod queue;
+#[cfg(feature = "otel")]
+mod transport;
 
 #[cfg(feature = "otel")]
-pub use export::{
-    ExportError, ExportSettings, FLUSH_MAX, GrpcMetricExporter, MetricExportCounts, MetricExporter, Protocol,
-    export_metrics, export_traces, grpc_span_exporter,
-};
+pub use export::{ExportSettings, FLUSH_MAX, MetricExportCounts, export_metrics, export_traces};
 pub use json::traces_data;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
 pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
 pub use prometheus::render;
 pub use queue::{ColdSpan, ExportQueue, QueueCounts, Queued};
+#[cfg(feature = "otel")]
+pub use transport::{
+    Accepted, Compression, Destination, Endpoint, Exchange, ExportError, Identity, OtlpExchange, Protocol, Refusal,
+    Retry, Roots, Signal, Spawn, TlsMaterial,
+};
 
 /// What a node's workers share to tell of themselves.
 pub struct Telemetry {

@@ -14,6 +14,7 @@ pub struct QueueCounts {
     pub exported: u64,
     pub dropped_queue_full: u64,
     pub dropped_export_failed: u64,
+    pub dropped_rejected: u64,
     /// Waiting now.
     pub depth: u64,
     /// Of all these, the spans of cold paths: no recorder has counted them.
@@ -69,6 +70,7 @@ pub struct ExportQueue {
     exported: AtomicU64,
     dropped_queue_full: AtomicU64,
     dropped_export_failed: AtomicU64,
+    dropped_rejected: AtomicU64,
     /// Spans have come in.
     filled: Notify,
     /// Spans that were taken have met their fate.
@@ -95,6 +97,7 @@ impl ExportQueue {
             exported: AtomicU64::new(0),
             dropped_queue_full: AtomicU64::new(0),
             dropped_export_failed: AtomicU64::new(0),
+            dropped_rejected: AtomicU64::new(0),
             filled: Notify::new(),
             settled: Notify::new(),
             cold: AtomicU64::new(0),
@@ -176,7 +179,7 @@ impl ExportQueue {
             // Registered before the counters are read, so that no change is missed.
             let settled = self.settled.notified();
             let counts = self.counts();
-            if counts.exported + counts.dropped_export_failed >= wanted {
+            if counts.exported + counts.dropped_export_failed + counts.dropped_rejected >= wanted {
                 return;
             }
             settled.await;
@@ -193,6 +196,12 @@ impl ExportQueue {
         self.settled.notify_waiters();
     }
 
+    /// The backend refused them for good.
+    pub fn count_rejected(&self, spans: usize) {
+        self.dropped_rejected.fetch_add(spans as u64, Ordering::Relaxed);
+        self.settled.notify_waiters();
+    }
+
     /// The backend did not take them, after all retries.
     pub fn count_failed(&self, spans: usize) {
         self.dropped_export_failed.fetch_add(spans as u64, Ordering::Relaxed);
@@ -204,6 +213,7 @@ impl ExportQueue {
             exported: self.exported.load(Ordering::Relaxed),
             dropped_queue_full: self.dropped_queue_full.load(Ordering::Relaxed),
             dropped_export_failed: self.dropped_export_failed.load(Ordering::Relaxed),
+            dropped_rejected: self.dropped_rejected.load(Ordering::Relaxed),
             depth: self.depth.load(Ordering::Relaxed) as u64,
             cold: self.cold.load(Ordering::Relaxed),
         }

@@ -22,6 +22,10 @@ const fn limit(variable: &'static str, key: &'static str) -> Standard {
     Standard { variable, section: "telemetry.limits", key, convert: str::to_owned }
 }
 
+const fn signal(variable: &'static str, section: &'static str, key: &'static str) -> Standard {
+    Standard { variable, section, key, convert: str::to_owned }
+}
+
 const STANDARD: &[Standard] = &[
     // The general limits first: a span's own go over them.
     limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
@@ -36,8 +40,38 @@ const STANDARD: &[Standard] = &[
     telemetry("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
     telemetry("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
     telemetry("OTEL_EXPORTER_OTLP_TIMEOUT", "export_timeout_ms"),
-    telemetry("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "traces_export_timeout_ms"),
-    telemetry("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "metrics_export_timeout_ms"),
+    telemetry("OTEL_EXPORTER_OTLP_COMPRESSION", "compression"),
+    telemetry("OTEL_EXPORTER_OTLP_INSECURE", "insecure"),
+    telemetry("OTEL_EXPORTER_OTLP_CERTIFICATE", "certificate"),
+    telemetry("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "client_certificate"),
+    telemetry("OTEL_EXPORTER_OTLP_CLIENT_KEY", "client_key"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "telemetry.traces", "endpoint"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "telemetry.traces", "protocol"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "telemetry.traces", "headers"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "telemetry.traces", "timeout_ms"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "telemetry.traces", "compression"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "telemetry.traces", "insecure"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "telemetry.traces", "certificate"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "telemetry.traces", "client_certificate"),
+    signal("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "telemetry.traces", "client_key"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "telemetry.metrics", "endpoint"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "telemetry.metrics", "protocol"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "telemetry.metrics", "headers"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "telemetry.metrics", "timeout_ms"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "telemetry.metrics", "compression"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_INSECURE", "telemetry.metrics", "insecure"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "telemetry.metrics", "certificate"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", "telemetry.metrics", "client_certificate"),
+    signal("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "telemetry.metrics", "client_key"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "telemetry.logs", "endpoint"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "telemetry.logs", "protocol"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "telemetry.logs", "headers"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "telemetry.logs", "timeout_ms"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "telemetry.logs", "compression"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "telemetry.logs", "insecure"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "telemetry.logs", "certificate"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "telemetry.logs", "client_certificate"),
+    signal("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "telemetry.logs", "client_key"),
     telemetry("OTEL_RESOURCE_ATTRIBUTES", "resource_attributes"),
     telemetry("OTEL_SERVICE_NAME", "service_name"),
     telemetry("OTEL_TRACES_SAMPLER", "sampler"),
@@ -115,7 +149,7 @@ mod tests {
     use super::super::KEYS;
     use super::super::tests::load;
     use super::*;
-    use ferrite_node::config::{Exporter, OtlpProtocol};
+    use ferrite_node::config::{Exporter, OtlpCompression, OtlpProtocol, SignalConfig};
 
     #[test]
     fn opentelemetry_s_variables_go_over_the_file_and_enable_nothing() {
@@ -140,7 +174,7 @@ mod tests {
         assert_eq!(loaded.warnings, Vec::<String>::new());
         let telemetry = &loaded.config.telemetry;
         assert!(!telemetry.enabled);
-        assert_eq!(telemetry.endpoint, "http://collector:4318");
+        assert_eq!(telemetry.endpoint.as_deref(), Some("http://collector:4318"));
         assert_eq!(telemetry.protocol, OtlpProtocol::Http);
         assert_eq!(telemetry.headers["authorization"], "Bearer token123");
         assert_eq!(telemetry.service_name, "attribute");
@@ -151,9 +185,68 @@ mod tests {
         assert_eq!(telemetry.propagators.as_deref(), Some("b3,baggage"));
         assert_eq!((telemetry.traces_exporter, telemetry.traces_enabled), (Exporter::None, true));
         assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
-        assert_eq!((telemetry.export_timeout_ms, telemetry.traces_export_timeout_ms), (3000, 0));
-        assert_eq!(telemetry.metrics_export_timeout_ms, 700);
+        assert_eq!((telemetry.export_timeout_ms, telemetry.traces.timeout_ms), (3000, 0));
+        assert_eq!(telemetry.metrics.timeout_ms, 700);
         assert_eq!(loaded.config.logging.level, "ferrite=debug,opentelemetry=debug");
+    }
+
+    #[test]
+    fn every_setting_of_the_exporter_has_a_variable_for_all_signals_and_one_for_each() {
+        let mut environment = Vec::new();
+        let values = [
+            ("ENDPOINT", "https://h:1"),
+            ("PROTOCOL", "http/protobuf"),
+            ("HEADERS", "a=b"),
+            ("TIMEOUT", "77"),
+            ("COMPRESSION", "gzip"),
+            ("INSECURE", "true"),
+            ("CERTIFICATE", "ca.pem"),
+            ("CLIENT_CERTIFICATE", "client.pem"),
+            ("CLIENT_KEY", "client.key"),
+        ];
+        for signal in ["", "TRACES_", "METRICS_", "LOGS_"] {
+            environment.extend(values.map(|(name, value)| (format!("OTEL_EXPORTER_OTLP_{signal}{name}"), value)));
+        }
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let loaded = load("", &environment, &[]).unwrap();
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+        let all = loaded.config.telemetry;
+        let text = |text: &str| Some(text.to_owned());
+        let one = SignalConfig {
+            endpoint: text("https://h:1"),
+            protocol: Some(OtlpProtocol::Http),
+            headers: [("a".to_owned(), "b".to_owned())].into(),
+            timeout_ms: 77,
+            compression: Some(OtlpCompression::Gzip),
+            insecure: Some(true),
+            certificate: text("ca.pem"),
+            client_certificate: text("client.pem"),
+            client_key: text("client.key"),
+        };
+        assert_eq!([&all.traces, &all.metrics, &all.logs], [&one; 3]);
+        let general = SignalConfig {
+            endpoint: all.endpoint,
+            protocol: Some(all.protocol),
+            headers: all.headers,
+            timeout_ms: all.export_timeout_ms,
+            compression: Some(all.compression),
+            insecure: Some(all.insecure),
+            certificate: all.certificate,
+            client_certificate: all.client_certificate,
+            client_key: all.client_key,
+        };
+        assert_eq!(general, one);
+    }
+
+    #[test]
+    fn json_over_http_is_named_as_what_is_not_there() {
+        let loaded = load("", &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")], &[]).unwrap();
+        assert_eq!(
+            loaded.warnings,
+            [
+                "OTEL_EXPORTER_OTLP_PROTOCOL is ignored: expected \"grpc\", \"http\" or \"http/protobuf\", found \"http/json\""
+            ]
+        );
     }
 
     #[test]

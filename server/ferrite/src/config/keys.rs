@@ -1,13 +1,13 @@
 //! The table of keys.
 
 use ferrite_node::config::{
-    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, KeyRedaction, LogCommands, LogFormat, OtlpProtocol,
-    Policy, SlowlogTraceId, SpanDetail,
+    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, KeyRedaction, LogCommands, LogFormat, OtlpCompression,
+    OtlpProtocol, Policy, SlowlogTraceId, SpanDetail,
 };
 
 use super::kinds::{
-    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, NotNegative, OneOf, OptionalText, Pairs,
-    Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
+    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, NotNegative, OneOf, Optional,
+    OptionalText, Pairs, Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
 };
 
 /// One key of the configuration.
@@ -122,8 +122,13 @@ keys! {
     admin.port ("admin-port"): Whole<u16, 0, 65_535>, "Port of the admin listener; 0 takes a free one";
 
     telemetry.enabled: Flag, "Whether traces, metrics and logs are exported; recording does not depend on it";
-    telemetry.endpoint: Text, "OTLP endpoint: a Collector or a backend";
-    telemetry.protocol: OneOf<OtlpProtocol>, "OTLP transport: grpc (port 4317); http (port 4318) is refused at the start for now";
+    telemetry.endpoint: OptionalText, "OTLP endpoint, a Collector or a backend; over http /v1/traces and its like are appended; empty means http://localhost:4317, and :4318 for http";
+    telemetry.protocol: OneOf<OtlpProtocol>, "OTLP transport: grpc (port 4317) or http (protobuf, port 4318)";
+    telemetry.compression: OneOf<OtlpCompression>, "How exports are compressed";
+    telemetry.insecure: Flag, "Whether a gRPC endpoint without http:// or https:// is used without TLS";
+    telemetry.certificate: OptionalText, "File of the certificates to trust, in PEM; empty means the system's";
+    telemetry.client_certificate: OptionalText, "File of the certificate that exports show, in PEM; empty means none";
+    telemetry.client_key: OptionalText, "File of that certificate's key, in PEM";
     telemetry.service_name: Text, "Resource attribute service.name";
     telemetry.service_version: Text, "Resource attribute service.version";
     telemetry.service_namespace: OptionalText, "Resource attribute service.namespace; empty means none";
@@ -143,13 +148,38 @@ keys! {
     telemetry.batch_size: Whole<usize, 1>, "Spans or log records in one export at most";
     telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
     telemetry.export_timeout_ms: Whole<u64, 1>, "Milliseconds that one attempt to export may take, the connection included";
-    telemetry.traces_export_timeout_ms: Whole<u64, 0>, "The same for traces alone; 0 means as telemetry.export_timeout_ms";
-    telemetry.metrics_export_timeout_ms: Whole<u64, 0>, "The same for metrics alone; 0 means as telemetry.export_timeout_ms";
     telemetry.queue_size: Whole<usize, 1>, "Spans that may wait for export; further ones are dropped and counted";
     telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
     telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
     telemetry.headers: Headers, "Headers of every export; ${VAR} in the file is replaced";
 
+    telemetry/traces.endpoint: OptionalText, "OTLP endpoint of traces alone, used as it is";
+    telemetry/traces.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of traces; empty means as telemetry.protocol, as in the keys below";
+    telemetry/traces.headers: Headers, "Headers of traces, in the place of telemetry.headers";
+    telemetry/traces.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export traces may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/traces.compression: Optional<OneOf<OtlpCompression>>, "How traces are compressed";
+    telemetry/traces.insecure: Optional<Flag>, "As telemetry.insecure";
+    telemetry/traces.certificate: OptionalText, "As telemetry.certificate";
+    telemetry/traces.client_certificate: OptionalText, "As telemetry.client_certificate; its key goes with it";
+    telemetry/traces.client_key: OptionalText, "As telemetry.client_key";
+    telemetry/metrics.endpoint: OptionalText, "OTLP endpoint of metrics alone, used as it is";
+    telemetry/metrics.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of metrics; empty means as telemetry.protocol, as in the keys below";
+    telemetry/metrics.headers: Headers, "Headers of metrics, in the place of telemetry.headers";
+    telemetry/metrics.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export metrics may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/metrics.compression: Optional<OneOf<OtlpCompression>>, "How metrics are compressed";
+    telemetry/metrics.insecure: Optional<Flag>, "As telemetry.insecure";
+    telemetry/metrics.certificate: OptionalText, "As telemetry.certificate";
+    telemetry/metrics.client_certificate: OptionalText, "As telemetry.client_certificate; its key goes with it";
+    telemetry/metrics.client_key: OptionalText, "As telemetry.client_key";
+    telemetry/logs.endpoint: OptionalText, "OTLP endpoint of logs alone, used as it is";
+    telemetry/logs.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of logs; empty means as telemetry.protocol, as in the keys below";
+    telemetry/logs.headers: Headers, "Headers of logs, in the place of telemetry.headers";
+    telemetry/logs.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export logs may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/logs.compression: Optional<OneOf<OtlpCompression>>, "How logs are compressed";
+    telemetry/logs.insecure: Optional<Flag>, "As telemetry.insecure";
+    telemetry/logs.certificate: OptionalText, "As telemetry.certificate";
+    telemetry/logs.client_certificate: OptionalText, "As telemetry.client_certificate; its key goes with it";
+    telemetry/logs.client_key: OptionalText, "As telemetry.client_key";
     telemetry/sampling.commands: Rates, "Shares of single commands by name; 0.0 means never and 1.0 always, whatever the caller decided";
     telemetry/sampling.tenant_key: Text, "Member of the baggage that names the tenant; needs baggage_extraction and a place among baggage_allowed_keys";
     telemetry/sampling.tenants: Rates, "Shares of single tenants";

@@ -328,6 +328,25 @@ impl Kind for OptionalText {
     }
 }
 
+/// A value of another kind; an empty text means that there is none.
+pub struct Optional<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Optional<K> {
+    type Of = Option<K::Of>;
+
+    fn expects() -> String {
+        K::expects()
+    }
+
+    fn read(given: &Given) -> Option<Self::Of> {
+        if given.text() == Some("") { Some(None) } else { K::read(given).map(Some) }
+    }
+
+    fn write(value: &Self::Of) -> Value {
+        value.as_ref().map_or_else(|| "".into(), K::write)
+    }
+}
+
 /// Texts; in a flag or a variable separated by commas.
 pub struct Texts;
 

@@ -6,66 +6,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, Entropy, World};
 use ferrite_telemetry::schema::Instrument;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValueKind;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1 as proto;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, ResourceMetrics, ScopeMetrics};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
+use prost::Message;
 
-use super::outage::Outage;
-use super::settings::{ExportError, ExportSettings};
-use super::{FLUSH_MAX, SCOPE_NAME, SCOPE_VERSION};
+use super::delivery::{Delivery, Fate};
+use super::settings::{ExportSettings, text_attribute};
+use super::{FLUSH_MAX, scope};
+use crate::transport::{Exchange, Signal};
 use crate::{Point, Series, Value};
-
-/// Takes collected metrics to a backend.
-#[allow(async_fn_in_trait)]
-pub trait MetricExporter {
-    /// One attempt. What did not arrive is not repeated: the next export carries the same counters, grown.
-    async fn export(&self, metrics: ResourceMetrics) -> Result<(), String>;
-}
-
-/// The OTLP exporter over gRPC.
-pub struct GrpcMetricExporter {
-    client: MetricsServiceClient<Channel>,
-    metadata: MetadataMap,
-}
-
-impl GrpcMetricExporter {
-    /// Connects when it is first used and again after the backend was away. To be called on the worker that exports,
-    /// inside its tokio runtime, since the connection is a task there.
-    pub fn new(settings: &ExportSettings) -> Result<Self, ExportError> {
-        let metadata = settings.metadata()?;
-        Ok(Self { client: MetricsServiceClient::new(settings.channel()?), metadata })
-    }
-}
-
-impl MetricExporter for GrpcMetricExporter {
-    async fn export(&self, metrics: ResourceMetrics) -> Result<(), String> {
-        let mut request = tonic::Request::new(ExportMetricsServiceRequest { resource_metrics: vec![metrics] });
-        self.metadata.clone_into(request.metadata_mut());
-        // A server's message may repeat what it was sent, credentials included; only what arose here is shown.
-        let response = self.client.clone().export(request).await.map_err(|status| {
-            let source = std::error::Error::source(&status).map_or(String::new(), |source| format!(": {source}"));
-            format!("gRPC code {:?}{source}", status.code())
-        })?;
-        match response.into_inner().partial_success {
-            Some(partial) if partial.rejected_data_points > 0 => {
-                Err(format!("{} data points were rejected", partial.rejected_data_points))
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// What became of the exports. Written by the task, read by any.
 #[derive(Debug, Default)]
@@ -88,68 +46,62 @@ impl MetricExportCounts {
 
 /// Exports what `collect` gives, every `metrics_interval` and once more when `shutdown` is ready; that last time waits
 /// for the backend at most [`FLUSH_MAX`]. Counters count since `started_unix_ns`.
-pub async fn export_metrics<W: World, X: MetricExporter>(
+pub async fn export_metrics<W: World, X: Exchange>(
     world: W,
     collect: impl Fn() -> Vec<Series>,
-    exporter: X,
+    exchange: X,
     settings: ExportSettings,
     started_unix_ns: u64,
     counts: Arc<MetricExportCounts>,
     shutdown: impl Future<Output = ()>,
 ) {
-    run(world.clock().clone(), collect, exporter, settings, started_unix_ns, &counts, shutdown).await;
+    let seed = world.entropy().next_u64();
+    let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Metrics, settings.timeout, seed);
+    run(delivery, collect, settings, started_unix_ns, &counts, shutdown).await;
 }
 
-async fn run<C: Clock, X: MetricExporter>(
-    clock: C,
+async fn run<C: Clock, X: Exchange>(
+    mut delivery: Delivery<C, X>,
     collect: impl Fn() -> Vec<Series>,
-    exporter: X,
     settings: ExportSettings,
     started_unix_ns: u64,
     counts: &MetricExportCounts,
     shutdown: impl Future<Output = ()>,
 ) {
     let shutdown = shutdown.shared();
-    let resource = resource(&settings);
-    let mut outage = Outage::none("metrics");
+    let resource = settings.resource();
+    let clock = delivery.clock().clone();
     loop {
         let due = pin!(clock.sleep(settings.metrics_interval));
         let stopping = matches!(select(shutdown.clone(), due).await, Either::Left(_));
         let times = Times { start: started_unix_ns, now: clock.unix_ns().max(started_unix_ns) };
         let metrics = resource_metrics(resource.clone(), &collect(), times);
-        let sending = pin!(exporter.export(metrics));
-        let limit = pin!(async {
-            let whole = clock.sleep(settings.timeout);
-            if stopping {
-                return clock.sleep(settings.timeout.min(FLUSH_MAX)).await;
-            }
-            // A shutdown that comes while the backend keeps silent shortens the wait.
-            let flush = async {
-                shutdown.clone().await;
-                clock.sleep(FLUSH_MAX).await;
-            };
-            select(pin!(whole), pin!(flush)).await;
+        let points = points_of(&metrics);
+        let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics] }.encode_to_vec();
+        let sending = pin!(delivery.deliver(points, request.into(), &shutdown));
+        let bound = pin!(async {
+            shutdown.clone().await;
+            clock.sleep(FLUSH_MAX).await;
         });
-        let result = match select(sending, limit).await {
-            Either::Left((result, _)) => result,
-            Either::Right(_) => Err(format!("no answer within {:?}", settings.timeout)),
+        match select(sending, bound).await {
+            Either::Left((Fate::Accepted { rejected: 0 }, _)) => counts.succeeded.fetch_add(1, Ordering::Relaxed),
+            _ => counts.failed.fetch_add(1, Ordering::Relaxed),
         };
-        match result {
-            Ok(()) => {
-                tracing::debug!("metrics exported");
-                counts.succeeded.fetch_add(1, Ordering::Relaxed);
-                outage.over(clock.monotonic_ns());
-            }
-            Err(error) => {
-                counts.failed.fetch_add(1, Ordering::Relaxed);
-                outage.failed(clock.monotonic_ns(), &error);
-                outage.lost(1);
-            }
-        }
         if stopping {
             return;
         }
     }
+}
+
+fn points_of(metrics: &ResourceMetrics) -> usize {
+    let all = metrics.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+    all.map(|metric| match &metric.data {
+        Some(Data::Sum(sum)) => sum.data_points.len(),
+        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
+        _ => 0,
+    })
+    .sum()
 }
 
 /// Since when counters count, and when they were read; Unix nanoseconds.
@@ -159,26 +111,11 @@ struct Times {
     now: u64,
 }
 
-fn resource(settings: &ExportSettings) -> Resource {
-    let mut attributes: Vec<KeyValue> =
-        settings.resource().iter().map(|(key, value)| text_attribute(key.as_str(), value.to_string())).collect();
-    // The SDK's map has no order.
-    attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    Resource { attributes, ..Resource::default() }
-}
-
-fn text_attribute(key: &str, value: String) -> KeyValue {
-    let value = Some(AnyValue { value: Some(AnyValueKind::StringValue(value)) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
-}
-
 fn resource_metrics(resource: Resource, series: &[Series], times: Times) -> ResourceMetrics {
-    let scope =
-        InstrumentationScope { name: SCOPE_NAME.to_owned(), version: SCOPE_VERSION.to_owned(), ..Default::default() };
     // A metric without points would be an empty message, which some backends refuse.
     let with_points = series.iter().filter(|series| !series.points.is_empty());
     let metrics = with_points.map(|series| metric(series, times)).collect();
-    let scope_metrics = vec![ScopeMetrics { scope: Some(scope), metrics, schema_url: String::new() }];
+    let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: String::new() }];
     ResourceMetrics { resource: Some(resource), scope_metrics, schema_url: String::new() }
 }
 

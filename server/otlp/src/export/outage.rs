@@ -11,12 +11,15 @@ pub(super) struct Outage {
     /// When it began and when it was last warned of, on the monotonic clock.
     times_ns: Option<(u64, u64)>,
     lost: u64,
+    /// When it was last told that a part of what was sent was refused, and how much was since.
+    partial_ns: Option<u64>,
+    rejected: u64,
 }
 
 impl Outage {
     /// `signal` is named in the log lines.
     pub(super) fn none(signal: &'static str) -> Self {
-        Self { signal, times_ns: None, lost: 0 }
+        Self { signal, times_ns: None, lost: 0, partial_ns: None, rejected: 0 }
     }
 
     /// An export failed.
@@ -35,6 +38,19 @@ impl Outage {
     /// `count` items were given up.
     pub(super) fn lost(&mut self, count: usize) {
         self.lost += count as u64;
+    }
+
+    /// An export succeeded but for `rejected` items; `message` is the backend's.
+    pub(super) fn partial(&mut self, now_ns: u64, rejected: u64, message: &str) {
+        self.rejected += rejected;
+        let signal = self.signal;
+        if self.partial_ns.is_some_and(|told| now_ns.saturating_sub(told) < WARN_INTERVAL_NS) {
+            tracing::debug!(signal, rejected, reason = message, "a part was refused again");
+            return;
+        }
+        self.partial_ns = Some(now_ns);
+        let rejected = std::mem::take(&mut self.rejected);
+        tracing::warn!(signal, rejected, reason = message, "the backend refuses a part of what is exported");
     }
 
     /// An export succeeded.

@@ -1,30 +1,28 @@
 //! For the tests of the exporters: traces as the server records them, a clock, and a backend on a socket.
 
-use std::cell::Cell;
+mod backend;
+
+pub use backend::{Backend, Received, Reply, TestNetwork};
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use ferrite_io::Clock;
 use ferrite_telemetry::schema::Tier;
 use ferrite_telemetry::{KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, TraceBuffer};
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
-    MetricsService, MetricsServiceServer,
-};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
-use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use parking_lot::Mutex;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Request, Response, Status};
 
-use super::{ExportSettings, Protocol};
+use super::ExportSettings;
 use crate::logging::{LogFormat, LogSettings, subscriber};
+use crate::transport::{
+    Accepted, Compression, Destination, Endpoint, Exchange, OtlpExchange, Protocol, Refusal, Retry, Signal, Spawn,
+};
 
 /// A caller's context.
 pub const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -80,12 +78,9 @@ pub fn failed_get() -> KeptTrace {
 }
 
 /// Usual settings.
-pub fn settings(endpoint: &str) -> ExportSettings {
+pub fn settings() -> ExportSettings {
     ExportSettings {
         shape: std::sync::Arc::default(),
-        endpoint: endpoint.to_owned(),
-        protocol: Protocol::Grpc,
-        headers: Default::default(),
         timeout: Duration::from_secs(10),
         service_name: "ferrite".to_owned(),
         service_version: "1.0.0".to_owned(),
@@ -93,6 +88,81 @@ pub fn settings(endpoint: &str) -> ExportSettings {
         resource_attributes: Default::default(),
         batch_timeout: Duration::from_secs(5),
         metrics_interval: Duration::from_secs(60),
+    }
+}
+
+/// A usual destination, over gRPC.
+pub fn destination(signal: Signal, endpoint: Endpoint) -> Destination {
+    Destination {
+        signal,
+        endpoint,
+        protocol: Protocol::Grpc,
+        headers: Default::default(),
+        timeout: Duration::from_secs(10),
+        compression: Compression::None,
+        insecure: false,
+        tls: Arc::default(),
+    }
+}
+
+/// The exchange on a worker's kind of runtime.
+pub fn exchange(destination: &Destination) -> OtlpExchange<TestNetwork> {
+    let spawn: Spawn = Rc::new(|task| drop(tokio::task::spawn_local(task)));
+    OtlpExchange::new(destination, TestNetwork, spawn).expect("the destination is good")
+}
+
+/// How a [`Scripted`] exchange answers.
+pub enum Answer {
+    Accept(Accepted),
+    Refuse(Refusal),
+    Silence,
+}
+
+impl Answer {
+    pub fn refuse(retry: Retry) -> Self {
+        Self::Refuse(Refusal { reason: "refused".to_owned(), retry })
+    }
+}
+
+/// Answers as it is told, then takes everything.
+#[derive(Clone, Default)]
+pub struct Scripted(Rc<RefCell<Script>>);
+
+#[derive(Default)]
+struct Script {
+    answers: VecDeque<Answer>,
+    /// Each attempt, and when it was made.
+    attempts: Vec<(Bytes, u64)>,
+}
+
+impl Scripted {
+    pub fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self(Rc::new(RefCell::new(Script { answers: answers.into_iter().collect(), attempts: Vec::new() })))
+    }
+
+    /// What was sent, and when, in milliseconds.
+    pub fn attempts(&self) -> Vec<(Bytes, u64)> {
+        self.0.borrow().attempts.clone()
+    }
+
+    pub fn times_ms(&self) -> Vec<u64> {
+        self.attempts().into_iter().map(|(_, time)| time).collect()
+    }
+}
+
+impl Exchange for Scripted {
+    async fn send(&self, request: Bytes) -> Result<Accepted, Refusal> {
+        let answer = {
+            let mut script = self.0.borrow_mut();
+            script.attempts.push((request, TestClock.monotonic_ns() / 1_000_000));
+            script.answers.pop_front()
+        };
+        match answer {
+            None => Ok(Accepted::default()),
+            Some(Answer::Accept(accepted)) => Ok(accepted),
+            Some(Answer::Refuse(refusal)) => Err(refusal),
+            Some(Answer::Silence) => std::future::pending().await,
+        }
     }
 }
 
@@ -185,116 +255,4 @@ pub fn captured_log(scope: impl FnOnce()) -> String {
     let subscriber = subscriber(&settings, lines.writer(), None).expect("the filter is valid");
     tracing::subscriber::with_default(subscriber, scope);
     lines.text()
-}
-
-/// What a [`Backend`] got.
-#[derive(Clone, Default)]
-pub struct Received {
-    pub spans: Vec<ResourceSpans>,
-    pub metrics: Vec<ResourceMetrics>,
-    /// Of the last request.
-    pub authorization: Option<String>,
-    pub requests: usize,
-}
-
-#[derive(Clone, Default)]
-struct Service {
-    received: Arc<Mutex<Received>>,
-    refusal: Option<Code>,
-}
-
-impl Service {
-    fn take<T, R: Default>(
-        &self,
-        request: Request<T>,
-        keep: impl FnOnce(&mut Received, T),
-    ) -> Result<Response<R>, Status> {
-        let mut received = self.received.lock();
-        received.requests += 1;
-        let authorization = request.metadata().get("authorization");
-        received.authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        if let Some(code) = self.refusal {
-            return Err(Status::new(code, "a message that may show secrets"));
-        }
-        keep(&mut received, request.into_inner());
-        Ok(Response::new(R::default()))
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Service {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.take(request, |received, request| received.spans.extend(request.resource_spans))
-    }
-}
-
-#[tonic::async_trait]
-impl MetricsService for Service {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.take(request, |received, request| received.metrics.extend(request.resource_metrics))
-    }
-}
-
-/// An OTLP server on a socket, until it is dropped.
-pub struct Backend {
-    address: SocketAddr,
-    service: Service,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Backend {
-    /// On a free port of loopback, or again where another one was.
-    pub async fn start(address: Option<SocketAddr>) -> Self {
-        Self::answering(address, None).await
-    }
-
-    /// Refuses everything with this code.
-    pub async fn refusing(code: Code) -> Self {
-        Self::answering(None, Some(code)).await
-    }
-
-    async fn answering(address: Option<SocketAddr>, refusal: Option<Code>) -> Self {
-        let wanted = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        // tokio's listener sets SO_REUSEADDR, so that a port can be bound again at once.
-        let listener = tokio::net::TcpListener::bind(wanted).await.expect("the port is free");
-        let address = listener.local_addr().expect("it is bound");
-        let service = Service { refusal, ..Service::default() };
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = Server::builder()
-            .add_service(TraceServiceServer::new(service.clone()))
-            .add_service(MetricsServiceServer::new(service.clone()))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-                let _ = stopped.await;
-            });
-        let task = tokio::spawn(async {
-            serving.await.expect("the server runs");
-        });
-        Self { address, service, stop: Some(stop), task }
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    pub fn received(&self) -> Received {
-        self.service.received.lock().clone()
-    }
-
-    /// Closes the port and every connection; gives what had come.
-    pub async fn stop(mut self) -> Received {
-        let _ = self.stop.take().expect("it runs").send(());
-        (&mut self.task).await.expect("the server ends");
-        self.received()
-    }
 }

@@ -30,12 +30,14 @@ names! {
 }
 
 names! {
-    /// Why spans did not reach the exporter or the backend.
+    /// Why spans, data points or log records did not reach the exporter or the backend.
     DropReason {
         /// The export queue was full.
         QueueFull = "queue_full",
-        /// The backend refused them or could not be reached after all retries.
+        /// The backend could not be reached, or was not ready for them, after all retries.
         ExportFailed = "export_failed",
+        /// The backend refused them for good.
+        Rejected = "rejected",
         /// A command had more spans than are kept for one.
         SpanLimit = "span_limit",
         /// A batch had more commands than can be told apart.

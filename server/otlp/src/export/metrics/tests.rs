@@ -1,12 +1,13 @@
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric};
 
+use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValueKind;
+
 use super::*;
 use crate::Metrics;
-use crate::export::testing::{Backend, TestClock, paused, real, settings, wait_until};
+use crate::export::testing::{Answer, Backend, Scripted, TestClock, exchange, paused, real, settings, wait_until};
+use crate::transport::{Protocol, Retry};
 
 fn collected() -> Vec<Series> {
     let metrics = Metrics::new(1, 1);
@@ -58,67 +59,66 @@ fn each_instrument_becomes_its_message() {
     assert_eq!(gauge.data_points[0].value, Some(Number::AsDouble(0.5)));
 }
 
-/// Answers as it is told, and notes when it was asked.
-#[derive(Clone, Default)]
-struct Scripted {
-    times: Rc<RefCell<Vec<u64>>>,
-    answers: Rc<RefCell<Vec<Result<(), String>>>>,
-    silent: bool,
-}
-
-impl MetricExporter for Scripted {
-    async fn export(&self, _: ResourceMetrics) -> Result<(), String> {
-        self.times.borrow_mut().push(TestClock.monotonic_ns() / 1_000_000_000);
-        if self.silent {
-            std::future::pending::<()>().await;
-        }
-        self.answers.borrow_mut().pop().unwrap_or(Ok(()))
-    }
+fn delivery<X: Exchange>(exchange: X) -> Delivery<TestClock, X> {
+    Delivery::new(TestClock, exchange, Signal::Metrics, Duration::from_secs(10), 1)
 }
 
 #[test]
 fn exports_come_at_the_interval_and_a_last_time_at_the_end() {
     paused(async {
-        let exporter = Scripted::default();
-        exporter.answers.borrow_mut().push(Err("refused".to_owned()));
+        let exchange = Scripted::new([Answer::refuse(Retry::Never)]);
         let counts = MetricExportCounts::default();
         let shutdown = TestClock.sleep(Duration::from_secs(130));
-        run(TestClock, collected, exporter.clone(), settings("http://unused:1"), 7, &counts, shutdown).await;
-        assert_eq!(*exporter.times.borrow(), [60, 120, 130]);
+        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        assert_eq!(exchange.times_ms(), [60_000, 120_000, 130_000]);
         assert_eq!((counts.succeeded(), counts.failed()), (2, 1));
+    });
+}
+
+#[test]
+fn an_export_that_fails_for_now_is_repeated() {
+    paused(async {
+        let exchange = Scripted::new([Answer::refuse(Retry::Allowed)]);
+        let counts = MetricExportCounts::default();
+        let shutdown = TestClock.sleep(Duration::from_secs(70));
+        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        let times = exchange.times_ms();
+        assert!(times.len() == 3 && (60_250..60_510).contains(&times[1]), "{times:?}");
+        assert_eq!((counts.succeeded(), counts.failed()), (2, 0));
     });
 }
 
 #[test]
 fn a_silent_backend_delays_the_end_by_the_bound_at_most() {
     paused(async {
-        let exporter = Scripted { silent: true, ..Scripted::default() };
+        let exchange = Scripted::new([Answer::Silence]);
         let counts = MetricExportCounts::default();
         let shutdown = TestClock.sleep(Duration::from_secs(10));
-        run(TestClock, collected, exporter.clone(), settings("http://unused:1"), 7, &counts, shutdown).await;
-        assert_eq!(*exporter.times.borrow(), [10]);
+        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        assert_eq!(exchange.times_ms(), [10_000]);
         assert_eq!(TestClock.monotonic_ns(), 10_000_000_000 + FLUSH_MAX.as_nanos() as u64);
         assert_eq!(counts.failed(), 1);
     });
 }
 
 #[test]
-fn metrics_arrive_over_grpc() {
-    real(async {
-        let backend = Backend::start(None).await;
-        let mut settings = settings(&backend.endpoint());
-        settings.metrics_interval = Duration::from_millis(20);
-        settings.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
-        let exporter = GrpcMetricExporter::new(&settings).expect("the settings are good");
-        let counts = MetricExportCounts::default();
-        let shutdown = wait_until(|| counts.succeeded() > 0);
-        run(TestClock, collected, exporter, settings, 7, &counts, shutdown).await;
-        let received = backend.received();
-        assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
-        let resource = received.metrics[0].resource.as_ref().expect("it names its origin");
-        let attributes: Vec<_> = resource.attributes.iter().map(text).collect();
-        assert!(attributes.contains(&("service.name", "ferrite")), "{attributes:?}");
-        assert!(attributes.is_sorted());
-        assert_eq!(received.metrics[0].scope_metrics[0].metrics.len(), 4);
-    });
+fn metrics_arrive_over_both_protocols() {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        real(async {
+            let backend = Backend::start(protocol).await;
+            let mut settings = settings();
+            settings.metrics_interval = Duration::from_millis(20);
+            let mut destination = backend.destination(Signal::Metrics);
+            destination.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
+            let counts = MetricExportCounts::default();
+            let shutdown = wait_until(|| counts.succeeded() > 0);
+            run(delivery(exchange(&destination)), collected, settings, 7, &counts, shutdown).await;
+            let received = backend.received();
+            assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
+            let resource = received.metrics[0].resource.as_ref().expect("it names its origin");
+            let attributes: Vec<_> = resource.attributes.iter().map(text).collect();
+            assert!(attributes.contains(&("service.name", "ferrite")), "{attributes:?}");
+            assert_eq!(received.metrics[0].scope_metrics[0].metrics.len(), 4);
+        });
+    }
 }

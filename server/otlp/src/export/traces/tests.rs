@@ -1,74 +1,25 @@
-use std::collections::VecDeque;
-
-use opentelemetry_sdk::error::OTelSdkResult;
-use parking_lot::Mutex;
-use tonic::Code;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
 
 use super::*;
 use crate::QueueCounts;
-use crate::export::testing::{Backend, CALLER, Received, TestClock, get, paused, real, settings, wait_until};
+use crate::export::testing::{
+    Answer, Backend, CALLER, Received, Scripted, TestClock, exchange, get, paused, real, settings, wait_until,
+};
+use crate::transport::{Accepted, Destination, OtlpExchange, Protocol, Retry};
 
-/// How a [`Scripted`] exporter answers.
-enum Answer {
-    Fail(&'static str),
-    Silence,
+fn export<X: Exchange>(queue: &Arc<ExportQueue>, exchange: X) -> TraceExport<TestClock, X> {
+    let delivery = Delivery::new(TestClock, exchange, Signal::Traces, Duration::from_secs(10), 1);
+    TraceExport::new(Arc::clone(queue), delivery, &settings())
 }
 
-/// Answers as it is told, then takes everything.
-#[derive(Clone, Debug, Default)]
-struct Scripted(Arc<Mutex<Script>>);
-
-#[derive(Default)]
-struct Script {
-    answers: VecDeque<Answer>,
-    /// Spans of each attempt, and when it was made, in milliseconds.
-    attempts: Vec<(usize, u64)>,
-}
-
-impl fmt::Debug for Script {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Script")
-    }
-}
-
-impl Scripted {
-    fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self(Arc::new(Mutex::new(Script { answers: answers.into_iter().collect(), attempts: Vec::new() })))
-    }
-
-    fn attempts(&self) -> Vec<(usize, u64)> {
-        self.0.lock().attempts.clone()
-    }
-}
-
-impl SpanExporter for Scripted {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let answer = {
-            let mut script = self.0.lock();
-            script.attempts.push((batch.len(), TestClock.monotonic_ns() / 1_000_000));
-            script.answers.pop_front()
-        };
-        match answer {
-            None => Ok(()),
-            Some(Answer::Fail(message)) => Err(OTelSdkError::InternalFailure(message.to_owned())),
-            Some(Answer::Silence) => std::future::pending().await,
-        }
-    }
-}
-
-const UNAVAILABLE: &str = "TonicTracesClient export failed with gRPC code: Unavailable: tcp connect error";
-
-fn export<E: SpanExporter>(queue: &Arc<ExportQueue>, exporter: E) -> TraceExport<TestClock, E> {
-    TraceExport {
-        shape: Arc::default(),
-        clock: TestClock,
-        queue: Arc::clone(queue),
-        exporter,
-        timeout: Duration::from_secs(10),
-        batch_timeout: Duration::from_secs(5),
-        outage: Outage::none("traces"),
-        jitter: IdGenerator::new(1),
-    }
+/// Spans of each attempt, and when it was made, in milliseconds.
+fn attempts(exchange: &Scripted) -> Vec<(usize, u64)> {
+    let spans = |request: &bytes::Bytes| {
+        let request = ExportTraceServiceRequest::decode(request.clone()).expect("it is one");
+        request.resource_spans[0].scope_spans[0].spans.len()
+    };
+    exchange.attempts().iter().map(|(request, time)| (spans(request), *time)).collect()
 }
 
 fn secs(seconds: u64) -> impl Future<Output = ()> {
@@ -93,7 +44,7 @@ fn a_full_batch_goes_at_once_and_a_part_of_one_after_the_timeout() {
             secs(9).await;
         };
         export(&queue, exporter.clone()).run(shutdown).await;
-        assert_eq!(exporter.attempts(), [(2 * spans, 1_000), (spans, 6_000)]);
+        assert_eq!(attempts(&exporter), [(2 * spans, 1_000), (spans, 6_000)]);
         assert_eq!(queue.counts(), counts(3 * spans, 0));
     });
 }
@@ -105,9 +56,9 @@ fn a_batch_is_tried_five_times_with_growing_pauses_then_counted_as_lost() {
         let queue = Arc::new(ExportQueue::new(1_000, spans));
         queue.push(get(None));
         queue.push(get(None));
-        let exporter = Scripted::new((0..5).map(|_| Answer::Fail(UNAVAILABLE)));
+        let exporter = Scripted::new((0..5).map(|_| Answer::refuse(Retry::Allowed)));
         export(&queue, exporter.clone()).run(secs(60)).await;
-        let times: Vec<u64> = exporter.attempts().iter().map(|(_, time)| *time).collect();
+        let times: Vec<u64> = attempts(&exporter).iter().map(|(_, time)| *time).collect();
         assert_eq!(times.len(), 6);
         for (pair, longest) in times.windows(2).zip([500, 1_000, 2_000, 4_000]) {
             // The clock counts whole milliseconds.
@@ -123,10 +74,10 @@ fn a_refusal_for_good_is_not_repeated() {
         let spans = get(None).span_count();
         let queue = Arc::new(ExportQueue::new(1_000, spans));
         queue.push(get(None));
-        let exporter = Scripted::new([Answer::Fail("export failed with gRPC code: Unauthenticated")]);
+        let exporter = Scripted::new([Answer::refuse(Retry::Never)]);
         export(&queue, exporter.clone()).run(secs(60)).await;
-        assert_eq!(exporter.attempts().len(), 1);
-        assert_eq!(queue.counts(), counts(0, spans));
+        assert_eq!(attempts(&exporter).len(), 1);
+        assert_eq!(queue.counts(), QueueCounts { dropped_rejected: spans as u64, ..QueueCounts::default() });
     });
 }
 
@@ -138,7 +89,7 @@ fn silence_ends_with_the_timeout_and_is_repeated() {
         queue.push(get(None));
         let exporter = Scripted::new([Answer::Silence]);
         export(&queue, exporter.clone()).run(secs(60)).await;
-        let times: Vec<u64> = exporter.attempts().iter().map(|(_, time)| *time).collect();
+        let times: Vec<u64> = attempts(&exporter).iter().map(|(_, time)| *time).collect();
         assert!(times.len() == 2 && (10_250..10_510).contains(&times[1]), "{times:?}");
         assert_eq!(queue.counts(), counts(spans, 0));
     });
@@ -152,7 +103,7 @@ fn a_shutdown_sends_what_waits() {
         (0..3).for_each(|_| queue.push(get(None)));
         let exporter = Scripted::default();
         export(&queue, exporter.clone()).run(std::future::ready(())).await;
-        assert_eq!(exporter.attempts(), [(2 * spans, 0), (spans, 0)]);
+        assert_eq!(attempts(&exporter), [(2 * spans, 0), (spans, 0)]);
         assert_eq!(queue.counts(), counts(3 * spans, 0));
     });
 }
@@ -176,10 +127,10 @@ fn a_shutdown_cuts_a_pause_short() {
         let spans = get(None).span_count();
         let queue = Arc::new(ExportQueue::new(1_000, spans));
         queue.push(get(None));
-        let exporter = Scripted::new([Answer::Fail(UNAVAILABLE)]);
+        let exporter = Scripted::new([Answer::refuse(Retry::Allowed)]);
         let shutdown = async { TestClock.sleep(Duration::from_millis(10)).await };
         export(&queue, exporter.clone()).run(shutdown).await;
-        assert_eq!(exporter.attempts()[1].1, 10);
+        assert_eq!(attempts(&exporter)[1].1, 10);
         assert_eq!(queue.counts(), counts(spans, 0));
     });
 }
@@ -191,102 +142,136 @@ fn ids(received: &Received) -> Vec<[String; 3]> {
     spans.map(|span| [hex(&span.trace_id), hex(&span.span_id), hex(&span.parent_span_id)]).collect()
 }
 
-fn grpc(
+fn connected(
     queue: &Arc<ExportQueue>,
-    settings: &ExportSettings,
-) -> TraceExport<TestClock, opentelemetry_otlp::SpanExporter> {
-    let mut exporter = grpc_span_exporter(settings).expect("the settings are good");
-    exporter.set_resource(&settings.resource());
-    export(queue, exporter)
+    destination: &Destination,
+) -> TraceExport<TestClock, OtlpExchange<crate::export::testing::TestNetwork>> {
+    export(queue, exchange(destination))
 }
 
 #[test]
-fn spans_arrive_over_grpc_with_their_ids_parents_and_attributes() {
-    real(async {
-        let backend = Backend::start(None).await;
-        let mut settings = settings(&backend.endpoint());
-        settings.headers.insert("authorization".to_owned(), "Bearer x".to_owned());
-        let trace = get(Some((CALLER, "foo=1")));
-        let spans = trace.span_count();
+fn what_a_backend_rejects_of_a_batch_is_counted_apart() {
+    paused(async {
+        let spans = get(None).span_count();
         let queue = Arc::new(ExportQueue::new(1_000, spans));
-        let waiting = Arc::clone(&queue);
-        queue.push(trace.clone());
-        let shutdown = async move { wait_until(|| waiting.counts().exported > 0).await };
-        grpc(&queue, &settings).run(shutdown).await;
-
-        let received = backend.stop().await;
-        let expected: Vec<[String; 3]> = trace
-            .spans()
-            .map(|span| {
-                let parent = span.parent_span_id.expect("each has a parent");
-                [span.trace_id.to_string(), span.span_id.to_string(), parent.to_string()]
-            })
-            .collect();
-        assert_eq!(ids(&received), expected);
-        assert_eq!(expected[0][2], "b7ad6b7169203331");
-        assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
-        let root = &received.spans[0].scope_spans[0].spans[0];
-        assert_eq!((root.name.as_str(), root.kind, root.trace_state.as_str()), ("ferrite.command", 2, "foo=1"));
-        // Sampled; whether the parent is remote is known, and it is.
-        assert_eq!(root.flags, 0x301);
-        assert_eq!(root.attributes[0].key, "db.system");
-        let resource = received.spans[0].resource.as_ref().expect("it names its origin");
-        assert!(resource.attributes.iter().any(|attribute| attribute.key == "service.namespace"));
+        queue.push(get(None));
+        queue.push(get(None));
+        let some = Accepted { rejected: 2, message: "too old".to_owned() };
+        // More than there were cannot be.
+        let all = Accepted { rejected: 1_000, message: String::new() };
+        let exporter = Scripted::new([Answer::Accept(some), Answer::Accept(all)]);
+        export(&queue, exporter).run(secs(60)).await;
+        let (exported, dropped_rejected) = (spans as u64 - 2, 2 + spans as u64);
+        assert_eq!(queue.counts(), QueueCounts { exported, dropped_rejected, ..QueueCounts::default() });
     });
+}
+
+#[test]
+fn a_backend_s_word_about_when_to_come_again_is_kept() {
+    for (asked, from_ms, to_ms) in [
+        (Retry::After(Duration::from_secs(7)), 7_000, 7_010),
+        // Less than the pause that is made anyway.
+        (Retry::After(Duration::from_millis(1)), 250, 510),
+        (Retry::NotBefore(0), 250, 510),
+        // As long as somebody else's mistake may last.
+        (Retry::After(Duration::from_secs(86_400)), 300_000, 300_010),
+    ] {
+        paused(async move {
+            let spans = get(None).span_count();
+            let queue = Arc::new(ExportQueue::new(1_000, spans));
+            queue.push(get(None));
+            let exporter = Scripted::new([Answer::refuse(asked)]);
+            export(&queue, exporter.clone()).run(secs(400)).await;
+            let times = exporter.times_ms();
+            assert!(times.len() == 2 && (from_ms..=to_ms).contains(&times[1]), "{asked:?}: {times:?}");
+            assert_eq!(queue.counts(), counts(spans, 0));
+        });
+    }
+    paused(async {
+        let queue = Arc::new(ExportQueue::new(1_000, 1));
+        queue.push(get(None));
+        let exporter = Scripted::new([Answer::refuse(Retry::NotBefore(TestClock.unix_ns() + 3_000_000_000))]);
+        export(&queue, exporter.clone()).run(secs(400)).await;
+        assert!((3_000..=3_010).contains(&exporter.times_ms()[1]), "{:?}", exporter.times_ms());
+    });
+}
+
+#[test]
+fn spans_arrive_over_both_protocols_with_their_ids_parents_and_attributes() {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        real(async {
+            let backend = Backend::start(protocol).await;
+            let mut destination = backend.destination(Signal::Traces);
+            destination.headers.insert("authorization".to_owned(), "Bearer x".to_owned());
+            let trace = get(Some((CALLER, "foo=1")));
+            let spans = trace.span_count();
+            let queue = Arc::new(ExportQueue::new(1_000, spans));
+            let waiting = Arc::clone(&queue);
+            queue.push(trace.clone());
+            let shutdown = async move { wait_until(|| waiting.counts().exported > 0).await };
+            connected(&queue, &destination).run(shutdown).await;
+
+            let received = backend.stop().await;
+            let expected: Vec<[String; 3]> = trace
+                .spans()
+                .map(|span| {
+                    let parent = span.parent_span_id.expect("each has a parent");
+                    [span.trace_id.to_string(), span.span_id.to_string(), parent.to_string()]
+                })
+                .collect();
+            assert_eq!(ids(&received), expected);
+            assert_eq!(expected[0][2], "b7ad6b7169203331");
+            assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
+            let root = &received.spans[0].scope_spans[0].spans[0];
+            assert_eq!((root.name.as_str(), root.kind, root.trace_state.as_str()), ("ferrite.command", 2, "foo=1"));
+            // Sampled; whether the parent is remote is known, and it is.
+            assert_eq!(root.flags, 0x301);
+            assert_eq!(root.attributes[0].key, "db.system");
+            let resource = received.spans[0].resource.as_ref().expect("it names its origin");
+            assert!(resource.attributes.iter().any(|attribute| attribute.key == "service.namespace"));
+        });
+    }
 }
 
 #[test]
 fn a_backend_that_comes_back_on_its_port_gets_spans_again_and_every_loss_is_counted() {
-    real(async {
-        let first = Backend::start(None).await;
-        let address = first.address();
-        let settings = settings(&first.endpoint());
-        let spans = get(None).span_count();
-        let queue = Arc::new(ExportQueue::new(4 * spans, spans));
-        let stop = Arc::new(tokio::sync::Notify::new());
-        let stopped = Arc::clone(&stop);
-        let exporting = tokio::task::spawn_local(grpc(&queue, &settings).run(async move { stopped.notified().await }));
-
-        queue.push(get(None));
-        wait_until(|| queue.counts().exported == spans as u64).await;
-        let before = first.stop().await;
-
-        // One batch is in the exporter's hands, four wait, five find no room.
-        queue.push(get(None));
-        wait_until(|| queue.counts().depth == 0).await;
-        (0..9).for_each(|_| queue.push(get(None)));
-        assert_eq!(queue.counts().dropped_queue_full, 5 * spans as u64);
-        wait_until(|| queue.counts().dropped_export_failed == spans as u64).await;
-
-        let second = Backend::start(Some(address)).await;
-        wait_until(|| queue.counts().exported >= 2 * spans as u64).await;
-        stop.notify_one();
-        exporting.await.expect("the task ends");
-        let after = second.stop().await;
-
-        let counts = queue.counts();
-        let arrived = ids(&before).len() + ids(&after).len();
-        assert_eq!(counts.exported, arrived as u64);
-        assert_eq!((counts.depth, counts.dropped_queue_full), (0, 5 * spans as u64));
-        assert_eq!(counts.exported + counts.dropped_export_failed + counts.dropped_queue_full, 11 * spans as u64);
-    });
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        real(comes_back(protocol));
+    }
 }
 
-#[test]
-fn the_code_of_a_refusal_over_grpc_is_understood() {
-    real(async {
-        for (code, is_final) in
-            [(Code::InvalidArgument, true), (Code::Unauthenticated, true), (Code::Unavailable, false)]
-        {
-            let backend = Backend::refusing(code).await;
-            let queue = Arc::new(ExportQueue::new(1_000, 1));
-            queue.push(get(None));
-            let mut export = grpc(&queue, &settings(&backend.endpoint()));
-            let enough = wait_until(|| queue.counts().dropped_export_failed > 0 || backend.received().requests > 1);
-            let never = std::future::pending::<()>().shared();
-            select(pin!(export.work(&never, &Cell::new(0))), pin!(enough)).await;
-            assert_eq!(queue.counts().dropped_export_failed > 0, is_final, "{code:?}");
-            assert_eq!(backend.received().requests, if is_final { 1 } else { 2 }, "{code:?}");
-        }
-    });
+async fn comes_back(protocol: Protocol) {
+    let first = Backend::start(protocol).await;
+    let address = first.address();
+    let destination = first.destination(Signal::Traces);
+    let spans = get(None).span_count();
+    let queue = Arc::new(ExportQueue::new(4 * spans, spans));
+    let stop = Arc::new(tokio::sync::Notify::new());
+    let stopped = Arc::clone(&stop);
+    let exporting = connected(&queue, &destination).run(async move { stopped.notified().await });
+    let exporting = tokio::task::spawn_local(exporting);
+
+    queue.push(get(None));
+    wait_until(|| queue.counts().exported == spans as u64).await;
+    let before = first.stop().await;
+
+    // One batch is in the exporter's hands, four wait, five find no room.
+    queue.push(get(None));
+    wait_until(|| queue.counts().depth == 0).await;
+    (0..9).for_each(|_| queue.push(get(None)));
+    assert_eq!(queue.counts().dropped_queue_full, 5 * spans as u64);
+    wait_until(|| queue.counts().dropped_export_failed == spans as u64).await;
+
+    let accepting = Arc::new(move |_| Some(crate::export::testing::Reply::accepting(protocol)));
+    let second = Backend::at(Some(address), protocol, accepting, None).await;
+    wait_until(|| queue.counts().exported >= 2 * spans as u64).await;
+    stop.notify_one();
+    exporting.await.expect("the task ends");
+    let after = second.stop().await;
+
+    let counts = queue.counts();
+    let arrived = ids(&before).len() + ids(&after).len();
+    assert_eq!(counts.exported, arrived as u64);
+    assert_eq!((counts.depth, counts.dropped_queue_full), (0, 5 * spans as u64));
+    assert_eq!(counts.exported + counts.dropped_export_failed + counts.dropped_queue_full, 11 * spans as u64);
 }
