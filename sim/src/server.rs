@@ -190,7 +190,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         let rewrite = starting.node.rewrite.figures();
         if !seen && rewrite.done > looked && rewrite.running_since_ns.is_none() {
             looked = rewrite.done;
-            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK));
+            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK), Vec::new());
             seen = traces.iter().any(|trace| trace.name() == SpanName::AofRewrite);
             if seen {
                 sim.sometimes("a rewrite was recorded");
@@ -199,7 +199,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         let evicted = starting.node.databases.figures().evicted_keys;
         if !eviction_seen && evicted > evictions {
             evictions = evicted;
-            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK));
+            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK), Vec::new());
             eviction_seen = traces.iter().any(|trace| trace.name() == SpanName::Eviction);
             if eviction_seen {
                 sim.sometimes("an eviction was recorded");

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Running {
     child: Child,
     port: u16,
+    admin_port: u16,
     dir: tempfile::TempDir,
 }
 
 impl Running {
     fn start(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        // Free a moment ago.
+        let admin_port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
         let mut child = Command::new(env!("CARGO_BIN_EXE_ferrite"))
             .env_clear()
-            .args(["--port", "0", "--admin-port", "0", "--workers", "2", "--dir"])
+            .args(["--port", "0", "--workers", "2", "--admin-port", &admin_port.to_string(), "--dir"])
             .arg(dir.path())
             .args(more)
             .stdout(Stdio::piped())
@@ -38,7 +41,7 @@ impl Running {
         std::thread::spawn(move || lines.for_each(drop));
         let (_, port) = ready.split_once("\"port\":").unwrap();
         let port = port.split(|character: char| !character.is_ascii_digit()).next().unwrap().parse().unwrap();
-        Self { child, port, dir }
+        Self { child, port, admin_port, dir }
     }
 
     /// What the server answers to these lines on a connection of their own.
@@ -48,6 +51,19 @@ impl Running {
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         reply
+    }
+
+    /// `/metrics`, for who accepts this.
+    fn scrape(&self, accept: Option<&str>) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).unwrap();
+        let accept = accept.map_or_else(String::new, |accept| format!("Accept: {accept}\r\n"));
+        let request = format!("GET /metrics HTTP/1.0\r\nHost: localhost\r\n{accept}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        body.to_owned()
     }
 
     /// The simple strings of the answer.
@@ -155,4 +171,41 @@ fn json_is_a_line_of_otlp_for_each_trace() {
     assert_eq!(text.lines().filter(|line| line.starts_with("{\"resourceSpans\"")).count(), 2, "{reply}");
     eventually("connections end", || server.lines("OTEL.TRACES FIND CMD CONNECTION").len() > 3);
     assert!(server.dir.path().join("hybrid.log").exists());
+}
+
+/// What SLOWLOG and the exemplars name is there although the recorder has long forgotten it.
+#[test]
+fn the_traces_that_slowlog_and_exemplars_name_outlive_the_recorder() {
+    let server = Running::start(&["--server.slowlog_log_slower_than", "0", "--server.slowlog_max_len", "64"]);
+    server.ask(&vec!["SET kept v"; 64].join("\r\n"));
+    assert_eq!(server.ask("CONFIG SET slowlog-log-slower-than -1"), "+OK\r\n+OK\r\n");
+    let reply = server.ask("SLOWLOG GET");
+    let ids: Vec<&str> = reply.lines().filter(|line| line.len() == 32 && !line.contains(' ')).collect();
+    assert!(!ids.is_empty(), "{reply}");
+    // More than both recorders hold.
+    let pings = vec!["PING"; 50_000].join("\r\n");
+    for _ in 0..4 {
+        server.ask(&pings);
+    }
+    for id in &ids {
+        assert_eq!(server.lines(&format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
+    }
+    assert_eq!(server.statements("OTEL.TRACES FIND KEY kept 1"), ["SET kept ..."]);
+
+    let page = server.scrape(Some("application/openmetrics-text; version=1.0.0"));
+    assert!(page.ends_with("# EOF\n"), "{page}");
+    let exemplar = page.lines().find(|line| line.contains("command=\"SET\"") && line.contains(" # {")).expect("it has");
+    let id = exemplar.split("trace_id=\"").nth(1).expect("an id").split('"').next().expect("it ends");
+    assert_eq!(server.lines(&format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
+    assert!(!server.scrape(None).contains(" # {"), "the classic format has no exemplars");
+
+    // Who no longer names them lets them go: what is left are exemplars.
+    let kept = |page: &str| {
+        let line = page.lines().find(|line| line.starts_with("ferrite_telemetry_kept_size ")).expect("a metric");
+        line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")
+    };
+    let before = kept(&server.scrape(None));
+    server.ask("SLOWLOG RESET");
+    let after = kept(&server.scrape(None));
+    assert!(after < before / 2, "{before} bytes, then {after}");
 }

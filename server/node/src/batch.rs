@@ -277,7 +277,10 @@ impl<W: World> Connection<W> {
         let execution_ns = self.trace.finish_command(outcome, recorded, position);
         worker.stats().commands.add(1);
         if let Some(spec) = spec {
-            node.telemetry.metrics.command(worker.id, spec.index(), execution_ns, outcome == Outcome::Err);
+            let failed = outcome == Outcome::Err;
+            if let Some(bucket) = node.telemetry.metrics.command(worker.id, spec.index(), execution_ns, failed) {
+                self.trace.exemplar(spec.index(), bucket, execution_ns);
+            }
             let duration_us = execution_ns / 1000;
             let slow = node.slowlog.takes(duration_us) && !spec.has(flag::SKIP_SLOWLOG);
             let logged = match node.config.logging.commands {
@@ -321,7 +324,7 @@ impl<W: World> Connection<W> {
     /// Writes the command that just ended into SLOWLOG, the log, or both.
     #[cold]
     fn log_command(
-        &self,
+        &mut self,
         spec: &'static CommandSpec,
         at: usize,
         duration_us: u64,
@@ -339,9 +342,9 @@ impl<W: World> Connection<W> {
             command_log::write(spec, args, duration_us, outcome, &session.addr, node, ids);
         }
         if slow {
+            let trace = self.trace.pin(&node.pins);
             let unix_s = self.worker.world.clock().unix_ns() / 1_000_000_000;
-            let trace_id = ids.map(|(trace, _)| trace);
-            node.slowlog.record(args, duration_us, unix_s, &session.addr, &session.name, trace_id);
+            node.slowlog.record(args, duration_us, unix_s, &session.addr, &session.name, trace);
         }
     }
 

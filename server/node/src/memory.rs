@@ -46,7 +46,7 @@ impl Node {
             io_buffers: store.flush_bytes,
             read_cache: self.store.read_cache.stats().bytes as u64,
             unseen_writes: self.databases.unseen.figures().bytes,
-            telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES,
+            telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES + self.pins.bytes(),
         };
         self.memory.peak.fetch_max(accounts.total(), Relaxed);
         accounts

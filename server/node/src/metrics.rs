@@ -128,6 +128,8 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::UNSEEN_PENDING, unseen.pending),
         Series::single(Metric::UNSEEN_ERRORS, unseen.read_errors),
         Series::single(Metric::QUEUE_DEPTH, queue.depth),
+        Series::single(Metric::KEPT_SIZE, node.pins.bytes()),
+        Series::single(Metric::KEPT_REFUSED, node.pins.refused()),
         Series::single(Metric::CALLERS_LIMITED, node.telemetry.sampling.limited()),
         Series { metric: Metric::SAMPLING_RATIO, points: sampling_ratio(node) },
     ]

@@ -11,7 +11,7 @@ use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
 use ferrite_keyspace::{Databases, Encodings, MemoryLimits, decode_object};
 use ferrite_otlp::Telemetry;
-use ferrite_telemetry::{Counters, Detail, KeptTrace, Ring, Shape};
+use ferrite_telemetry::{Counters, Detail, KeptTrace, Pins, Ring, Shape};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -85,6 +85,8 @@ pub struct Node {
     pub statistics_reset: Mutex<Totals>,
     /// Error replies by their prefix.
     pub errors: Mutex<BTreeMap<String, u64>>,
+    /// Traces that something names, and so are kept beyond the flight recorders.
+    pub(crate) pins: Arc<Pins>,
     /// The workers' flight recorders and their counters, filled as they start.
     pub(crate) recorders: Mutex<Vec<(Arc<Ring>, Arc<Counters>)>>,
     port: AtomicU16,
@@ -137,6 +139,7 @@ impl Node {
             stats: (0..setup.workers).map(|_| WorkerStats::default()).collect(),
             statistics_reset: Mutex::default(),
             errors: Mutex::default(),
+            pins: Arc::default(),
             recorders: Mutex::default(),
             port: AtomicU16::new(config.server.port),
             disk_backend: OnceLock::new(),
@@ -214,10 +217,13 @@ impl Node {
         *self.errors.lock().entry(prefix).or_default() += 1;
     }
 
-    /// What every worker's flight recorder gives, what ended last first.
-    pub fn traces(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>) -> Vec<KeptTrace> {
-        let mut found: Vec<KeptTrace> = self.recorders.lock().iter().flat_map(|(ring, _)| read(ring)).collect();
-        found.sort_by_key(|trace| std::cmp::Reverse(trace.end_ns()));
+    /// What every worker's flight recorder gives, and what is kept beyond them, what ended last first.
+    pub fn traces(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>, kept: Vec<KeptTrace>) -> Vec<KeptTrace> {
+        let rings: Vec<Arc<Ring>> = self.recorders.lock().iter().map(|(ring, _)| Arc::clone(ring)).collect();
+        let mut found: Vec<KeptTrace> = rings.iter().flat_map(|ring| read(ring)).chain(kept).collect();
+        found.sort_by_key(|trace| std::cmp::Reverse((trace.end_ns(), trace.root_id())));
+        // What is kept may be in a ring still.
+        found.dedup_by_key(|trace| (trace.trace_id(), trace.root_id()));
         found
     }
 

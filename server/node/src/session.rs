@@ -198,8 +198,12 @@ impl<W: World> Connection<W> {
 
     /// Hands what was recorded to the worker's recorder.
     fn commit(&mut self) {
-        let queue = &self.worker.node.telemetry.queue;
-        self.worker.recorder.borrow_mut().commit(&mut self.trace, |trace| queue.push(trace));
+        let telemetry = &self.worker.node.telemetry;
+        let mut recorder = self.worker.recorder.borrow_mut();
+        recorder.commit(&mut self.trace, |trace| telemetry.queue.push(trace));
+        for new in recorder.take_exemplars() {
+            telemetry.metrics.exemplar(self.worker.id, new);
+        }
     }
 
     /// Works through all complete commands of the input. False: the connection ends.

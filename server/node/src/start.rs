@@ -23,7 +23,6 @@ use crate::admin;
 use crate::checkpoint;
 use crate::compact;
 use crate::flush;
-use crate::metrics;
 use crate::node::{Node, fsync_policy};
 use crate::replay::Replay;
 use crate::rewrite;
@@ -137,9 +136,7 @@ async fn start_up<W: World>(
     let Opened { directory, rewriter, checkpoints, handle, reporter } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
     if let Some(admin) = &sockets.admin {
-        let node = node.clone();
-        let metrics = Arc::new(move || ferrite_otlp::render(&metrics::collect(&node)));
-        world.spawn(admin::serve(world.clone(), admin.clone(), metrics));
+        world.spawn(admin::serve(world.clone(), admin.clone(), node.clone()));
     }
     *start.sockets.lock() = Some(sockets.clone());
     let worker = worker(node, world, 0, handle).await?;
@@ -300,6 +297,7 @@ async fn worker<W: World>(
             ring_bytes: RING_BYTES_DEFAULT,
             sampling: Arc::clone(&node.telemetry.sampling),
             export: telemetry.exports_traces(),
+            pins: Arc::clone(&node.pins),
             seed: world.entropy().next_u64(),
         },
     );

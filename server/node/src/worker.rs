@@ -127,6 +127,7 @@ async fn keep_house<W: World>(worker: Rc<Worker<W>>) {
         if worker.id != 0 {
             continue;
         }
+        worker.node.telemetry.metrics.want_exemplars();
         limited.tell(worker.node.telemetry.sampling.limited(), worker.now_ns());
         // For the peak, too.
         worker.node.memory_accounts();

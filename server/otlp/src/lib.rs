@@ -9,6 +9,7 @@ mod export;
 mod json;
 mod logging;
 mod metrics;
+mod openmetrics;
 mod prometheus;
 mod queue;
 #[cfg(feature = "otel")]
@@ -19,6 +20,7 @@ pub use export::{ExportSettings, FLUSH_MAX, MetricExportCounts, export_metrics, 
 pub use json::traces_data;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
 pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
+pub use openmetrics::render_openmetrics;
 pub use prometheus::render;
 pub use queue::{ColdSpan, ExportQueue, QueueCounts, Queued};
 #[cfg(feature = "otel")]

@@ -1,7 +1,10 @@
 //! Metrics: what each worker counts per command, and the form in which all metrics are collected.
 
-use ferrite_telemetry::Counter;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric, SYNC_BOUNDS};
+use ferrite_telemetry::{Counter, Exemplar, NewExemplar};
 
 const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 const SYNC_BUCKETS: usize = SYNC_BOUNDS.len() + 1;
@@ -25,8 +28,12 @@ const fn in_nanoseconds<const N: usize>(bounds: &[f64]) -> [u64; N] {
 struct CommandCounters {
     failed: Counter,
     sum_ns: Counter,
+    /// The buckets that shall have a new exemplar, a bit each. Two write it, now and then: one wish may be lost.
+    wanted: AtomicU64,
     buckets: [Counter; BUCKETS],
 }
+
+const _: () = assert!(BUCKETS <= u64::BITS as usize);
 
 /// One command over all workers since the start.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +81,7 @@ impl DiskTimes {
 
     fn series(&self, metric: Metric) -> Series {
         let buckets = self.buckets.iter().map(Counter::get).collect();
-        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9 };
+        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9, exemplars: Vec::new() };
         Series { metric, points: vec![Point { label: None, value }] }
     }
 }
@@ -84,6 +91,8 @@ pub struct Metrics {
     workers: Box<[Box<[CommandCounters]>]>,
     syncs: DiskTimes,
     flushes: DiskTimes,
+    /// By command and bucket.
+    exemplars: parking_lot::Mutex<BTreeMap<(usize, usize), Exemplar>>,
     /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
     hidden: parking_lot::Mutex<Vec<CommandTotals>>,
 }
@@ -92,17 +101,20 @@ impl Metrics {
     /// `commands`: how many rows the command table has.
     pub fn new(workers: usize, commands: usize) -> Self {
         let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
-        Self {
+        let metrics = Self {
             workers: (0..workers).map(|_| worker()).collect(),
             syncs: DiskTimes::default(),
             flushes: DiskTimes::default(),
+            exemplars: parking_lot::Mutex::default(),
             hidden: parking_lot::Mutex::default(),
-        }
+        };
+        metrics.want_exemplars();
+        metrics
     }
 
-    /// Counts one command. To be called by `worker` alone.
+    /// Counts one command. To be called by `worker` alone. Gives the bucket if it shall have a new exemplar.
     #[inline]
-    pub fn command(&self, worker: usize, command: usize, duration_ns: u64, failed: bool) {
+    pub fn command(&self, worker: usize, command: usize, duration_ns: u64, failed: bool) -> Option<usize> {
         let counters = &self.workers[worker][command];
         counters.sum_ns.add(duration_ns);
         // Most commands take microseconds: the first few bounds decide.
@@ -111,6 +123,28 @@ impl Metrics {
         if failed {
             counters.failed.add(1);
         }
+        (counters.wanted.load(Ordering::Relaxed) & 1 << bucket != 0).then_some(bucket)
+    }
+
+    /// From now on each bucket of each command takes one new exemplar; called once in a while.
+    pub fn want_exemplars(&self) {
+        for counters in self.workers.iter().flatten() {
+            counters.wanted.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes an exemplar from `worker`, in the place of an older one.
+    pub fn exemplar(&self, worker: usize, new: NewExemplar) {
+        let wanted = &self.workers[worker][new.command].wanted;
+        wanted.store(wanted.load(Ordering::Relaxed) & !(1 << new.bucket), Ordering::Relaxed);
+        self.exemplars.lock().insert((new.command, new.bucket), new.exemplar);
+    }
+
+    /// A command's exemplars, by bucket.
+    pub fn exemplars(&self, command: usize) -> Vec<(usize, Exemplar)> {
+        let exemplars = self.exemplars.lock();
+        let own = exemplars.range((command, 0)..(command + 1, 0));
+        own.map(|((_, bucket), exemplar)| (*bucket, exemplar.clone())).collect()
     }
 
     /// Counts one sync of the AOF. To be called by its task alone.
@@ -176,7 +210,8 @@ impl Metrics {
             .iter()
             .map(|totals| {
                 let sum = totals.sum_ns as f64 / 1e9;
-                point(totals, Value::Histogram { buckets: totals.buckets.clone(), sum })
+                let exemplars = self.exemplars(totals.command);
+                point(totals, Value::Histogram { buckets: totals.buckets.clone(), sum, exemplars })
             })
             .collect();
         [
@@ -220,6 +255,8 @@ pub enum Value {
     Histogram {
         buckets: Vec<u64>,
         sum: f64,
+        /// With the indices of their buckets.
+        exemplars: Vec<(usize, Exemplar)>,
     },
 }
 
@@ -252,14 +289,14 @@ mod tests {
         assert!(
             matches!(flushes, Value::Histogram { buckets, .. } if buckets[1] == 1 && buckets.iter().sum::<u64>() == 1)
         );
-        let Value::Histogram { buckets, sum } = syncs else { panic!("a histogram") };
+        let Value::Histogram { buckets, sum, .. } = syncs else { panic!("a histogram") };
         assert_eq!((buckets[0], buckets[SYNC_BUCKETS - 1], buckets.iter().sum::<u64>(), sum), (1, 1, 2, 6.00005));
     }
 
     #[test]
     fn percentiles_are_bucket_bounds() {
         let metrics = Metrics::new(1, 1);
-        (0..99).for_each(|_| metrics.command(0, 0, 800, false));
+        (0..99).for_each(|_| _ = metrics.command(0, 0, 800, false));
         metrics.command(0, 0, 4_000_000_000, false);
         let totals = metrics.totals().remove(0);
         assert_eq!(totals.percentile_ns(50.0), 1_000);

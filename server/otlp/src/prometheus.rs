@@ -39,7 +39,7 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
         match &point.value {
             Value::Integer(value) => writeln!(page, "{name}{} {value}", labels(""))?,
             Value::Float(value) => writeln!(page, "{name}{} {value}", labels(""))?,
-            Value::Histogram { buckets, sum } => {
+            Value::Histogram { buckets, sum, .. } => {
                 let mut below = 0;
                 for (count, bound) in buckets.iter().zip(bounds) {
                     below += count;
@@ -55,7 +55,7 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
     Ok(())
 }
 
-fn escape(value: &str) -> String {
+pub(crate) fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

@@ -7,10 +7,12 @@
 mod driver;
 mod engine;
 mod events;
+mod named;
 
 use std::net::SocketAddr;
 
 use crate::batch::{Batch, FULL, Header, Parts, SLOT_BYTES};
+use crate::exemplar::Candidate;
 use crate::ids::IdGenerator;
 use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, RareRecord, SpanRecord, WriteRecord};
 use crate::redaction::Keys;
@@ -105,6 +107,10 @@ pub struct TraceBuffer {
     arena: Vec<u8>,
     /// What the connection's batches have in common.
     header: Header,
+    /// Some root is [`crate::record::PINNED`].
+    pub(crate) pinned: bool,
+    /// Commands that a histogram would show.
+    pub(crate) candidates: Vec<Candidate>,
     /// Commands that found no room.
     pub(crate) lost: u64,
     ids: IdGenerator,
@@ -141,6 +147,8 @@ impl TraceBuffer {
             arena: Vec::new(),
             events: Vec::new(),
             header: Header::default(),
+            pinned: false,
+            candidates: Vec::new(),
             lost: 0,
             ids,
             keys,
@@ -277,6 +285,8 @@ impl TraceBuffer {
         reset(&mut self.records);
         reset(&mut self.arena);
         reset(&mut self.events);
+        self.candidates.clear();
+        self.pinned = false;
         self.current = NONE;
         self.level = 0;
         self.muted = false;

@@ -51,6 +51,11 @@ impl KeptTrace {
         &self.batch().commands[0]
     }
 
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.slots)
+    }
+
     /// The id of the trace.
     pub fn trace_id(&self) -> TraceId {
         self.root_command().trace_id()

@@ -162,6 +162,8 @@ pub(crate) const PARSED: u16 = 1 << 7;
 pub(crate) const DISPATCHED: u16 = 1 << 8;
 pub(crate) const EXECUTED: u16 = 1 << 9;
 pub(crate) const SERIALIZED: u16 = 1 << 10;
+/// Something names the trace of this root: it is kept beyond the ring.
+pub(crate) const PINNED: u16 = 1 << 11;
 
 /// One command of a batch, or a queued command below its EXEC. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use crate::batch::Splitter;
 use crate::buffer::TraceBuffer;
 use crate::context::FLAG_SAMPLED;
+use crate::context::SpanId;
 use crate::counter::Counter;
 use crate::entry::KeptTrace;
+use crate::exemplar::{Exemplar, NewExemplar};
 use crate::ids::IdGenerator;
-use crate::record::{CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, SAMPLED};
+use crate::pins::Pins;
+use crate::record::{CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, PINNED, SAMPLED};
 use crate::redaction::Keys;
 use crate::ring::Ring;
 use crate::sampling::{Facts, Probability, Sampling, SamplingPolicy};
@@ -30,6 +33,8 @@ pub struct RecorderConfig {
     pub sampling: Arc<Sampling>,
     /// Whether sampled traces are kept for export; if not, they are only marked.
     pub export: bool,
+    /// Where traces go that something names.
+    pub pins: Arc<Pins>,
     /// Every id follows from it. Different for each worker.
     pub seed: u64,
 }
@@ -43,6 +48,7 @@ impl Default for RecorderConfig {
             ring_bytes: RING_BYTES_DEFAULT,
             sampling: Sampling::by_head(Probability::AlwaysOn, false),
             export: false,
+            pins: Arc::default(),
             seed: 0,
         }
     }
@@ -97,6 +103,9 @@ pub struct Recorder {
     ids: IdGenerator,
     ring: Arc<Ring>,
     counters: Arc<Counters>,
+    pins: Arc<Pins>,
+    /// What the last commits gave.
+    exemplars: Vec<NewExemplar>,
     wall_offset: i64,
     splitter: Splitter,
     /// The tiers that each root's tree visited, a bit each; filled only if a rule asks for them.
@@ -117,6 +126,8 @@ impl Recorder {
             ids: IdGenerator::new(config.seed),
             ring: Arc::new(Ring::new(if config.detail.is_some() { config.ring_bytes } else { 0 })),
             counters: Arc::default(),
+            pins: Arc::clone(&config.pins),
+            exemplars: Vec::new(),
             wall_offset: 0,
             splitter: Splitter::default(),
             tiers: Vec::new(),
@@ -188,7 +199,11 @@ impl Recorder {
                 chosen += spans;
             }
         }
+        if !buffer.candidates.is_empty() {
+            self.choose_exemplars(buffer);
+        }
         if created > 0 {
+            let named = buffer.pinned;
             let batch = buffer.batch(self.wall_offset);
             if !self.ring.push(&batch) {
                 // Trace by trace, the newest of so large a batch find room.
@@ -198,6 +213,10 @@ impl Recorder {
             if chosen > 0 && self.export {
                 self.splitter.split(&batch, |root| root.has(SAMPLED), kept);
             }
+            if named {
+                let pins = &self.pins;
+                self.splitter.split(&batch, |root| root.has(PINNED), |trace| pins.fill(trace));
+            }
         }
         self.counters.created.add(created);
         self.counters.over_span_limit.add(over_span_limit);
@@ -206,6 +225,40 @@ impl Recorder {
             self.sampling.count_limited(limited);
         }
         buffer.clear();
+    }
+
+    /// Where traces are kept that something names.
+    pub fn pins(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    /// What the commits since the last call have given to histograms; nearly always nothing.
+    #[inline]
+    pub fn take_exemplars(&mut self) -> Vec<NewExemplar> {
+        std::mem::take(&mut self.exemplars)
+    }
+
+    /// Of the candidates whose traces are chosen, the last of each bucket: who follows its id shall find it in the backend. Where
+    /// nothing is exported every trace will do, since it can only be followed here.
+    #[cold]
+    fn choose_exemplars(&mut self, buffer: &mut TraceBuffer) {
+        for at in (0..buffer.candidates.len()).rev() {
+            let candidate = buffer.candidates[at];
+            let root = &mut buffer.commands[usize::from(candidate.root)];
+            let (command, bucket) = (usize::from(candidate.command), usize::from(candidate.bucket));
+            let chosen = !root.has(DISCARDED) && (root.has(SAMPLED) || !self.export);
+            if !chosen || self.exemplars.iter().any(|new| (new.command, new.bucket) == (command, bucket)) {
+                continue;
+            }
+            root.flags |= PINNED;
+            let exemplar = Exemplar {
+                trace: self.pins.pin(root.trace_id(), SpanId(root.span_id)),
+                value_ns: candidate.value_ns,
+                unix_ns: root.end.wrapping_add_signed(self.wall_offset),
+            };
+            self.exemplars.push(NewExemplar { command, bucket, exemplar });
+            buffer.pinned = true;
+        }
     }
 
     fn follow_policy(&mut self) {

@@ -56,6 +56,7 @@ fn batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
         buffer.select(command);
         buffer.resume();
         buffer.finish_command(Outcome::Err, b"ERR no", 1);
+        buffer.exemplar(1, 2, 3);
     }
     buffer.begin_command();
     buffer.describe("EXEC", 1, 1, []);
@@ -109,7 +110,31 @@ fn a_kept_trace_is_one_allocation() {
     let mut recorder = recorder(Probability::AlwaysOn);
     let mut buffer = recorder.buffer();
     batch(&mut recorder, &mut buffer);
+    recorder.take_exemplars();
     let mut kept = 0;
     let allocations = allocation_counter::measure(|| kept = batch(&mut recorder, &mut buffer));
-    assert_eq!((kept, allocations.count_total), (4, 4));
+    // Beside them the exemplar that each batch gives: its place, what names it, its trace.
+    assert_eq!((kept, allocations.count_total), (4, 4 + 3));
+}
+
+#[test]
+fn only_chosen_traces_are_exemplars_and_they_are_kept() {
+    let mut off = recorder(Probability::AlwaysOff);
+    let mut buffer = off.buffer();
+    batch(&mut off, &mut buffer);
+    assert!(off.take_exemplars().is_empty());
+    assert_eq!(off.pins().bytes(), 0);
+
+    let mut on = recorder(Probability::AlwaysOn);
+    let mut buffer = on.buffer();
+    batch(&mut on, &mut buffer);
+    let exemplars = on.take_exemplars();
+    let [new] = &exemplars[..] else { panic!("one a bucket: {exemplars:?}") };
+    assert_eq!((new.command, new.bucket, new.exemplar.value_ns), (1, 2, 3));
+    let trace = new.exemplar.trace.trace_id();
+    let kept = on.pins().find(trace);
+    assert_eq!((kept.len(), kept[0].root_id()), (1, new.exemplar.trace.root_id()));
+    let pins = Arc::clone(on.pins());
+    drop(exemplars);
+    assert!(pins.find(trace).is_empty() && pins.bytes() == 0);
 }

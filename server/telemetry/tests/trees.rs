@@ -27,6 +27,7 @@ fn recorder(detail: Detail, sampling: Arc<Sampling>) -> Recorder {
         sampling,
         export: true,
         seed: 7,
+        ..RecorderConfig::default()
     };
     Recorder::new(clock, &config)
 }
@@ -532,6 +533,7 @@ fn off_records_nothing_and_still_times_execution() {
         sampling: Sampling::by_head(Probability::AlwaysOn, false),
         export: true,
         seed: 1,
+        ..RecorderConfig::default()
     };
     let mut recorder = Recorder::new(clock, &config);
     let mut buffer = recorder.buffer();

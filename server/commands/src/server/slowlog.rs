@@ -1,11 +1,12 @@
 //! The slow log: the commands that took longest, bounded, shared by the workers; and the SLOWLOG command over it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use ferrite_keyspace::Pause;
 use ferrite_resp::{Args, parse_i64};
-use ferrite_telemetry::TraceId;
+use ferrite_telemetry::Pinned;
 use parking_lot::Mutex;
 
 use crate::call::Call;
@@ -30,8 +31,8 @@ pub struct SlowEntry {
     pub args: Vec<Vec<u8>>,
     pub addr: String,
     pub name: Vec<u8>,
-    /// `None`: nothing was recorded.
-    pub trace_id: Option<TraceId>,
+    /// Kept as long as this entry; `None`: nothing was recorded.
+    pub trace: Option<Arc<Pinned>>,
 }
 
 /// Newest first. The threshold is read without the lock, so that a fast command costs one comparison.
@@ -78,7 +79,7 @@ impl Slowlog {
         unix_s: u64,
         addr: &str,
         name: &[u8],
-        trace_id: Option<TraceId>,
+        trace: Option<Arc<Pinned>>,
     ) {
         let max_len = self.max_len.load(Ordering::Relaxed);
         let args = shorten(args);
@@ -92,7 +93,7 @@ impl Slowlog {
             args,
             addr: addr.to_owned(),
             name: name.to_vec(),
-            trace_id,
+            trace,
         });
         entries.newest_first.truncate(max_len);
     }
@@ -207,7 +208,7 @@ fn get(call: &mut Call<'_>) -> Result<(), Pause> {
     let reply = &mut call.reply;
     reply.array(entries.len());
     for entry in &entries {
-        let trace_id = entry.trace_id.map(|id| id.to_string()).unwrap_or_default();
+        let trace_id = entry.trace.as_ref().map(|trace| trace.trace_id().to_string()).unwrap_or_default();
         reply.array(if always { 7 } else { 6 });
         reply.integer(entry.id as i64);
         reply.integer(entry.unix_s as i64);
@@ -257,11 +258,14 @@ fn show_help(call: &mut Call<'_>) -> Result<(), Pause> {
 
 #[cfg(test)]
 mod tests {
+    use ferrite_telemetry::{Pins, SpanId, TraceId};
+
     use super::*;
     use crate::testing::{Client, words};
 
     fn record(log: &Slowlog, command: &str, name: &[u8]) {
-        words(command, |args| log.record(args, 15, 1_700_000_000, "127.0.0.1:9", name, Some(TraceId(0xab))));
+        let trace = Arc::<Pins>::default().pin(TraceId(0xab), SpanId(1));
+        words(command, |args| log.record(args, 15, 1_700_000_000, "127.0.0.1:9", name, Some(trace)));
     }
 
     #[test]

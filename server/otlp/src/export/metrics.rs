@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferrite_io::{Clock, Entropy, World};
+use ferrite_telemetry::Exemplar;
 use ferrite_telemetry::schema::Instrument;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1 as proto;
+use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as Measured;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, ResourceMetrics, ScopeMetrics};
@@ -169,7 +171,7 @@ fn number(series: &Series, point: &Point, start: u64, now: u64) -> proto::Number
 }
 
 fn distribution(series: &Series, point: &Point, bounds: &[f64], times: Times) -> proto::HistogramDataPoint {
-    let Value::Histogram { buckets, sum } = &point.value else {
+    let Value::Histogram { buckets, sum, exemplars } = &point.value else {
         unreachable!("{} is declared as a histogram", series.metric.name)
     };
     proto::HistogramDataPoint {
@@ -180,7 +182,18 @@ fn distribution(series: &Series, point: &Point, bounds: &[f64], times: Times) ->
         sum: Some(*sum),
         bucket_counts: buckets.clone(),
         explicit_bounds: bounds.to_vec(),
+        exemplars: exemplars.iter().map(|(_, exemplar)| measured(exemplar)).collect(),
         ..Default::default()
+    }
+}
+
+fn measured(exemplar: &Exemplar) -> proto::Exemplar {
+    proto::Exemplar {
+        filtered_attributes: Vec::new(),
+        time_unix_nano: exemplar.unix_ns,
+        span_id: exemplar.trace.root_id().0.to_be_bytes().to_vec(),
+        trace_id: exemplar.trace.trace_id().0.to_be_bytes().to_vec(),
+        value: Some(Measured::AsDouble(exemplar.value_ns as f64 / 1e9)),
     }
 }
 

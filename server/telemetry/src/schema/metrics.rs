@@ -184,11 +184,19 @@ metrics! {
     UNSEEN_ERRORS = "ferrite.unseen.errors.total", Counter, "{errors}", None,
         "Failed attempts to look at what a write has replaced";
     QUEUE_DEPTH = "ferrite.telemetry.queue.depth", Gauge, "{spans}", None, "Spans that wait for their export";
+    KEPT_SIZE = "ferrite.telemetry.kept.size", Gauge, "By", None,
+        "Memory of traces that SLOWLOG or exemplars name";
+    KEPT_REFUSED = "ferrite.telemetry.kept.refused.total", Counter, "{traces}", None,
+        "Traces that SLOWLOG or exemplars name and that found no room";
     CALLERS_LIMITED = "ferrite.telemetry.callers.limited.total", Counter, "{traces}", None,
         "Traces that their caller sampled beyond telemetry.sampling.parent_limit: the sampler decided instead";
     SAMPLING_RATIO = "ferrite.telemetry.sampling.ratio", Gauge, "1", None,
         "Share of ordinary new traces that is chosen now";
 }
+
+/// The labels of an exemplar at `/metrics`, as Prometheus and Grafana look for them.
+pub const EXEMPLAR_TRACE_ID: &str = "trace_id";
+pub const EXEMPLAR_SPAN_ID: &str = "span_id";
 
 /// The name of a metric at `/metrics`: dots are underscores.
 pub fn prometheus_name(name: &str) -> String {
@@ -201,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 52);
+        assert_eq!(METRICS.len(), 54);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
