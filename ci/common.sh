@@ -23,6 +23,7 @@ content_key() { cat "$@" | sha256sum | cut -c1-8; }
 otelcol_binary="$cache/bin/otelcol-$otelcol_version-$(content_key "$root/integration/images/otelcol/builder.yaml")"
 jaeger_binary="$cache/bin/jaeger-$jaeger_version"
 go_sampler="$cache/bin/go-sampler-$(content_key "$root"/conformance/peers/sampler-go/*)"
+go_client="$cache/bin/go-client-$(content_key "$root"/integration/clients/go/{go.mod,go.sum,*.go,cmd/*/*.go})"
 venv="$cache/python-$(content_key "$root/integration/clients/python/requirements.txt")"
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }

@@ -71,6 +71,74 @@ pub async fn trace(port: u16, trace_id: &str, complete: impl Fn(&[JaegerSpan]) -
     .await
 }
 
+/// The little of a span that tells whose child it is: for many traces at once.
+#[derive(Clone, Debug)]
+pub struct SpanLine {
+    pub service: String,
+    pub name: String,
+    /// As 32 and 16 hexadecimal digits.
+    pub trace_id: String,
+    pub span_id: String,
+    /// Empty for a root.
+    pub parent: String,
+    /// Attributes with text for a value, and `span.kind` in lower case.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl SpanLine {
+    /// The value of a text attribute; empty if the span has none of this key.
+    pub fn tag(&self, key: Attribute) -> &str {
+        self.tags.get(key.as_str()).map_or("", String::as_str)
+    }
+}
+
+/// The spans of all traces in which this service has a span of this name, once `complete` says so.
+pub async fn lines(
+    port: u16,
+    service: &str,
+    name: &str,
+    traces: usize,
+    complete: impl Fn(&[SpanLine]) -> bool,
+) -> Vec<SpanLine> {
+    let (service, name) = (http::encode(service), http::encode(name));
+    let query = format!("/api/traces?service={service}&operation={name}&limit={}&lookback=1h", traces + 100);
+    eventually(&format!("Jaeger has all traces of {service} {name}"), ARRIVAL_LIMIT, async || {
+        let body = http::get(port, &query).await?;
+        let lines = lines_of(&serde_json::from_slice(&body).expect("Jaeger answers in JSON"));
+        if complete(&lines) {
+            return Some(lines);
+        }
+        // Only a failed test shows it.
+        let mut names = BTreeMap::new();
+        lines.iter().for_each(|line| *names.entry((&line.service, &line.name)).or_insert(0) += 1);
+        eprintln!("in Jaeger so far: {names:?}");
+        None
+    })
+    .await
+}
+
+/// `{"data": [{"spans": [{"references": [{"refType": "CHILD_OF", …}], "processID": "p1", …}], "processes": {"p1": {…}}}]}`
+fn lines_of(answer: &Value) -> Vec<SpanLine> {
+    let mut lines = Vec::new();
+    for trace in list(&answer["data"]) {
+        for span in list(&trace["spans"]) {
+            let parent = list(&span["references"]).find(|reference| reference["refType"] == "CHILD_OF");
+            let process = &trace["processes"][text(&span["processID"])];
+            let tags =
+                list(&span["tags"]).filter_map(|tag| Some((text(&tag["key"]), tag["value"].as_str()?.to_owned())));
+            lines.push(SpanLine {
+                service: text(&process["serviceName"]),
+                name: text(&span["operationName"]),
+                trace_id: text(&span["traceID"]),
+                span_id: text(&span["spanID"]),
+                parent: parent.map_or_else(String::new, |parent| text(&parent["spanID"])),
+                tags: tags.collect(),
+            });
+        }
+    }
+    lines
+}
+
 /// `{"result": {"resourceSpans": [{"resource": …, "scopeSpans": [{"spans": […]}]}]}}`, in the order of start.
 fn spans_of(answer: &Value) -> Vec<JaegerSpan> {
     let mut spans = Vec::new();

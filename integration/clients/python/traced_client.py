@@ -1,34 +1,47 @@
-"""Runs two commands and a pipeline within a span, exports the span, prints what the test compares with Jaeger.
+"""Sends commands within spans through an instrumented redis-py, prints what the test compares with Jaeger.
 
-    python traced_client.py REDIS_PORT OTLP_ENDPOINT KEY
+    python traced_client.py REDIS_PORT OTLP_ENDPOINT KEY REQUESTS
 """
 
+import asyncio
 import json
 import sys
 
 import redis
-from opentelemetry import trace
+import redis.asyncio
+from opentelemetry import context, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from ferrite_tracing import TracingConnection
+from ferrite_tracing import AsyncTracingConnection, TracingConnection
 
-port, endpoint, key = sys.argv[1:]
+port, endpoint, key, requests = sys.argv[1:]
 
 provider = TracerProvider(resource=Resource.create({"service.name": "python-client"}))
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, insecure=True)))
 trace.set_tracer_provider(provider)
+RedisInstrumentor().instrument()
+tracer = trace.get_tracer("test")
 
-pool = redis.ConnectionPool(connection_class=TracingConnection, host="127.0.0.1", port=int(port), protocol=3)
+
+def ids(span):
+    of_span = span.get_span_context()
+    return [trace.format_trace_id(of_span.trace_id), trace.format_span_id(of_span.span_id)]
+
+
+pool = redis.ConnectionPool(connection_class=TracingConnection, host="127.0.0.1", port=int(port))
 client = redis.Redis(connection_pool=pool)
 
-with trace.get_tracer("test").start_as_current_span("handle-request") as span:
+with tracer.start_as_current_span("handle-request") as request:
     client.set(key, "value")
     value = client.get(key)
     with client.pipeline(transaction=False) as pipeline:
         replies = pipeline.append(key, "-more").strlen(key).execute()
+    with client.pipeline(transaction=True) as pipeline:
+        replies += pipeline.getrange(key, 0, 0).execute()
 
 # Outside of a span there is no context to carry.
 client.exists(key)
@@ -36,13 +49,32 @@ client.exists(key)
 connection = pool.get_connection()
 advertised = connection.server_takes_context()
 pool.release(connection)
-provider.shutdown()
 
-context = span.get_span_context()
+
+async def many(count):
+    """That many at once, each in a trace of its own, over a few connections."""
+    pool = redis.asyncio.BlockingConnectionPool(
+        connection_class=AsyncTracingConnection, host="127.0.0.1", port=int(port), max_connections=16, timeout=None)
+    client = redis.asyncio.Redis(connection_pool=pool)
+
+    async def one(number):
+        name = f"{key}:{number}"
+        with tracer.start_as_current_span("request", context=context.Context()) as span:
+            await client.set(name, number)
+            return [*ids(span), name]
+
+    done = await asyncio.gather(*(one(number) for number in range(count)))
+    await client.aclose()
+    await pool.disconnect()
+    return done
+
+
+done = asyncio.run(many(int(requests)))
+provider.shutdown()
 print(json.dumps({
     "advertised": advertised,
-    "trace_id": trace.format_trace_id(context.trace_id),
-    "span_id": trace.format_span_id(context.span_id),
+    "request": ids(request),
     "value": value.decode(),
-    "replies": replies,
+    "replies": [reply.decode() if isinstance(reply, bytes) else reply for reply in replies],
+    "requests": done,
 }))

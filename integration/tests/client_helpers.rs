@@ -1,0 +1,36 @@
+//! The client helpers of `clients/`, one language after the other, each with its unmodified library and the instrumentation
+//! that its ecosystem has.
+
+use std::path::PathBuf;
+
+use ferrite_integration::clients;
+use tokio::process::Command;
+
+/// What `ci/setup` made ready and `ci/test peers` names.
+fn made_ready(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `ci/setup`; `ci/test peers` sets it"))
+}
+
+fn source(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(path)
+}
+
+#[tokio::test]
+async fn commands_of_redis_py_are_children_of_its_spans() {
+    clients::check("python-client", || {
+        let mut program = Command::new(made_ready("FERRITE_PYTHON"));
+        program.arg(source("python/traced_client.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        program
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commands_of_the_redis_crate_are_children_of_its_spans() {
+    clients::check("rust-client", || Command::new(env!("CARGO_BIN_EXE_rust_client"))).await;
+}
+
+#[tokio::test]
+async fn commands_of_go_redis_are_children_of_its_spans() {
+    clients::check("go-client", || Command::new(made_ready("FERRITE_GO_CLIENT"))).await;
+}
