@@ -82,6 +82,8 @@ fault_plan! {
     clock_jump,
     /// The wall clock runs faster or slower than the monotonic one.
     clock_drift,
+    /// A read gives fewer bytes than there are.
+    disk_short_read,
 }
 
 impl FaultPlan {
@@ -94,6 +96,7 @@ impl FaultPlan {
     /// expects every operation to succeed.
     pub fn without_disk_errors(mut self) -> Self {
         self.disk_read_error = false;
+        self.disk_short_read = false;
         self.disk_write_error = false;
         self.disk_sync_error = false;
         self.disk_bit_rot = false;

@@ -83,6 +83,7 @@ pub async fn create_log<W: World>(store: &Store, world: &W, path: &Path) -> Resu
     files.log.write_at(file_header(LOG_MAGIC, page_size, id), 0).await.result.map_err(failed)?;
     store.log.id.store(id, Ordering::Release);
     make_extents(store, world, &files).await.map_err(failed)?;
+    sync(&files).await.map_err(failed)?;
     reserve_first(store, &files.log).await.map_err(failed)?;
     Ok(files)
 }
@@ -98,8 +99,16 @@ pub async fn open_log<W: World>(store: &Store, world: &W, path: &Path) -> Result
     let high = extents.high();
     files.extents.set_len(high).await.map_err(failed)?;
     extents.set_end(high);
+    sync(&files).await.map_err(failed)?;
     reserve_first(store, &files.log).await.map_err(failed)?;
     Ok(files)
+}
+
+/// What a process before has written at addresses that are given again is gone, also for a disk that shows what was durable
+/// instead of what was written since: a record's checksum does not tell them apart.
+async fn sync<W: World>(files: &LogFiles<W>) -> io::Result<()> {
+    files.log.sync().await?;
+    files.extents.sync().await
 }
 
 async fn make_extents<W: World>(store: &Store, world: &W, files: &LogFiles<W>) -> io::Result<()> {

@@ -69,6 +69,8 @@ mod pinned;
 #[cfg(not(loom))]
 mod pinned_object;
 #[cfg(not(loom))]
+mod planted;
+#[cfg(not(loom))]
 mod read_cache;
 mod record;
 #[cfg(not(loom))]
@@ -98,6 +100,7 @@ pub use {
     latched::Latch,
     objects::{Decode, Object},
     pinned::{Before, Exclusive, Found, Pinned, Place},
+    planted::Planted,
     read_cache::{ReadCache, ReadCacheStats},
     record::{Kind, RecordError, RecordView},
     space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge},

@@ -1,6 +1,7 @@
 //! What becomes of the records at the log's beginning: those of keys are copied to its tail, expired keys are deleted as by the
 //! active cycle, and the rest is dropped.
 
+use ferrite_hybridlog::Planted;
 use ferrite_hybridlog::compaction::{Old, OldRecord};
 
 use crate::Pause;
@@ -31,12 +32,17 @@ pub fn compact(lent: Lent<'_>, record: &OldRecord, may_expire: bool) -> Result<C
         Old::Superseded => return Ok(Compacted::Dropped),
         Old::Cold(address) => return Err(Pause::Headers(vec![address])),
     }
-    let shown = if record.is_tombstone() { None } else { databases.db_of(record.space()) };
+    let is_deletion = record.is_tombstone() && !Planted::TombstoneIsRevived.is_there();
+    let shown = if is_deletion { None } else { databases.db_of(record.space()) };
     let Some(db) = shown else {
         pinned.let_go(record);
         return Ok(Compacted::Dropped);
     };
     if may_expire && has_expired(record.expire_at_ms(), now_ms) {
+        if Planted::ExpiredIsDropped.is_there() {
+            pinned.let_go(record);
+            return Ok(Compacted::Expired);
+        }
         let Some(read) = held.get(record.address) else { return Err(Pause::Records(vec![record.address])) };
         let Some(key) = read.key().map(<[u8]>::to_vec) else { return Err(Pause::Records(vec![record.address])) };
         Keyspace::silent(lent, db).delete_expired(&key)?;

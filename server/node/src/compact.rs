@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ferrite_hybridlog::checkpoint::Checkpoints;
 use ferrite_hybridlog::compaction::{CompactionError, Compactor, Old, OldRecord, Piece};
-use ferrite_hybridlog::{Address, Held, LogFiles, ReadError, StorageError};
+use ferrite_hybridlog::{Address, Held, LogFiles, Planted, ReadError, StorageError};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Compacted, Pause, compact};
 use ferrite_telemetry::schema::{Attribute, CompactionReason, SpanName};
@@ -41,10 +41,11 @@ const RUN_BYTES_MAX: u64 = 1 << 30;
 /// Wait after a failure: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// A run is in vain if it drops less than this part of what it has read. Others are followed by the next: what was written
+/// A run is in vain if it gains no more than this part of what it has read. Others are followed by the next: what was written
 /// meanwhile may be garbage too.
 const GAIN_PART: u64 = 8;
-/// A run that was in vain is followed by another once the log has grown by this part of the data, or by so many pages.
+/// A run that was in vain is followed by another once the log, or what of it is on disk, has grown by this part of the data or
+/// by so many pages, or the data has shrunk by as much.
 const GROWTH_PART: u64 = 8;
 const GROWTH_PAGES: u64 = 8;
 
@@ -70,6 +71,8 @@ struct Run {
     kept: u64,
     dropped: u64,
     expired: u64,
+    /// Of the records that were dropped or deleted.
+    bytes_dropped: u64,
     /// Everything there was on disk was looked at.
     whole: bool,
 }
@@ -84,7 +87,7 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpo
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
     trace.configure(None);
     let (wait, held) = (Duration::ZERO, Held::default());
-    let mut task = Task { worker, checkpoints, compactor, in_vain_until: 0, wait, asked_at: None, held, trace };
+    let mut task = Task { worker, checkpoints, compactor, in_vain: None, wait, asked_at: None, held, trace };
     while !task.worker.node.shutdown.is_raised() {
         let (shutdown, pause) =
             (task.worker.node.shutdown.wait(), task.worker.world.clock().sleep(LOOK.max(task.wait)));
@@ -97,14 +100,23 @@ struct Task<W: World> {
     worker: Rc<Worker<W>>,
     checkpoints: Rc<Checkpoints<W>>,
     compactor: Compactor<W>,
-    /// Of the log's tail: before it is there, another run would find as little.
-    in_vain_until: Address,
+    /// The last run that was in vain.
+    in_vain: Option<InVain>,
     /// After a failure.
     wait: Duration,
     /// Where the log's tail was when a checkpoint was asked for in place of the last one.
     asked_at: Option<Address>,
     held: Held,
     trace: TraceBuffer,
+}
+
+/// What there was at the end of a run that was in vain: as long as that has hardly changed, another would find as little.
+struct InVain {
+    tail: Address,
+    limit: Address,
+    live: u64,
+    /// So much of any of them is a change.
+    change: u64,
 }
 
 /// Between these a run works.
@@ -149,7 +161,7 @@ impl<W: World> Task<W> {
         let Some(reason) = self.reason() else { return };
         let space = node.space();
         let above = self.bounds(&space, reason).begin_above;
-        let result = if space.needed > above && node.store.stats().tail >= self.in_vain_until {
+        let result = if space.needed > above && self.may_gain(&space) {
             self.compact(reason).await
         } else if space.file > space.needed {
             let freed = self.free().await;
@@ -173,6 +185,14 @@ impl<W: World> Task<W> {
                 (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX)
             }
         };
+    }
+
+    /// Whether the log has grown since the last run that was in vain, or data has gone to disk, or has gone altogether.
+    fn may_gain(&self, space: &Space) -> bool {
+        let Some(InVain { tail, limit, live, change }) = self.in_vain else { return true };
+        let grown = self.worker.node.store.stats().tail - tail;
+        let on_disk = self.compactor.limit().saturating_sub(limit);
+        grown.max(on_disk).max(live.saturating_sub(space.live)) >= change
     }
 
     /// Gives space back as far as no checkpoint needs it.
@@ -211,7 +231,7 @@ impl<W: World> Task<W> {
     /// One run, as a trace of its own.
     async fn compact(&mut self, reason: CompactionReason) -> Result<(), RunError> {
         let node = self.worker.node.clone();
-        let (began_ns, begin_before) = (self.worker.now_ns(), node.store.stats().begin);
+        let (began_ns, before) = (self.worker.now_ns(), node.store.stats());
         let mut run = Run::default();
         node.space_status.running.store(true, Relaxed);
         let result = self.pieces(reason, &mut run).await;
@@ -220,15 +240,20 @@ impl<W: World> Task<W> {
         node.space_status.runs.fetch_add(1, Relaxed);
         let stats = node.store.stats();
         let space = node.space();
-        let dropped = run.bytes_read.saturating_sub(run.bytes_kept);
-        let in_vain = run.whole && dropped < run.bytes_read / GAIN_PART;
+        // What pages have unused behind their last records is gained only if the copies lie closer: who wrote meanwhile hides
+        // that, and will have left garbage.
+        let packed = (stats.begin - before.begin).saturating_sub(stats.tail - before.tail);
+        let gained = run.bytes_dropped.max(packed);
+        let in_vain = run.whole && gained <= run.bytes_read / GAIN_PART;
         if in_vain && space.needed > self.bounds(&space, reason).end_at {
             // All of it is live, or cannot be packed better.
-            self.in_vain_until = stats.tail + (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
+            let change = (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
+            let limit = self.compactor.limit();
+            self.in_vain = Some(InVain { tail: stats.tail, limit, live: space.live, change });
         }
         if run.bytes_read > 0 || result.is_err() {
             let failure = result.as_ref().err().map(|error| Failure { text: error.to_string(), exception: None });
-            record(&self.worker, began_ns, reason, &run, [begin_before, stats.begin], failure);
+            record(&self.worker, began_ns, reason, &run, [before.begin, stats.begin], failure);
         }
         result
     }
@@ -266,7 +291,7 @@ impl<W: World> Task<W> {
     /// Lets go of what is done. Gives the bytes of the file that are given back.
     async fn forget(&mut self) -> Result<u64, RunError> {
         let databases = &self.worker.node.databases;
-        if !databases.unseen.is_empty() {
+        if !databases.unseen.is_empty() && !Planted::UnseenIsForgotten.is_there() {
             // Writes that did not read what they replaced may still have to, and what they superseded was dropped.
             let ticket = databases.unseen.ticket(databases, None);
             unseen::wait(&self.worker, &ticket, None).await?;
@@ -357,8 +382,13 @@ impl<W: World> Task<W> {
                     run.bytes_kept += bytes as u64;
                     worker.node.space_status.bytes_kept.fetch_add(bytes as u64, Relaxed);
                 }
-                Ok(Compacted::Dropped) => run.dropped += 1,
-                Ok(Compacted::Expired) => run.expired += 1,
+                Ok(gone) => {
+                    match gone {
+                        Compacted::Expired => run.expired += 1,
+                        _ => run.dropped += 1,
+                    }
+                    run.bytes_dropped += record.held.bytes().len() as u64;
+                }
                 Err(waits) => {
                     pause = Some(waits);
                     break;

@@ -252,8 +252,10 @@ fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &m
     let rotten = faults.disk_bit_rot && disk.rng.one_in(200);
     let blocks = disk.inode(ino).data().len() as u64 / BLOCK as u64;
     let from = if misdirected { disk.rng.below(blocks.max(1)) * BLOCK as u64 } else { offset };
+    let short = faults.disk_short_read && disk.rng.one_in(100);
+    let most = if short { disk.rng.below(buf.len() as u64 / SECTOR) * SECTOR } else { buf.len() as u64 };
     let inode = disk.inode(ino);
-    let len = copy_out(if stale { inode.durable() } else { inode.data() }, from, buf);
+    let len = copy_out(if stale { inode.durable() } else { inode.data() }, from, &mut buf[..most as usize]);
     if rotten && len > 0 {
         let bit = disk.rng.below(len as u64 * 8);
         buf[(bit / 8) as usize] ^= 1 << (bit % 8);

@@ -78,7 +78,7 @@ const LOAD: Load = Load {
 /// Per cent that the files may take beyond the data.
 const GARBAGE: [u64; 3] = [10, 40, 100];
 
-fn configured(world: &crate::world::SimWorld, address: SocketAddr, pages: usize) -> Config {
+pub(super) fn configured(world: &crate::world::SimWorld, address: SocketAddr, pages: usize) -> Config {
     let drawn = world.entropy().next_u64();
     let mut config = workers(address, AppendFsync::Always, 1 + drawn as usize % 2);
     config.storage.page_size = (pages * PAGE_BYTES) as u64;

@@ -4,9 +4,12 @@ mod aof;
 mod checkpoint;
 mod cold_writes;
 pub mod compaction;
+pub mod compaction_faults;
 mod disk;
 mod eviction;
 mod expiry;
+mod faulty;
+mod mortal;
 pub mod node;
 pub mod redis;
 mod scan;
@@ -47,6 +50,7 @@ pub const ALL: &[Scenario] = &[
     checkpoint::DAMAGE,
     compaction::COMPACTION,
     compaction::BESIDE_CHECKPOINTS,
+    compaction_faults::FAULTS,
 ];
 
 /// A scenario by its name.

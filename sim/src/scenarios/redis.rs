@@ -378,7 +378,7 @@ pub(super) async fn dump(client: &mut Client, keys: Vec<Vec<u8>>) -> std::io::Re
     Ok(dump)
 }
 
-fn hash_of(items: &[Reply]) -> Value {
+pub(super) fn hash_of(items: &[Reply]) -> Value {
     let string = |item: &Reply| match item {
         Reply::Bulk(bytes) => bytes.clone(),
         other => panic!("a field or value is a string, not {other:?}"),

@@ -4,6 +4,7 @@ use crate::address::Address;
 use crate::held::{Held, HeldRecord};
 use crate::index::Slot;
 use crate::pinned::Pinned;
+use crate::planted::Planted;
 use crate::record::{NewRecord, Raw, record_size};
 use crate::space::NeedSpace;
 
@@ -57,8 +58,8 @@ impl Pinned<'_> {
             } else {
                 return Old::Cold(address);
             };
-            if has_same_key(raw, own) {
-                return Old::Superseded;
+            if has_same_key(raw, own) || Planted::NeighbourSupersedes.is_there() {
+                return if Planted::SupersededIsKept.is_there() { Old::Newest } else { Old::Superseded };
             }
             address = raw.previous();
         }
@@ -71,7 +72,12 @@ impl Pinned<'_> {
         self.debug_assert_latched(record.hash, true);
         let slot = self.store.index.find(record.hash).expect("its key's newest record is found");
         let raw = record.held.raw();
-        Ok((raw.size(), self.copy(raw, record.address, slot, raw.expire_at_ms(), true)?))
+        let expire_at_ms = if Planted::ExpiryIsForgotten.is_there() { 0 } else { raw.expire_at_ms() };
+        let copied = self.copy(raw, record.address, slot, expire_at_ms, true)?;
+        if Planted::ExtentIsFreed.is_there() && raw.is_object() {
+            self.release(raw);
+        }
+        Ok((raw.size(), copied))
     }
 
     /// The record is its key's newest, and a tombstone or of a space that nobody shows any more: forgets it. The caller has
@@ -83,7 +89,7 @@ impl Pinned<'_> {
             self.release(raw);
         }
         if let Some(slot) = self.store.index.find(record.hash)
-            && slot.address() == record.address
+            && (slot.address() == record.address || Planted::ChainGoesWithTombstone.is_there())
         {
             // All that is behind it is older: superseded, or gone before. A checkpoint's image may have the entry: what it
             // leads to is as dead there.

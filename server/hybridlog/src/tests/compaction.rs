@@ -3,7 +3,7 @@
 use super::world::{FakeDisk, FakeWorld};
 use super::{Engine, Wait, silent, tiny};
 use crate::compaction::{CompactionError, Compactor, Old};
-use crate::{Before, FIRST_ADDRESS, Found, Held, Key, LogFiles, StorageError};
+use crate::{Before, FIRST_ADDRESS, Found, Held, Key, LogFiles, Planted, StorageError};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -102,6 +102,20 @@ fn colliding(count: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_chain_of_several_keys_is_followed_from_newest_to_oldest() {
+    compact_chains();
+}
+
+#[test]
+fn faults_planted_in_how_chains_are_compacted_are_caught() {
+    for fault in [Planted::NeighbourSupersedes, Planted::ChainGoesWithTombstone, Planted::SupersededIsKept] {
+        Planted::plant(Some(fault));
+        let caught = std::panic::catch_unwind(compact_chains).is_err();
+        Planted::plant(None);
+        assert!(caught, "nobody noticed {fault:?}");
+    }
+}
+
+fn compact_chains() {
     let keys = colliding(4);
     for deleted in 0..1u8 << keys.len() {
         for rewritten in [0, 0b0101, 0b1111] {
