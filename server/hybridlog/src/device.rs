@@ -256,6 +256,7 @@ impl<W: World> LogDevice<W> {
                     ..read
                 })
             }
+            Err(ExtentError::Gone) if self.store.log.objects.is_lost(id) => Err(damaged(read.id)),
             Err(ExtentError::Gone) => Ok(read),
             Err(ExtentError::Io(error, id)) => {
                 Err(ReadError::Io { address, message: error.to_string(), id, stack: StackTrace::capture() })

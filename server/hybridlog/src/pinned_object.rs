@@ -51,7 +51,10 @@ impl Pinned<'_> {
 
     #[cold]
     fn view_of_object<'s>(&'s self, view: RecordView<'s>, raw: Raw, held: &'s Held) -> Option<RecordView<'s>> {
-        let stored = self.stored(raw, view.address, view.tier, held)?;
+        let Some(stored) = self.stored(raw, view.address, view.tier, held) else {
+            self.look_for_lost(raw, view.address, held);
+            return None;
+        };
         Some(RecordView {
             key: stored.key.as_deref().unwrap_or(view.key),
             value: stored.value.as_written().unwrap_or_default(),
@@ -108,6 +111,15 @@ impl Pinned<'_> {
         !has_extent && objects.get(descriptor.id).is_none()
     }
 
+    /// A record that is its key's newest was read, and its object was not. As long as it is the newest its extent is its own:
+    /// if it is not, reading again would find as little. The caller has the latch.
+    #[cold]
+    fn look_for_lost(&self, raw: Raw, address: Address, held: &Held) {
+        if held.get(address).is_some() && self.is_object_gone(raw) {
+            self.store.log.objects.lose(descriptor_of(raw).id);
+        }
+    }
+
     /// Such an object, if it was read. If not it can be, from now on, as if its record at `address` were on disk.
     #[cold]
     pub(crate) fn moved_object<'s>(&self, raw: Raw, address: Address, held: &'s Held) -> Option<&'s Arc<Stored>> {
@@ -116,6 +128,7 @@ impl Pinned<'_> {
         if object.is_none() && descriptor.extent.is_some() {
             // SAFETY: in memory while we are pinned; the latch keeps writers out.
             self.store.log.objects.moved.want(address, unsafe { raw.bytes() });
+            self.look_for_lost(raw, address, held);
         }
         object
     }

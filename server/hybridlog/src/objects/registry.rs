@@ -7,7 +7,7 @@ use crate::mutant::Mutant;
 use crate::reclaim::{Guard, defer};
 use crate::record::Kind;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
 
 /// Locks over the objects: two workers seldom want the same.
@@ -33,6 +33,8 @@ pub(crate) struct Objects {
     unwritten_bytes: AtomicUsize,
     pub(crate) extents: Extents,
     pub(crate) moved: MovedRecords,
+    /// Ids that a key's newest record has and whose objects are nowhere.
+    lost: Mutex<BTreeSet<u64>>,
     /// Of a store that was emptied: no batch looks at them any more.
     condemned: Arc<Mutex<Vec<BTreeMap<u64, Entry>>>>,
     condemned_count: Arc<AtomicUsize>,
@@ -101,6 +103,7 @@ impl Objects {
             unwritten_bytes: AtomicUsize::new(0),
             extents: Extents::new(),
             moved: MovedRecords::default(),
+            lost: Mutex::default(),
             condemned: Arc::default(),
             condemned_count: Arc::default(),
             decode,
@@ -178,6 +181,17 @@ impl Objects {
             Kind::String => Some(Box::new(LargeString::new(bytes))),
             _ => (self.decode)(kind, bytes),
         }
+    }
+
+    /// The object with this id is nowhere, though the record that owns it is its key's newest: nothing but damage does that.
+    #[cold]
+    pub(crate) fn lose(&self, id: u64) {
+        self.lost.lock().insert(id);
+    }
+
+    #[cold]
+    pub(crate) fn is_lost(&self, id: u64) -> bool {
+        self.lost.lock().contains(&id)
     }
 
     /// Bytes of all objects in memory.

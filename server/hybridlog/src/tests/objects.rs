@@ -209,6 +209,50 @@ fn an_extent_that_was_freed_while_it_was_read_is_no_damage() {
     assert_eq!(engine.store.stats().checksum_errors, 0);
 }
 
+/// What a read of the key is answered with, after as many reads as a sound disk needs.
+fn answer(engine: &Engine, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+    let mut held = Held::default();
+    for _ in 0..4 {
+        let address = {
+            let pinned = engine.worker.pin();
+            let key = pinned.key(0, key);
+            let _latch = pinned.latch(key.hash, false);
+            match pinned.find(&key, &held, &mut silent()) {
+                Found::Record(record) => return Ok(Some(record.value.to_vec())),
+                Found::Missing => return Ok(None),
+                Found::Cold(address) => address,
+            }
+        };
+        held.insert(address, engine.world.block_on(engine.device.read_record(address))?.record);
+    }
+    panic!("it is looked for again and again");
+}
+
+#[test]
+fn a_record_whose_extent_is_nobodys_is_damage_and_not_looked_for_for_ever() {
+    let engine = Engine::new(tiny(1));
+    let mut compactor = engine.compactor();
+    let long_key = vec![b'k'; 3000];
+    for key in [b"on disk".as_slice(), b"replaced", &long_key] {
+        engine.set(key, &bytes(20_000, 1)).unwrap();
+    }
+    push_out(&engine);
+    assert_eq!(answer(&engine, b"on disk"), Ok(Some(bytes(20_000, 1))));
+    // As a checkpoint would leave it that does not name them.
+    engine.store.log.objects.extents.free_all(0);
+    let errors = engine.store.stats().checksum_errors;
+    for key in [b"on disk".as_slice(), &long_key] {
+        assert!(matches!(answer(&engine, key), Err(ReadError::ExtentDamaged { .. })));
+    }
+    assert!(engine.store.stats().checksum_errors > errors);
+    // The same for a record that is in memory again.
+    assert!(engine.compact(&mut compactor).unwrap());
+    assert!(matches!(answer(&engine, b"on disk"), Err(ReadError::ExtentDamaged { .. })));
+    // Another value ends that.
+    engine.set(b"replaced", b"new").unwrap();
+    assert_eq!(answer(&engine, b"replaced"), Ok(Some(b"new".to_vec())));
+}
+
 #[test]
 fn a_flushed_space_gives_its_extents_back_and_so_does_forgetting_all() {
     let engine = Engine::new(tiny(2));
