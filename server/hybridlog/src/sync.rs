@@ -1,6 +1,21 @@
 //! Every atomic, lock and spin hint of this crate comes from here, so that loom can replace them.
 
-#[cfg(not(loom))]
+#[cfg(all(test, not(loom)))]
+mod counted;
+
+#[cfg(all(test, not(loom)))]
+pub(crate) use counted::steps;
+
+#[cfg(all(test, not(loom)))]
+mod imp {
+    pub(crate) use super::counted::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Mutex};
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{Ordering, fence};
+    pub(crate) use std::thread::yield_now;
+}
+
+#[cfg(not(any(test, loom)))]
 mod imp {
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::hint::spin_loop;

@@ -60,6 +60,8 @@
 //! nothing left the start stops.
 
 mod check;
+#[cfg(test)]
+mod cut_tests;
 mod file;
 mod image;
 mod load;
