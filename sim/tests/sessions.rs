@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ferrite_io::{Clock, World};
 use ferrite_node::config::AppendFsync;
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
 use ferrite_sim::server::{config, serve};
-use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, run};
+use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
 
 fn start(sim: &Sim) -> (Host, SocketAddr) {
     let server = sim.add_host("server");
@@ -18,11 +19,12 @@ fn start(sim: &Sim) -> (Host, SocketAddr) {
 
 const COLD_KEYS: u64 = 60;
 
-/// So many that the first ones are on disk.
-async fn write_cold_keys(client: &mut RawClient) {
+/// So many that the first ones are on disk, once the flush has come that far.
+async fn write_cold_keys(world: &SimWorld, client: &mut RawClient) {
     for key in 0..COLD_KEYS {
         assert_eq!(client.ask(&format!("SET cold:{key} {}", "v".repeat(900))).await, Reply::ok());
     }
+    world.clock().sleep(Duration::from_millis(50)).await;
 }
 
 const REFUSED_EXEC: Scenario = Scenario {
@@ -37,7 +39,7 @@ async fn refused_exec(sim: Sim) {
     let (server, address) = start(&sim);
     let task = sim.add_host("client").spawn(move |world| async move {
         let mut client = RawClient::connect_when_up(&world, address).await;
-        write_cold_keys(&mut client).await;
+        write_cold_keys(&world, &mut client).await;
         server.set_disk_reads_fail(true);
         assert_eq!(client.ask("WATCH other").await, Reply::ok());
         assert_eq!(client.ask("MULTI").await, Reply::ok());
@@ -76,7 +78,7 @@ async fn refused_watch(sim: Sim) {
     let (server, address) = start(&sim);
     let task = sim.add_host("client").spawn(move |world| async move {
         let mut client = RawClient::connect_when_up(&world, address).await;
-        write_cold_keys(&mut client).await;
+        write_cold_keys(&world, &mut client).await;
         server.set_disk_reads_fail(true);
         let Reply::Error(error) = client.ask("WATCH other cold:0").await else { panic!("it cannot be read") };
         assert!(error.starts_with("ERR reading the log file at address"), "{error}");
@@ -120,7 +122,7 @@ async fn abandoned(sim: Sim, wait: bool) {
     let seen = sim.clone();
     let task = sim.add_host("client").spawn(move |world| async move {
         let mut first = RawClient::connect_when_up(&world, address).await;
-        write_cold_keys(&mut first).await;
+        write_cold_keys(&world, &mut first).await;
         let mut bytes = Vec::new();
         for key in 0..COLD_KEYS / 2 {
             encode_command(&["GET".to_owned(), format!("cold:{key}")], &mut bytes);

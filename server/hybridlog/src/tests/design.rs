@@ -44,6 +44,7 @@ fn the_numbers_are_the_codes() {
         ("objects::COPIED_MAX", objects::COPIED_MAX as u64),
         ("flush::VERSION", flush::VERSION.into()),
         ("flush::PAGES_AHEAD", flush::PAGES_AHEAD),
+        ("page_image::PIECE", crate::page_image::PIECE as u64),
         ("flush::IN_FLIGHT_MAX", flush::IN_FLIGHT_MAX as u64),
         ("aof::SECTOR", segment::SECTOR),
         ("aof::SEGMENT_HEADER", segment::HEADER_LEN),
