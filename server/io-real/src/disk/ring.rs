@@ -27,6 +27,10 @@ use super::Submissions;
 /// Operations in flight at most; further ones wait. NVMe drives are saturated well below this.
 const DEPTH: u32 = 256;
 
+/// Submissions that wait for the driver at most. It comes after the tasks that were due already, whose commands may take
+/// longer than the disk needs for what it has: with so many it is told at once.
+const WAITING_MAX: usize = 16;
+
 /// Longest single transfer: the kernel cuts at 2 GiB - 4 KiB; this stays a multiple of the block size.
 const TRANSFER_MAX: usize = 1 << 30;
 
@@ -175,9 +179,16 @@ impl Ring {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         state.operations.insert(entry.get_user_data(), operation);
+        let mut queue = state.uring.submission();
         // SAFETY: the buffer and the file that the entry refers to were moved into `operations`, which keeps
         // them (a buffer's bytes do not move with it) until the completion with this id was reaped.
-        unsafe { state.uring.submission().push(&entry) }.expect("as many slots as queue entries");
+        unsafe { queue.push(&entry) }.expect("as many slots as queue entries");
+        let waiting = queue.len();
+        drop(queue);
+        if waiting >= WAITING_MAX {
+            // What the kernel does not take now the driver tries again.
+            let _ = state.uring.submit();
+        }
         if !state.driver_told
             && let Some(driver) = &state.driver
         {
