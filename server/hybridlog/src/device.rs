@@ -4,6 +4,7 @@ use crate::address::{Address, file_offset};
 use crate::held::HeldRecord;
 use crate::objects::{Descriptor, ExtentError, read_extent};
 use crate::record::{HEADER, RecordError, peek_size, verify};
+use crate::spares::{Lent, Spares};
 use crate::store::Store;
 use crate::sync::Ordering;
 use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, File, OpenMode, SubmissionId, World};
@@ -101,6 +102,7 @@ pub struct LogDevice<W: World> {
     flights: RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
     reads: Cell<u64>,
     sizes: Sizes,
+    spares: Rc<Spares>,
 }
 
 /// What records lately read were long: as much is read at once, so that one that crosses a block is one read, not two.
@@ -132,7 +134,15 @@ struct Flight {
 impl<W: World> LogDevice<W> {
     /// `files` are the log's, opened by this worker.
     pub fn new(store: Arc<Store>, world: W, files: LogFiles<W>) -> Self {
-        Self { store, world, files, flights: RefCell::default(), reads: Cell::new(0), sizes: Sizes::default() }
+        Self {
+            store,
+            world,
+            files,
+            flights: RefCell::default(),
+            reads: Cell::new(0),
+            sizes: Sizes::default(),
+            spares: Rc::default(),
+        }
     }
 
     /// Submissions so far.
@@ -198,9 +208,9 @@ impl<W: World> LogDevice<W> {
         // A page is a whole number of blocks, so a header that crosses a block has the next one in its page.
         let least = (in_block + HEADER).next_multiple_of(BLOCK);
         let guess = (in_block + self.sizes.expected().min(room)).next_multiple_of(BLOCK);
-        let (mut buf, mut id) = match self.blocks(AlignedBuf::zeroed(guess), first_block, address).await {
+        let (mut buf, mut id) = match self.blocks(self.spares.take(guess), first_block, address).await {
             // What cannot be read may be behind the record.
-            Err(_) if guess > least => self.blocks(AlignedBuf::zeroed(least), first_block, address).await?,
+            Err(_) if guess > least => self.blocks(self.spares.take(least), first_block, address).await?,
             read => read?,
         };
         let damaged = |error, id| ReadError::Damaged { address, error, id, stack: StackTrace::capture() };
@@ -225,7 +235,7 @@ impl<W: World> LogDevice<W> {
         verify(&buf[in_block..], address, room).map_err(|error| damaged(error, id))?;
         self.sizes.met(size);
         let completed_ns = self.world.clock().monotonic_ns();
-        let record = HeldRecord::new(Rc::new(buf), in_block, size);
+        let record = HeldRecord::lent(Lent::new(buf, self.spares.clone()), in_block, size);
         Ok(DiskRead { record, id, submitted_ns, completed_ns, shared: false })
     }
 

@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::objects::Stored;
 use crate::record::{HEADER, Raw};
+use crate::spares::Lent;
 use ferrite_io::AlignedBuf;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 enum Buffer {
     /// As they were read, with what is around them in its blocks.
     Read(Rc<AlignedBuf>),
+    /// The same in a buffer that is used again.
+    Lent(Rc<Lent>),
     /// In the read cache, or until lately.
     Copied(Arc<[u64]>),
 }
@@ -21,6 +24,7 @@ impl Buffer {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Read(buf) => buf,
+            Self::Lent(buf) => buf,
             Self::Copied(words) => bytemuck::cast_slice(words),
         }
     }
@@ -41,6 +45,12 @@ impl HeldRecord {
     pub(crate) fn new(buf: Rc<AlignedBuf>, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
         Self { buf: Buffer::Read(buf), offset, len, object: None }
+    }
+
+    /// [`HeldRecord::new`] in a buffer that is used again.
+    pub(crate) fn lent(buf: Lent, offset: usize, len: usize) -> Self {
+        debug_assert!(offset + len <= buf.len());
+        Self { buf: Buffer::Lent(Rc::new(buf)), offset, len, object: None }
     }
 
     /// A whole record that was verified when it was read.

@@ -80,6 +80,7 @@ mod scan;
 #[cfg(not(loom))]
 mod space;
 #[cfg(not(loom))]
+mod spares;
 mod store;
 #[cfg(not(loom))]
 mod strings;

@@ -33,6 +33,20 @@ impl AlignedBuf {
         buf
     }
 
+    /// The longest that it can be.
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
+    /// `len` bytes again, whatever they hold: for a buffer that is filled anew.
+    ///
+    /// # Panics
+    /// If that is more than the capacity.
+    pub fn reuse(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "a buffer does not grow");
+        self.len = len;
+    }
+
     /// Shortens to `len` bytes; no effect if it is not longer.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -73,5 +87,7 @@ mod tests {
         assert_eq!(&buf[..], &bytes[..3]);
         buf.truncate(10);
         assert_eq!(buf.len(), 3);
+        buf.reuse(5001);
+        assert_eq!((&buf[..5000], buf[5000], buf.capacity()), (&bytes[..], 0, 2 * BLOCK));
     }
 }
