@@ -106,6 +106,8 @@ pub struct StoreStats {
     pub extent_limbo_bytes: u64,
     /// Bytes of their file up to the last of them.
     pub extent_file_bytes: u64,
+    /// Of these, what no extent takes.
+    pub extent_free_bytes: u64,
     /// `index_bytes + page_bytes + object_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
@@ -373,6 +375,7 @@ impl Store {
             extents_in_limbo: extents.in_limbo,
             extent_limbo_bytes: extents.limbo_bytes,
             extent_file_bytes: extents.file_bytes,
+            extent_free_bytes: extents.free_bytes,
             memory_bytes: index_bytes + page_bytes + object_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
             bytes_flushed: self.counters.bytes_flushed.load(Ordering::Relaxed),

@@ -1,5 +1,6 @@
 //! The index's background work, in slices that other tasks run between: growth that a large command has left behind,
-//! shrinking, the entries of retired spaces, the memory of an index that was given up, extents that were kept for a checkpoint.
+//! shrinking, the entries of retired spaces, the memory of an index that was given up, extents that
+//! were kept for a checkpoint, or given up with everything.
 
 use crate::device::LogDevice;
 use crate::held::Held;
@@ -51,6 +52,9 @@ pub async fn tend_index<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, 
         }
         while store.log.objects.extents.free_some(EXTENTS_FREED_PER_SLICE) {
             give_way().await;
+        }
+        if store.log.objects.extents.has_excess() {
+            store.log.work.notify_one();
         }
         while let Some(mut pass) = store.retired.begin() {
             sweep(handle, device, &mut pass).await;

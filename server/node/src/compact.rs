@@ -49,6 +49,13 @@ const GAIN_PART: u64 = 8;
 const GROWTH_PART: u64 = 8;
 const GROWTH_PAGES: u64 = 8;
 
+/// Without a change for so long nobody writes.
+const IDLE: Duration = Duration::from_secs(5);
+/// While nobody writes a checkpoint is asked for at most so often.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// And so many times: the page that one closes may be compacted, and then another frees that.
+const ASKS_MAX: u32 = 3;
+
 /// Why a run ended before its end.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -87,7 +94,8 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpo
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
     trace.configure(None);
     let (wait, held) = (Duration::ZERO, Held::default());
-    let mut task = Task { worker, checkpoints, compactor, in_vain: None, wait, asked_at: None, held, trace };
+    let mut task =
+        Task { worker, checkpoints, compactor, in_vain: None, wait, asked: None, quiet: Quiet::default(), held, trace };
     while !task.worker.node.shutdown.is_raised() {
         let (shutdown, pause) =
             (task.worker.node.shutdown.wait(), task.worker.world.clock().sleep(LOOK.max(task.wait)));
@@ -104,8 +112,9 @@ struct Task<W: World> {
     in_vain: Option<InVain>,
     /// After a failure.
     wait: Duration,
-    /// Where the log's tail was when a checkpoint was asked for in place of the last one.
-    asked_at: Option<Address>,
+    /// When a checkpoint was asked for in place of the last one.
+    asked: Option<Asked>,
+    quiet: Quiet,
     held: Held,
     trace: TraceBuffer,
 }
@@ -117,6 +126,24 @@ struct InVain {
     live: u64,
     /// So much of any of them is a change.
     change: u64,
+}
+
+/// What there was when a checkpoint was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    tail: Address,
+    /// As [`Quiet::changes`].
+    changes: u64,
+    at_ns: u64,
+    /// How often it was, this time included, with as many changes.
+    times: u32,
+}
+
+/// Since when there was no change, and how many there had been.
+#[derive(Clone, Copy, Default)]
+struct Quiet {
+    changes: u64,
+    since_ns: u64,
 }
 
 /// Between these a run works.
@@ -158,6 +185,10 @@ impl<W: World> Task<W> {
         let pinned = self.checkpoints.pinned().await;
         let node = self.worker.node.clone();
         node.space_status.checkpoint_bytes.store(pinned.bytes, Relaxed);
+        let changes = node.databases.figures().changes;
+        if changes != self.quiet.changes {
+            self.quiet = Quiet { changes, since_ns: self.worker.now_ns() };
+        }
         let Some(reason) = self.reason() else { return };
         let space = node.space();
         let above = self.bounds(&space, reason).begin_above;
@@ -220,12 +251,25 @@ impl<W: World> Task<W> {
         }
         // A checkpoint closes a page and so makes garbage of its own: not one after the other because of that.
         let growth = (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
-        let may_ask = self.asked_at.is_none_or(|at| stats.tail - at > growth);
+        let may_ask = self.asked.is_none_or(|asked| stats.tail - asked.tail > growth || self.is_time_after(asked));
         if pinned.count > 0 && may_ask && pinned.from.is_some_and(|from| from < stats.begin) {
-            self.asked_at = Some(stats.tail);
+            let changes = self.quiet.changes;
+            let times = self.asked.filter(|asked| asked.changes == changes).map_or(1, |asked| asked.times + 1);
+            self.asked = Some(Asked { tail: stats.tail, changes, at_ns: self.worker.now_ns(), times });
             tracing::info!("a checkpoint is asked for: the log that the last one leads into takes too much space");
             node.saves.want(true, false);
         }
+    }
+
+    /// Whether nobody writes any more, and it was not asked too often since: then the log does not grow, and what the last
+    /// checkpoint keeps of it would stay.
+    fn is_time_after(&self, asked: Asked) -> bool {
+        let now_ns = self.worker.now_ns();
+        let for_as_long =
+            |since_ns: u64, time: Duration| u128::from(now_ns.saturating_sub(since_ns)) >= time.as_nanos();
+        (asked.changes != self.quiet.changes || asked.times < ASKS_MAX)
+            && for_as_long(self.quiet.since_ns, IDLE)
+            && for_as_long(asked.at_ns, ASK_EVERY)
     }
 
     /// One run, as a trace of its own.

@@ -102,6 +102,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
         },
         Series::single(Metric::SPACE_LIVE, space.live),
         Series::single(Metric::SPACE_FILE, space.file),
+        Series::single(Metric::EXTENTS_FREE, space.extents_free),
         Series::single(Metric::COMPACTION_BYTES_READ, space.compaction_read),
         Series::single(Metric::COMPACTION_BYTES_KEPT, space.compaction_kept),
         Series::single(Metric::COMPACTION_BYTES_FREED, space.compaction_freed),

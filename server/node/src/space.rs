@@ -100,6 +100,7 @@ impl Node {
         SpaceInfo {
             live: space.live,
             file: space.file,
+            extents_free: self.store.stats().extent_free_bytes,
             amplification: space.amplification(),
             quota: self.live.disk_quota.load(Relaxed),
             quota_used: self.quota_used(),

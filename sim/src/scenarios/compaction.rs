@@ -89,13 +89,10 @@ pub(super) fn configured(world: &crate::world::SimWorld, address: SocketAddr, pa
 }
 
 /// What is waited for at most once nobody writes any more.
-const PEACE: Duration = Duration::from_secs(120);
+const PEACE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(250);
 /// Pages of the log's file that are reserved ahead of its tail, and those of its memory that are in the file as well.
 const AHEAD: u64 = 8 + 2;
-
-/// Pages of the log before which no second checkpoint is asked for.
-const KEPT: u64 = 8;
 
 /// Waits until the files take no more than twice the data, and what of the log is in memory; and that the disk agrees.
 pub(super) async fn check_space(sim: &Sim, server: &Host, address: SocketAddr) {
@@ -107,9 +104,9 @@ pub(super) async fn check_space(sim: &Sim, server: &Host, address: SocketAddr) {
             let info = info(&mut client).await;
             let page = info["page"];
             let in_memory = info["ferrite_mutable_bytes"] + info["ferrite_read_only_bytes"];
-            // Of what a checkpoint keeps another one frees, which is asked for once the log has grown by as much.
-            let kept = if info["rdb_saves"] > 0 { KEPT * page + info["ferrite_live_bytes"] / 8 } else { 0 };
-            let allowed = 2 * info["ferrite_live_bytes"] + in_memory + kept;
+            // What a checkpoint keeps another one frees, which is asked for once nobody writes; it closes a page.
+            let closed = if info["rdb_saves"] > 0 { page } else { 0 };
+            let allowed = 2 * info["ferrite_live_bytes"] + in_memory + closed;
             if info["ferrite_file_bytes"] <= allowed {
                 let space = disk.file_space(&format!("{DATA}/hybrid.log"));
                 let most = info["ferrite_file_bytes"] + AHEAD * page + PAGE_BYTES as u64;

@@ -239,6 +239,8 @@ pub struct SpaceInfo {
     pub live: u64,
     /// Of the log and of large values on disk.
     pub file: u64,
+    /// Of the file of large values, between its values.
+    pub extents_free: u64,
     /// `file` to `live`.
     pub amplification: f64,
     /// 0: none.

@@ -285,6 +285,7 @@ fn persistence(info: &InfoSnapshot, text: &mut Text) {
     let space = &persistence.space;
     text.field("ferrite_live_bytes", space.live);
     text.field("ferrite_file_bytes", space.file);
+    text.field("ferrite_extents_free_bytes", space.extents_free);
     text.line(format_args!("ferrite_space_amplification:{:.2}", space.amplification));
     text.field("ferrite_disk_quota", space.quota);
     text.field("ferrite_disk_quota_used", space.quota_used);

@@ -4,6 +4,7 @@
 //! What is promised to objects in memory lies behind everything in use, so that a flush never lacks space, however the free
 //! blocks lie: `high + promised ≤ end`. A flush prefers free blocks, the smallest run that suffices.
 
+use super::leaving::Leaving;
 use super::limbo::{Cut, Limbo};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 #[cfg(not(loom))]
@@ -20,6 +21,17 @@ pub(crate) const EXTENT_HEADER: u64 = BLOCK as u64;
 /// Bytes of file that an object of `len` bytes takes.
 pub(crate) fn padded(len: usize) -> u64 {
     (len as u64).next_multiple_of(BLOCK as u64)
+}
+
+/// What the file is given beyond need when it grows: an eighth, and no more than this.
+const AHEAD_MAX: u64 = 64 << 20;
+/// What it has beyond that is given back if it is more than a quarter, and than this: or a value that is written again and again
+/// would make it grow and shrink.
+const EXCESS_MIN: u64 = 1 << 20;
+
+/// What a file that ends at `end` is given beyond need.
+pub(super) fn ahead_of(end: u64) -> u64 {
+    (end / 8).next_multiple_of(BLOCK as u64).min(AHEAD_MAX)
 }
 
 pub(crate) struct Extents {
@@ -48,12 +60,14 @@ struct Space {
     used_bytes: u64,
     /// What is neither free nor used.
     limbo: Limbo,
+    /// What nobody has looked at since everything was given up: it goes to limbo, or is free.
+    leaving: Leaving,
 }
 
 #[derive(Clone, Copy)]
-struct Used {
-    bytes: u64,
-    id: u64,
+pub(super) struct Used {
+    pub(super) bytes: u64,
+    pub(super) id: u64,
 }
 
 /// An extent as a checkpoint names it.
@@ -85,6 +99,8 @@ pub(crate) struct ExtentStats {
     pub(crate) promised_bytes: u64,
     pub(crate) in_limbo: usize,
     pub(crate) limbo_bytes: u64,
+    /// Between extents, or about to be.
+    pub(crate) free_bytes: u64,
 }
 
 impl Extents {
@@ -102,6 +118,7 @@ impl Extents {
             writing: BTreeSet::new(),
             used_bytes: 0,
             limbo: Limbo::default(),
+            leaving: Leaving::default(),
         };
         Self { space: Mutex::new(space), full: AtomicBool::new(false) }
     }
@@ -227,20 +244,17 @@ impl Extents {
     }
 
     /// Every object is gone, but for those with `promised` bytes that a checkpoint waits for. What is being written is freed
-    /// by who writes it.
-    pub(crate) fn free_all(&self, promised: u64) {
+    /// by who writes it; what becomes of the others is left to [`Extents::free_some`]. True: there are some. Takes as long
+    /// whatever there is: at most a few extents are being written.
+    pub(crate) fn free_all(&self, promised: u64) -> bool {
         let mut space = self.space.lock();
         let space = &mut *space;
-        for (offset, used) in std::mem::take(&mut space.used) {
-            if space.writing.contains(&offset) {
-                space.used.insert(offset, used);
-            } else {
-                space.limbo.take(offset, used.bytes, used.id);
-            }
-        }
+        let mut all = std::mem::take(&mut space.used);
+        space.used = space.writing.iter().filter_map(|offset| all.remove_entry(offset)).collect();
         space.used_bytes = space.used.values().map(|used| used.bytes).sum();
         space.promised_to_objects = promised;
-        space.free_the_rest();
+        space.leaving.add(all, space.limbo.newest());
+        !space.leaving.is_empty()
     }
 
     /// A checkpoint is taken, and this is its cut. Exclusive mode only.
@@ -267,10 +281,17 @@ impl Extents {
         self.space.lock().limbo.keep_cuts(numbers);
     }
 
-    /// Looks at `most` extents that only checkpoints named which are gone. False: there are no more.
+    /// Looks at `most` extents that were given up with everything, or that only checkpoints named which are gone. False: there
+    /// are no more.
     pub(crate) fn free_some(&self, most: usize) -> bool {
         let mut space = self.space.lock();
         for _ in 0..most {
+            if let Some(leaver) = space.leaving.next() {
+                if !space.limbo.take_as_of(leaver.newest, leaver.offset, leaver.bytes, leaver.id) {
+                    space.give_back(leaver.offset, leaver.bytes);
+                }
+                continue;
+            }
             match space.limbo.next_free() {
                 Ok(Some((offset, bytes))) => space.give_back(offset, bytes),
                 Ok(None) => {}
@@ -285,20 +306,31 @@ impl Extents {
     pub(crate) fn of_cut(&self, number: u64, next_id: u64, from: u64, most: usize) -> (Vec<NamedExtent>, Option<u64>) {
         let space = self.space.lock();
         let used = space.used.range(from..).map(|(&offset, used)| (offset, used.bytes, used.id));
-        let mut used = used.filter(|&(.., id)| id < next_id).peekable();
-        let mut kept = space.limbo.of_cut(number, from).peekable();
-        let mut all = Vec::new();
-        while all.len() < most {
-            let is_used = match (used.peek(), kept.peek()) {
-                (Some(used), Some(kept)) => used.0 < kept.0,
-                (used, _) => used.is_some(),
-            };
-            let next = if is_used { used.next() } else { kept.next() };
-            let Some((offset, bytes, id)) = next else { return (all, None) };
-            all.push(NamedExtent { id, offset, bytes });
-        }
-        let next = all.last().map(|last| last.offset + 1);
+        let used = used.filter(|&(.., id)| id < next_id).take(most);
+        let kept = space.limbo.of_cut(number, from).take(most);
+        let leaving = space.leaving.of_cut(number, from, most).filter(|&(.., id)| id < next_id);
+        let named = used.chain(kept).chain(leaving).map(|(offset, bytes, id)| NamedExtent { id, offset, bytes });
+        let mut all: Vec<NamedExtent> = named.collect();
+        all.sort_unstable_by_key(|extent| extent.offset);
+        // The first ones of each are among them: so are the first ones of all.
+        let more = all.len() >= most;
+        all.truncate(most);
+        let next = all.last().filter(|_| more).map(|last| last.offset + 1);
         (all, next)
+    }
+
+    /// The file is to end there, and has space up to there from now on: if it has much more than is needed.
+    pub(crate) fn give_up_the_end(&self) -> Option<u64> {
+        let mut space = self.space.lock();
+        let to = space.end_without_excess()?;
+        space.end = to;
+        space.wanted = space.wanted.min(to);
+        Some(to)
+    }
+
+    /// Whether [`Extents::give_up_the_end`] has something to give.
+    pub(crate) fn has_excess(&self) -> bool {
+        self.space.lock().end_without_excess().is_some()
     }
 
     /// What the file holds after a checkpoint was restored, and what is kept for the one before it. Only while nobody else uses
@@ -359,6 +391,7 @@ impl Extents {
             promised_bytes: space.promised(),
             in_limbo: space.limbo.len(),
             limbo_bytes: space.limbo.bytes(),
+            free_bytes: space.high - EXTENT_HEADER - space.used_bytes - space.limbo.bytes(),
         }
     }
 
@@ -374,6 +407,15 @@ impl Space {
 
     fn has_room(&self, bytes: u64) -> bool {
         self.high.saturating_add(self.promised()).saturating_add(bytes) <= self.end
+    }
+
+    /// Where the file would end with what it is given ahead of need; `None`: it hardly has more, or somebody waits for more, or
+    /// there is no file.
+    fn end_without_excess(&self) -> Option<u64> {
+        let needed = self.high.saturating_add(self.promised());
+        let to = needed.saturating_add(ahead_of(needed));
+        let is_much = self.end.saturating_sub(to) > EXCESS_MIN.max(to / 4);
+        (is_much && self.end < u64::MAX / 2 && self.wanted <= self.end).then_some(to)
     }
 
     fn want(&mut self, bytes: u64) -> bool {
@@ -532,12 +574,76 @@ mod tests {
         assert!(extents.promise_to_object(2 * K));
         let offset = extents.begin_writing(2 * K, 2).expect("promised");
         extents.free(offset, 2);
-        extents.free_all(0);
+        assert!(extents.free_all(0));
         assert!(extents.belongs(offset, 2));
+        assert_eq!(extents.stats().free_bytes, 2 * K, "nobody has looked at it yet, and nobody needs it");
+        while extents.free_some(1) {}
         assert_eq!(written(&extents, 2, 3), K, "what lies before it is free");
         assert_eq!(written(&extents, 2, 4), offset + 2 * K);
         extents.end_writing(offset, 2, Written::Dead);
         assert_eq!(written(&extents, 2, 5), offset);
+    }
+
+    #[test]
+    fn what_is_given_up_at_once_goes_in_steps_and_stays_what_a_checkpoint_of_before_names() {
+        let extents = Extents::new();
+        let at: Vec<u64> = (0..10).map(|id| written(&extents, 1, id)).collect();
+        extents.add_cut(1, 5);
+        extents.cut_is_taken(1);
+        assert!(extents.free_all(0));
+        assert_eq!((extents.stats().extents, extents.stats().used_bytes), (0, 0));
+        let named = |extents: &Extents| {
+            let (mut all, mut from) = (Vec::new(), Some(0));
+            while let Some(at) = from {
+                let (some, next) = extents.of_cut(1, 5, at, 2);
+                all.extend(some.iter().map(|extent| extent.offset));
+                from = next;
+            }
+            all
+        };
+        assert_eq!(named(&extents), at[..5], "whatever has been looked at");
+        // One that is taken meanwhile names none of them.
+        extents.add_cut(2, 20);
+        for step in 0..10 {
+            assert!(extents.free_some(1), "step {step}");
+            assert_eq!(named(&extents), at[..5], "step {step}");
+            assert_eq!(extents.of_cut(2, 20, 0, 100), (Vec::new(), None), "step {step}");
+        }
+        assert_eq!((extents.stats().in_limbo, extents.stats().file_bytes), (5, 6 * K));
+        extents.drop_cut(1);
+        while extents.free_some(1) {}
+        assert_eq!(extents.stats(), ExtentStats { file_bytes: K, ..ExtentStats::default() });
+    }
+
+    #[test]
+    fn a_checkpoint_that_goes_before_its_extents_are_looked_at_keeps_none() {
+        let extents = Extents::new();
+        (0..4).for_each(|id| _ = written(&extents, 1, id));
+        extents.add_cut(1, 2);
+        extents.add_cut(2, 4);
+        extents.free_all(0);
+        extents.drop_cut(2);
+        while extents.free_some(1) {}
+        assert_eq!(extents.stats().in_limbo, 2, "those that the one before names");
+    }
+
+    #[test]
+    fn the_end_of_a_file_that_is_much_too_long_is_given_up() {
+        let extents = Extents::new();
+        assert_eq!(extents.give_up_the_end(), None, "without a file");
+        extents.set_end(K);
+        assert!(!extents.promise_to_object(1000 * K));
+        extents.set_end(2000 * K);
+        let offset = written(&extents, 1000, 1);
+        assert!(extents.has_excess());
+        assert_eq!(extents.give_up_the_end(), Some(1001 * K + ahead_of(1001 * K)));
+        extents.free(offset, 1);
+        assert!(extents.promise_to_command(K));
+        assert_eq!(extents.give_up_the_end(), Some(2 * K + ahead_of(2 * K)), "but for what is promised");
+        assert_eq!(extents.give_up_the_end(), None);
+        let (end, wanted) = extents.ends();
+        assert!(wanted <= end, "nobody waits");
+        assert!(!extents.promise_to_object(1000 * K) && !extents.has_excess(), "somebody waits");
     }
 
     proptest! {

@@ -1,6 +1,6 @@
-//! The file of extents grows when somebody waits for it.
+//! The file of extents grows when somebody waits for it, and loses its end when that is of no use any more.
 
-use super::EXTENT_HEADER;
+use super::extents::ahead_of;
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
@@ -9,13 +9,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The file grows by an eighth at least, and by no more than this beyond what is waited for.
-const AHEAD_MAX: u64 = 64 << 20;
 /// Wait after the disk was full: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Lets the file grow.
+/// Lets the file grow and shrink.
 #[derive(Default)]
 pub(crate) struct ExtentReserve {
     /// Do not try before this time, [`Clock::monotonic_ns`].
@@ -27,11 +25,17 @@ pub(crate) struct ExtentReserve {
 impl ExtentReserve {
     pub(crate) async fn run<W: World>(&mut self, store: &Arc<Store>, world: &W, file: &impl File) {
         let extents = &store.log.objects.extents;
+        if let Some(to) = extents.give_up_the_end()
+            && let Err(error) = file.set_len(to).await
+        {
+            // It is longer than it has to be.
+            tracing::warn!(%error, "the end of the file of extents cannot be given back");
+        }
         let (mut end, wanted) = extents.ends();
         if wanted <= end || world.clock().monotonic_ns() < self.not_before_ns {
             return;
         }
-        let mut to = wanted + (end / 8).next_multiple_of(EXTENT_HEADER).min(AHEAD_MAX);
+        let mut to = wanted + ahead_of(end);
         loop {
             let result = match self.unsupported {
                 true => file.set_len(to).await,

@@ -78,10 +78,21 @@ impl Limbo {
         self.gone.extend(gone.map(|cut| cut.number));
     }
 
+    pub(super) fn newest(&self) -> Option<Cut> {
+        self.cuts.last().copied()
+    }
+
     /// Takes an extent that was freed; false if no checkpoint names it.
     pub(super) fn take(&mut self, offset: u64, bytes: u64, id: u64) -> bool {
-        let Some(cut) = self.cuts.last().filter(|cut| id < cut.next_id) else { return false };
-        self.insert(offset, Waiting { bytes, id, until: cut.number });
+        self.take_as_of(self.newest(), offset, bytes, id)
+    }
+
+    /// Takes an extent that was freed when `newest` was the newest checkpoint; false if none names it, or none any more.
+    pub(super) fn take_as_of(&mut self, newest: Option<Cut>, offset: u64, bytes: u64, id: u64) -> bool {
+        let Some(newest) = newest else { return false };
+        let names = |cut: &&Cut| cut.number <= newest.number && id < cut.next_id;
+        let Some(&Cut { number: until, .. }) = self.cuts.iter().rev().find(names) else { return false };
+        self.insert(offset, Waiting { bytes, id, until });
         true
     }
 

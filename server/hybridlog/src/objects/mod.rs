@@ -20,6 +20,7 @@ mod extents;
 #[cfg(not(loom))]
 mod grow;
 mod large_string;
+mod leaving;
 mod limbo;
 #[cfg(all(test, loom))]
 mod loom_registry;

@@ -403,7 +403,7 @@ impl Objects {
         }
     }
 
-    /// Every record is gone. In the exclusive mode. True: [`Objects::free_some`] has work.
+    /// Every record is gone. In the exclusive mode. True: [`Objects::free_some`], or [`Extents::free_some`], has work.
     pub(crate) fn forget_all(&self, guard: &Guard) -> bool {
         let mut all = Vec::new();
         let (keep_below, keep_for) = (self.keep_below.load(Ordering::Acquire), self.keep_for.load(Ordering::Relaxed));
@@ -430,7 +430,7 @@ impl Objects {
                 all.push(entries);
             }
         }
-        self.extents.free_all(promised_to_kept);
+        let any_extents = self.extents.free_all(promised_to_kept);
         *self.pages.lock() = kept_pages;
         self.bytes.store(kept_bytes, Ordering::Relaxed);
         self.unwritten_bytes.store(kept_bytes, Ordering::Relaxed);
@@ -440,7 +440,7 @@ impl Objects {
             let condemned = self.condemned.clone();
             defer(guard, move || condemned.lock().extend(all));
         }
-        any
+        any || any_extents
     }
 
     pub(crate) fn has_condemned(&self) -> bool {

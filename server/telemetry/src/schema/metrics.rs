@@ -160,6 +160,8 @@ metrics! {
         "Bytes of the log and of large values on disk to bytes of live data";
     SPACE_LIVE = "ferrite.storage.live_bytes", Gauge, "By", None, "Bytes of the records of all keys and of what they own";
     SPACE_FILE = "ferrite.storage.file_bytes", Gauge, "By", None, "Bytes of the log and of large values on disk";
+    EXTENTS_FREE = "ferrite.storage.extents.free_bytes", Gauge, "By", None,
+        "Bytes of the file of large values between its values";
     COMPACTION_BYTES_READ = "ferrite.compaction.bytes.read", Counter, "By", None, "Bytes of the log read by compaction";
     COMPACTION_BYTES_KEPT = "ferrite.compaction.bytes.kept", Counter, "By", None,
         "Bytes of live records that compaction copied";
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 54);
+        assert_eq!(METRICS.len(), 55);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
