@@ -24,7 +24,7 @@ use crate::stock_redis::StockRedis;
 /// How many requests are under way at once.
 const REQUESTS: usize = 1000;
 /// A client may take this long for all of them, on a busy machine.
-const RUN_LIMIT: Duration = Duration::from_secs(60);
+const RUN_LIMIT: Duration = Duration::from_secs(120);
 
 /// What a client's program says that it did.
 struct Report {
@@ -115,11 +115,10 @@ async fn one_trace_from_request_to_storage(backend: &Backend, service: &str, key
     for command in sent {
         let operation = command.text(Attribute::DbOperation);
         let above = parent(command).unwrap_or_else(|| panic!("{operation} has no parent in its trace"));
-        assert_eq!(
-            (above.service.as_str(), above.span.kind.as_str()),
-            (service, SpanKind::Client.as_str()),
-            "{above:?}"
-        );
+        // The instrumentation of node-redis has spans for what is queued and none for EXEC.
+        let is_request = operation == "EXEC" && above.span.name == "handle-request";
+        let kind = if is_request { SpanKind::Internal } else { SpanKind::Client };
+        assert_eq!((above.service.as_str(), above.span.kind.as_str()), (service, kind.as_str()), "{above:?}");
         let request = std::iter::successors(Some(above), |span| parent(span)).last().expect("itself at least");
         assert_eq!(request.span.span_id.to_string(), *request_id, "{operation} is not below its request");
         assert_eq!(request.span.name, "handle-request");

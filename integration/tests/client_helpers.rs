@@ -34,3 +34,20 @@ async fn commands_of_the_redis_crate_are_children_of_its_spans() {
 async fn commands_of_go_redis_are_children_of_its_spans() {
     clients::check("go-client", || Command::new(made_ready("FERRITE_GO_CLIENT"))).await;
 }
+
+/// The packages lie in the cache: the program and its helpers are run where they are.
+fn node(library: &str) -> Command {
+    let mut program = Command::new("node");
+    program.arg(source("node/traced-client.js")).arg(library).env("NODE_PATH", made_ready("FERRITE_NODE_MODULES"));
+    program
+}
+
+#[tokio::test]
+async fn commands_of_ioredis_are_children_of_its_spans() {
+    clients::check("ioredis-client", || node("ioredis")).await;
+}
+
+#[tokio::test]
+async fn commands_of_node_redis_are_children_of_its_spans() {
+    clients::check("redis-client", || node("redis")).await;
+}
