@@ -8,6 +8,7 @@ pub mod compaction_faults;
 mod disk;
 mod eviction;
 mod expiry;
+mod export;
 mod faulty;
 mod mortal;
 pub mod node;
@@ -51,6 +52,7 @@ pub const ALL: &[Scenario] = &[
     compaction::COMPACTION,
     compaction::BESIDE_CHECKPOINTS,
     compaction_faults::FAULTS,
+    export::EXPORT,
 ];
 
 /// A scenario by its name.
