@@ -81,6 +81,7 @@ mod scan;
 mod space;
 #[cfg(not(loom))]
 mod spares;
+#[cfg(not(loom))]
 mod store;
 #[cfg(not(loom))]
 mod strings;
