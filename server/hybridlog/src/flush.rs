@@ -8,6 +8,7 @@
 use crate::address::{FILE_HEADER, FIRST_ADDRESS, file_offset};
 use crate::device::LogFiles;
 use crate::flush_run::{FlushRun, OnRun, PageReport, Runs};
+use crate::log::Log;
 use crate::objects::{EXTENT_HEADER, ExtentReserve, write_page_objects};
 use crate::page_image::{PIECE, PageImage};
 use crate::space::StorageError;
@@ -16,10 +17,12 @@ use crate::sync::Ordering;
 use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, Entropy, File, World};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 type DeviceFile<W> = <<W as World>::Disk as Disk>::File;
@@ -31,7 +34,7 @@ pub(crate) const IN_FLIGHT_MAX: usize = 4;
 /// Wait after a failed write or reservation: the first and, doubling, the longest.
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(10);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
-/// The worker serves others between two pieces that are compared.
+/// The worker serves others between two pieces that are compared, for so long while writers have the memory that they need.
 const REST: Duration = Duration::from_millis(1);
 
 /// How a log file begins.
@@ -232,7 +235,9 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
     drop(buf);
     store.counters.flush_bytes.fetch_sub(held, Ordering::Relaxed);
     match file.map(file_offset(start), size) {
-        Ok(map) if shows(world, map.as_ref(), &sums).await => return log.map_page(page, Box::new(map), &store.epochs),
+        Ok(map) if shows(log, world, map.as_ref(), &sums).await => {
+            return log.map_page(page, Box::new(map), &store.epochs);
+        }
         Ok(_) => {
             store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
             tracing::error!(page, "the log file does not show what was written to it; the page is served from memory");
@@ -245,16 +250,31 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
 }
 
 /// Whether the pieces of `bytes` have these checksums. What is compared comes into memory with it, a piece at a time.
-async fn shows<W: World>(world: &W, bytes: &[u8], sums: &[u32]) -> bool {
+async fn shows<W: World>(log: &Log, world: &W, bytes: &[u8], sums: &[u32]) -> bool {
     for (number, (piece, &sum)) in bytes.chunks(PIECE).zip(sums).enumerate() {
-        if number > 0 {
-            world.clock().sleep(REST).await;
+        match number {
+            0 => {}
+            _ if log.flush_is_behind() => give_way().await,
+            _ => world.clock().sleep(REST).await,
         }
         if crc32c::crc32c(piece) != sum {
             return false;
         }
     }
     true
+}
+
+/// The tasks that are due have their turn.
+async fn give_way() {
+    let mut gave = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Stands in for a map: the bytes that were written.

@@ -428,6 +428,12 @@ impl Log {
         if anonymous + total <= self.budget.anonymous() || burst { Ok(()) } else { need(NeedReason::Memory) }
     }
 
+    /// More than half of the pages are taken that may be on their way to the file: soon writers will wait for one.
+    pub(crate) fn flush_is_behind(&self) -> bool {
+        let on_their_way = self.anonymous.load(Ordering::Acquire).saturating_sub(self.budget.mutable());
+        2 * on_their_way > self.budget.in_flight()
+    }
+
     pub(crate) fn next_page(&self) -> u64 {
         let tail = self.regions.tail.load(Ordering::Acquire);
         self.paging.page(tail) + u64::from(self.paging.offset(tail) != 0)

@@ -65,3 +65,18 @@ fn an_outage_shows_while_it_lasts() {
         assert_eq!(written.iter().map(|run| run.bytes).sum::<u64>(), stats.bytes_flushed);
     }
 }
+
+#[test]
+fn the_flush_is_behind_when_writers_are_about_to_wait_for_it() {
+    let engine = Engine::new(tiny(1));
+    let log = &engine.store.log;
+    // Two pages are mutable, and two may be on their way beside them: so many sets fill a page each, and wait for nothing.
+    let mut behind = Vec::new();
+    for n in 0..4u8 {
+        engine.set(&[n], &[n; 3900]).unwrap();
+        behind.push(log.flush_is_behind());
+    }
+    assert_eq!(behind, [false, false, false, true]);
+    engine.world.run();
+    assert!(!log.flush_is_behind(), "all was written that could be");
+}
