@@ -35,4 +35,4 @@ pub use open::{
     DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
 };
 #[cfg(test)]
-pub(crate) use {manifest::VERSION as MANIFEST_VERSION, open::named_checkpoints};
+pub(crate) use {manifest::VERSION as MANIFEST_VERSION, open::ReplayOnly, open::named_checkpoints};

@@ -130,6 +130,11 @@ impl UnseenWrites {
         }
     }
 
+    /// As many notes as there may be.
+    pub fn max(&self) -> usize {
+        self.max.load(Relaxed)
+    }
+
     /// Bounds the notes; what there is beyond stays.
     pub fn set_max(&self, notes: usize) {
         self.max.store(notes, Relaxed);

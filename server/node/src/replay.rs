@@ -23,8 +23,12 @@ use crate::start::log_path;
 
 /// Effects that are applied before the index gets its turn to grow: as many as a worker's writes.
 const SLICE: usize = 16;
-/// Records that are read at a time: what a disk works at together.
-const READS_MAX: usize = 128;
+/// Records that are read at a time: as many as are in flight for a worker.
+const READS_MAX: usize = 256;
+/// As many times more writes than at other times may be left to be looked at later: who comes afterwards waits for the counts, not
+/// for the start. Where there is little memory it is not more than they are worth.
+const NOTES_PART: usize = 4;
+const BYTES_PER_NOTE: usize = 1024;
 /// Bytes of records that are held for a batch at most, but for those of the last reads.
 const HELD_BYTES_MAX: usize = 32 << 20;
 /// How far chains are followed beforehand: what is further down is left to the effect itself.
@@ -46,6 +50,8 @@ pub(crate) enum ReplayError {
 /// Applies effects to the empty store.
 pub(crate) struct Replay<W: World> {
     node: Arc<Node>,
+    /// Writes that may be left to be looked at later, at other times.
+    notes_max: usize,
     world: W,
     pub handle: WorkerHandle,
     /// Made with the log at the first effect: only once the directory is locked may its log be made anew.
@@ -111,7 +117,11 @@ impl<W: World> Replay<W> {
         handle.set_access_clock((world.clock().unix_ns() / 1_000_000_000) as u32, node.databases.limits.access_mode());
         let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
         trace.configure(None);
+        let region = (node.config.storage.mutable_region_size_mb * f64::from(1 << 20)) as usize;
+        let notes_max = node.databases.unseen.max();
+        node.databases.unseen.set_max((region / BYTES_PER_NOTE).clamp(notes_max, NOTES_PART * notes_max));
         Self {
+            notes_max,
             node,
             world,
             handle,
@@ -122,6 +132,11 @@ impl<W: World> Replay<W> {
             trace,
             reporter: flush::Reporter::default(),
         }
+    }
+
+    /// Everything was applied.
+    pub fn end(&self) {
+        self.node.databases.unseen.set_max(self.notes_max);
     }
 
     pub async fn device(&mut self) -> Result<&LogDevice<W>, ReplayError> {

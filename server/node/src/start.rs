@@ -341,6 +341,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
             "the append-only file was replayed"
         );
     }
+    replay.end();
     // Nothing was replayed: the log is still to be made.
     replay.device().await.map_err(|error| StartError::Failed(error.to_string()))?;
     let mut rewriter = None;

@@ -45,6 +45,7 @@
 //! where they were at the end of the walk, and from then on it is corruption if they end before that.
 
 mod base;
+mod begin;
 mod effect;
 pub(crate) mod frame;
 mod replay;

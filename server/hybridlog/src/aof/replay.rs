@@ -10,6 +10,7 @@ use ferrite_io::{AlignedBuf, Done, File};
 use futures_util::future::{MaybeDone, maybe_done};
 use thiserror::Error;
 
+use super::begin::mark_before;
 use super::effect::{DecodeError, Effects};
 use super::frame::{HEADER, Header, Kind};
 use super::segment::{HEADER_LEN, SECTOR, SegmentHeader, next_sector};
@@ -18,6 +19,8 @@ use crate::datadir::Recover;
 /// What a segment held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
+    /// File offset from which on it was read: what is before it was not wanted.
+    pub begin: u64,
     /// After the last frame: in the log, and in the file.
     pub position: u64,
     pub end: u64,
@@ -73,7 +76,9 @@ pub(crate) async fn replay<F: File, R: Recover>(
     recover: &mut R,
 ) -> Result<Replayed, ReplayError<R::Error>> {
     let mut window = Window::open(file, read_len).await?;
-    let mut seen = Replayed { position: header.base, end: HEADER_LEN, marked: HEADER_LEN, ..Replayed::default() };
+    let (begin, position) =
+        mark_before(file, window.file_len, header, extent.apply_from).await.unwrap_or((HEADER_LEN, header.base));
+    let mut seen = Replayed { begin, position, end: begin, marked: begin, ..Replayed::default() };
     let mut frames = Vec::new();
     loop {
         frames.clear();

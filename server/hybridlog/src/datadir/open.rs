@@ -103,7 +103,7 @@ pub trait Recover {
 }
 
 /// Without checkpoints, one effect at a time.
-pub(super) struct ReplayOnly<F>(pub F);
+pub(crate) struct ReplayOnly<F>(pub F);
 
 impl<E: Display, F: AsyncFnMut(Effect<'_>) -> Result<(), E>> Recover for ReplayOnly<F> {
     type Error = E;
@@ -139,7 +139,7 @@ pub struct RecoveredAof<W: World> {
 pub struct Summary {
     pub frames: u64,
     pub effects: u64,
-    /// Bytes of all frames read, their headers included.
+    /// Bytes of all frames read, their headers included: not of those that a checkpoint stands for and that were passed over.
     pub bytes: u64,
     /// Position after the last frame.
     pub position: u64,
@@ -454,7 +454,7 @@ impl Summary {
     fn add(&mut self, replayed: &Replayed) {
         self.frames += replayed.frames;
         self.effects += replayed.effects;
-        self.bytes += replayed.end - HEADER_LEN;
+        self.bytes += replayed.end - replayed.begin;
     }
 }
 
