@@ -114,6 +114,18 @@ pub fn launch(
     Starting { node, start }
 }
 
+/// Marks what a start did before it served anybody.
+async fn mark_start(sim: Sim, node: Arc<Node>, start: Arc<Start<SimBound>>) {
+    start.ready().await;
+    let unseen = node.databases.unseen.figures();
+    if unseen.pending + unseen.settled > 0 {
+        sim.sometimes("a start left what it overwrote to be looked at");
+    }
+    if node.store.stats().disk_reads > 0 {
+        sim.sometimes("a start read what it was to ask for");
+    }
+}
+
 /// As [`start`], for as long as the host lives; marks what the store reached.
 pub async fn serve(world: SimWorld, config: Config) {
     let starting = start(&world, config);
@@ -124,6 +136,7 @@ pub async fn serve(world: SimWorld, config: Config) {
 pub async fn watch(world: SimWorld, starting: Starting) {
     let sim = world.sim();
     let _death = Death { sim: sim.clone(), node: starting.node.clone() };
+    world.spawn(mark_start(sim.clone(), starting.node.clone(), starting.start.clone()));
     let first_buckets = starting.node.store.stats().index_buckets;
     let mut most_buckets = first_buckets;
     let mut first_begin = None;

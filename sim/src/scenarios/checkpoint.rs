@@ -30,6 +30,8 @@ pub(super) const CHECKPOINT: Scenario = Scenario {
         "a record was read from disk",
         "a checkpoint was taken",
         "a checkpoint was restored",
+        "a start left what it overwrote to be looked at",
+        "a start read what it was to ask for",
         "died in a checkpoint",
         "died with a checkpoint",
         "died with two checkpoints",
