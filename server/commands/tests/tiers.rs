@@ -192,7 +192,8 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     assert!(rewritten >= 3, "only {rewritten} rewrites came to their end");
     cold.settle().await;
     let overwrites = cold.databases.unseen.figures();
-    assert!(overwrites.settled > 10, "{overwrites:?}");
+    // What only changes a part of a string is read.
+    assert!(overwrites.settled > 3, "{overwrites:?}");
     for db in 0..3 {
         assert_eq!(cold.databases.keys(db), warm.databases.keys(db));
         assert_eq!(cold.databases.expires(db), warm.databases.expires(db));
@@ -207,7 +208,8 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     open_data_dir(&world, &config, async |effect| replay(replayed_cell, effect).await).await.expect("a replay");
     replayed.settle().await;
     let overwrites = replayed.databases.unseen.figures();
-    assert!(overwrites.settled > 10, "{overwrites:?}");
+    // What only changes a part of a string is read.
+    assert!(overwrites.settled > 3, "{overwrites:?}");
     for db in 0..3 {
         assert_eq!(replayed.databases.keys(db), cold.databases.keys(db));
         assert_eq!(replayed.databases.expires(db), cold.databases.expires(db));
@@ -238,6 +240,11 @@ fn hash_commands(seed: u64) -> Vec<(u64, String)> {
             2 => format!("PEXPIRE key:{a} {}", 1 + random.below(300)),
             3 => format!("RENAME key:{a} key:{b}"),
             4 => format!("COPY key:{a} key:{b} REPLACE"),
+            5 => match random.below(3) {
+                0 => format!("SET key:{a} {}", "long".repeat(20 + 2000 * random.below(2) as usize)),
+                1 => format!("APPEND key:{a} {}", "tail".repeat(1 + random.below(3) as usize)),
+                _ => format!("SETRANGE key:{a} {} part", random.below(100)),
+            },
             _ => {
                 let command = random.hash_command();
                 let rest = command.splitn(3, ' ').nth(2).unwrap_or_default();
@@ -438,6 +445,69 @@ async fn one_field_of_many(world: RealWorld, path: std::path::PathBuf) {
     }
     assert_eq!(again.run(NOW_MS, &words("DEL large")).await, b":1\r\n");
     assert_eq!((again.store.stats().extents, again.store.stats().object_bytes), (0, 0));
+}
+
+/// A string of 300 kilobytes: what a change of a part of it writes, in memory and read back from disk; and what a replay makes
+/// of it.
+async fn one_part_of_many(world: RealWorld, path: std::path::PathBuf) {
+    let mut node = Node::new(&world, &path.join("first.log"), 64).await;
+    let config = DataDirConfig::new(path.join("data"));
+    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
+    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
+    node.aof = Some(aof.clone());
+    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let mut expected: Vec<u8> = (0..300_000).map(|at| b'a' + (at % 23) as u8).collect();
+    let whole = String::from_utf8(expected.clone()).expect("letters");
+    assert_eq!(node.run(NOW_MS, &words(&format!("SET large {whole} PX 100000"))).await, b"+OK\r\n");
+    // A small one whose effects are small, too.
+    node.run(NOW_MS, &words(&format!("SET small {}", "s".repeat(300)))).await;
+    for round in 0..3 {
+        let len = expected.len();
+        let changes = [(7, "SEVEN"), (len, "behind"), (len + 20, "further"), (len - 3, "across-the-end-of-it-all")];
+        for (at, (offset, part)) in changes.into_iter().enumerate() {
+            let end = expected.len().max(offset + part.len());
+            expected.resize(end, 0);
+            expected[offset..offset + part.len()].copy_from_slice(part.as_bytes());
+            let command = match at {
+                1 => format!("APPEND large {part}"),
+                _ => format!("SETRANGE large {offset} {part}"),
+            };
+            let (position, tail) = (aof.position(), node.store.stats().tail);
+            assert_eq!(node.run(NOW_MS, &words(&command)).await, format!(":{end}\r\n").into_bytes(), "{command}");
+            let (appended, log) = (aof.position() - position, node.store.stats().tail - tail);
+            assert!(appended < 100, "{command} appended {appended} bytes");
+            // After its way to disk a change makes a record, of the key and a descriptor, and so does one after its page is full.
+            assert!(log <= if round > 0 { 4096 + 80 } else { 0 }, "{command}: {log} bytes of log");
+            let position = aof.position();
+            node.run(NOW_MS, &words("APPEND small x")).await;
+            assert!(aof.position() - position < 100, "an append to a small one");
+        }
+        for n in 0..100 {
+            node.run(NOW_MS, &words(&format!("SET pad:{n} {}", "p".repeat(3900)))).await;
+        }
+        let stats = node.store.stats();
+        assert_eq!((stats.extents, stats.object_bytes), (1, 0), "it is on disk, and what it was before is gone");
+    }
+    let read = [format!("${}\r\n", expected.len()).into_bytes(), expected, b"\r\n".to_vec()].concat();
+    assert!(node.run(NOW_MS, &words("GET large")).await == read);
+    aof.close().await.expect("a clean end");
+    drop(opened.dir);
+    let mut again = Node::new(&world, &path.join("again.log"), 12).await;
+    let replayed = &mut again;
+    open_data_dir(&world, &config, async |effect| replay(replayed, effect).await).await.expect("a replay");
+    assert!(again.run(NOW_MS, &words("GET large")).await == read);
+    for command in ["PTTL large", "GET small"] {
+        let words = words(command);
+        assert_eq!(again.run(NOW_MS, &words).await, node.run(NOW_MS, &words).await, "{command}");
+    }
+}
+
+#[test]
+fn a_change_of_a_part_of_a_large_string_writes_its_own_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
+    let path = dir.path().to_owned();
+    runtime.block_on(|world| one_part_of_many(world, path)).expect("no task failed");
 }
 
 #[test]

@@ -63,3 +63,17 @@ mod tests {
         assert_eq!(file_offset(0), FILE_HEADER);
     }
 }
+
+/// Where the page of an address of the log ends, whose pages have had these sizes, each from an address on; and whether nothing
+/// may have been written from there to its end: after a restart with larger pages the log goes on where one of them begins.
+pub(crate) fn page_in(eras: &[(Address, u64)], address: Address) -> (Address, bool) {
+    let next = eras.partition_point(|&(from, _)| from <= address);
+    let (_, size) = eras[next.saturating_sub(1)];
+    let is_left_out = |&(from, larger): &(Address, u64)| address.is_multiple_of(size) && address + larger > from;
+    ((address / size + 1) * size, eras.get(next).is_some_and(is_left_out))
+}
+
+/// What a page is of which nothing was written.
+pub(crate) fn is_unwritten(page: &[u8]) -> bool {
+    page.iter().all(|&byte| byte == 0)
+}

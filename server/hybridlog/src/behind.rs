@@ -29,7 +29,7 @@ impl Pinned<'_> {
     pub fn behind(&self, record: &HeldRecord, space: u32, hash: u64) -> Behind {
         let raw = record.raw();
         // SAFETY: nobody writes what was read.
-        let own = raw.space() == space && self.hash_of(space, unsafe { raw.key() }, raw.has_long_key()) == hash;
+        let own = raw.space() == space && self.store.hash_of(space, unsafe { raw.key() }, raw.has_long_key()) == hash;
         match raw.previous() {
             _ if own && raw.is_tombstone() => Behind::Nothing,
             _ if own => Behind::Key { expire_at_ms: raw.expire_at_ms(), size: self.size_of(raw) },

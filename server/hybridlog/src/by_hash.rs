@@ -16,7 +16,7 @@ impl Pinned<'_> {
                 Err(address) => return Found::Cold(address),
             };
             // SAFETY: the record stays while we are pinned and `held` is borrowed; keys are never changed.
-            let own = self.hash_of(raw.space(), unsafe { raw.key() }, raw.has_long_key());
+            let own = self.store.hash_of(raw.space(), unsafe { raw.key() }, raw.has_long_key());
             if own == hash {
                 return match raw.is_tombstone() {
                     true => Found::Missing,

@@ -1,6 +1,6 @@
 //! The log's memory: allocation at the tail, opening of pages, and the budgets that make a write wait.
 
-use crate::address::{Address, FIRST_ADDRESS, Paging};
+use crate::address::{Address, FIRST_ADDRESS, Paging, page_in};
 use crate::epoch::EpochTable;
 use crate::frames::{Frames, Owner};
 use crate::memory::Memory;
@@ -374,12 +374,7 @@ impl Log {
     /// Where the page of an address on disk ends; and whether nothing at all may lie in the page: after a restart with larger
     /// pages the log goes on at the beginning of one.
     pub(crate) fn page_on_disk(&self, address: Address) -> (Address, bool) {
-        let eras = self.eras.lock();
-        let next = eras.partition_point(|&(from, _)| from <= address);
-        let (_, size) = eras[next.saturating_sub(1)];
-        let end = (address / size + 1) * size;
-        let may_be_empty = eras.get(next).is_some_and(|&(from, larger)| address / size * size + larger > from);
-        (end, may_be_empty)
+        page_in(&self.eras.lock(), address)
     }
 
     /// The page sizes of what lies at `begin` and above.

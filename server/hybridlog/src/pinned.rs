@@ -6,7 +6,7 @@ use crate::access::AccessClock;
 use crate::address::Address;
 use crate::held::Held;
 use crate::index::{SPLIT_CHECK_EVERY, SPLITS_PER_CALL, Slot};
-use crate::key::{Key, hash_in};
+use crate::key::Key;
 use crate::pinned_object::Promise;
 use crate::reclaim::Guard;
 use crate::record::{HEADER, Kind, NewRecord, Raw, RecordView, record_size};
@@ -711,11 +711,6 @@ impl<'p> Pinned<'p> {
     fn is_of_long(&self, raw: Raw, key: &Key<'_>) -> bool {
         // SAFETY: as above.
         raw.has_long_key() && raw.space() == key.space && unsafe { raw.key() } == self.store.hash_seed().digest(key)
-    }
-
-    /// The hash of a record's key, or of the key whose digest it has.
-    pub(crate) fn hash_of(&self, space: u32, key: &[u8], is_digest: bool) -> u64 {
-        if is_digest { hash_in(key) } else { self.key(space, key).hash }
     }
 
     /// What a record's access clock shows after an access; `None`: a new record's.

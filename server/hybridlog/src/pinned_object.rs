@@ -263,6 +263,30 @@ impl Pinned<'_> {
         Ok(Some((done, size)))
     }
 
+    /// Puts `insert` at `offset` of the large string that the key holds, as [`Pinned::update_object`] changes an object.
+    /// `Ok(None)`: it holds none, or it is cold and not held. Else the bytes of record and object.
+    ///
+    /// # Errors
+    /// Before anything changed.
+    pub fn splice_object(
+        &self,
+        key: &Key<'_>,
+        offset: usize,
+        insert: &[u8],
+        held: &Held,
+        trace: &mut TraceBuffer,
+    ) -> Result<Option<usize>, NeedSpace> {
+        let len = match self.seek(key, held).found {
+            Some((_, raw)) if raw.is_object() && raw.kind() == Kind::String => self.object_len(raw),
+            _ => return Ok(None),
+        };
+        let growth = (offset + insert.len()).saturating_sub(len);
+        let spliced = self.update_object(key, growth, held, trace, |object| {
+            LargeString::of_mut(object).expect("the object of a string is a large string").splice(offset, insert);
+        })?;
+        Ok(spliced.map(|((), size)| size))
+    }
+
     /// Whether the object that the key owns can be changed, or the write that is to change it has to wait until it is written.
     /// For who cannot wait later.
     ///

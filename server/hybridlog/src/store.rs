@@ -5,7 +5,7 @@ use crate::address::Address;
 use crate::epoch::EpochTable;
 use crate::imaging::Imaging;
 use crate::index::{Chunk, Index};
-use crate::key::{HashSeed, Key};
+use crate::key::{HashSeed, Key, hash_in};
 use crate::log::{FILE_RESERVE, Log};
 use crate::objects::{Decode, decode_bytes, padded};
 use crate::pinned::{Own, Pinned};
@@ -211,6 +211,11 @@ impl Store {
     pub fn checkpoints_kept(&self, numbers: &[u64]) {
         self.log.objects.extents.keep_cuts(numbers);
         self.index_work.notify_one();
+    }
+
+    /// The hash of a record's key, or of the key whose digest it has.
+    pub(crate) fn hash_of(&self, space: u32, key: &[u8], is_digest: bool) -> u64 {
+        if is_digest { hash_in(key) } else { self.key(space, key).hash }
     }
 
     /// From now on keys are hashed as they were by the store of a checkpoint. Once, before there are any keys.

@@ -7,8 +7,7 @@
 use ferrite_hybridlog::aof::Effect;
 
 use crate::packed::Draft;
-use crate::view::{Keyspace, Lent};
-use crate::watch::Touch;
+use crate::view::Keyspace;
 use crate::{Kind, Pause, RecordView, WRONG_TYPE};
 
 impl Keyspace<'_> {
@@ -48,14 +47,10 @@ impl Keyspace<'_> {
         effect: Effect<'_>,
         effect_len: usize,
     ) -> Result<(), Pause> {
-        let before = self.presence(key)?;
-        self.prepare(key.len() + effect_len)?;
-        let target = self.key(key);
-        let Lent { pinned, held, ref mut trace, .. } = self.lent;
-        let written = pinned.upsert(&target, kind, expire_at_ms, &[packed], held, trace);
-        let size = self.written(written)?;
+        self.write_key(key, Some(expire_at_ms), effect_len, |pinned, target, held, trace| {
+            Ok(((), pinned.upsert(target, kind, expire_at_ms, &[packed], held, trace)?))
+        })?;
         self.effect(effect);
-        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
         Ok(())
     }
 

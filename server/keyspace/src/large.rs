@@ -7,8 +7,7 @@ use ferrite_hybridlog::aof::Effect;
 use crate::image::value_effect;
 use crate::large_hash::LargeHash;
 use crate::packed::Packed;
-use crate::view::{Expiry, Keyspace, Lent};
-use crate::watch::Touch;
+use crate::view::{Expiry, Keyspace};
 use crate::{Kind, Pause};
 
 /// What Redis keeps as a listpack.
@@ -61,15 +60,11 @@ impl Keyspace<'_> {
         effect: Effect<'_>,
         effect_len: usize,
     ) -> Result<(), Pause> {
-        let before = self.presence(key)?;
-        self.prepare(key.len() + effect_len)?;
-        let target = self.key(key);
-        let Lent { pinned, held, ref mut trace, .. } = self.lent;
-        let place = pinned.seek(&target, held);
-        let written = pinned.upsert_object_at(&place, &target, Kind::Hash, expire_at_ms, Box::new(hash), held, trace);
-        let size = self.written(written)?;
+        self.write_key(key, Some(expire_at_ms), effect_len, |pinned, target, held, trace| {
+            let (place, hash) = (pinned.seek(target, held), Box::new(hash));
+            Ok(((), pinned.upsert_object_at(&place, target, Kind::Hash, expire_at_ms, hash, held, trace)?))
+        })?;
         self.effect(effect);
-        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
         Ok(())
     }
 
@@ -82,16 +77,11 @@ impl Keyspace<'_> {
         effect_len: usize,
         change: impl FnOnce(&mut LargeHash) -> T,
     ) -> Result<T, Pause> {
-        let before = self.presence(key)?;
-        self.prepare(key.len() + effect_len)?;
-        let target = self.key(key);
-        let Lent { pinned, held, ref mut trace, now_ms, .. } = self.lent;
-        let updated = pinned.update_object(&target, growth, held, trace, |object| {
-            change(LargeHash::of_mut(object).expect("the object of a hash is a large hash"))
-        });
-        let (done, size) = self.written(updated)?.expect("the caller has looked the hash up");
-        let expire_at_ms = before.live(now_ms).expect("what was looked up has not expired");
-        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
-        Ok(done)
+        self.write_key(key, None, effect_len, |pinned, target, held, trace| {
+            let updated = pinned.update_object(target, growth, held, trace, |object| {
+                change(LargeHash::of_mut(object).expect("the object of a hash is a large hash"))
+            })?;
+            Ok(updated.expect("the caller has looked the hash up"))
+        })
     }
 }

@@ -23,6 +23,7 @@ mod random;
 mod replay;
 mod scan;
 mod scratch;
+mod splice;
 mod unread;
 mod unseen;
 mod view;

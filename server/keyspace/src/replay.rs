@@ -28,7 +28,8 @@ impl Keyspace<'_> {
             | Effect::Expire { db, key, .. }
             | Effect::HashSet { db, key, .. }
             | Effect::HashAdd { db, key, .. }
-            | Effect::HashDelete { db, key, .. } => (db, key, true),
+            | Effect::HashDelete { db, key, .. }
+            | Effect::Splice { db, key, .. } => (db, key, true),
             Effect::FlushDb { .. } | Effect::FlushAll | Effect::SwapDb { .. } => return,
         };
         if self.turn_to(db).is_ok() {
@@ -119,6 +120,15 @@ impl Keyspace<'_> {
                     return Ok(());
                 }
                 self.delete_fields_of(key, fields, true).map(|_| ())
+            }
+            Effect::Splice { db, key, offset, bytes } => {
+                self.turn_to(db)?;
+                if !self.holds(key, Kind::String)? {
+                    return Ok(());
+                }
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                self.check_value(key, offset.saturating_add(bytes.len()))?;
+                self.splice(key, offset, bytes).map(|_| ())
             }
         }
     }

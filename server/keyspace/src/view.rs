@@ -233,23 +233,6 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    /// Puts `insert` into the string at `offset`, zeros before it where the string was shorter; the new length. The time
-    /// of expiry stays.
-    pub fn splice(&mut self, key: &[u8], offset: usize, insert: &[u8]) -> Result<usize, Pause> {
-        let mut value = std::mem::take(&mut self.lent.scratch.value);
-        value.clear();
-        value.extend_from_slice(self.get_string(key)?.unwrap_or_default());
-        let end = offset + insert.len();
-        if value.len() < end {
-            value.resize(end, 0);
-        }
-        value[offset..end].copy_from_slice(insert);
-        let written = self.set(key, &value, Expiry::Keep);
-        let len = value.len();
-        self.lent.scratch.value = value;
-        written.map(|()| len)
-    }
-
     /// Copies value and time of expiry of the live key `from` to `to` in database `to_db`, over what is there.
     pub fn copy(&mut self, from: &[u8], to_db: u32, to: &[u8]) -> Result<(), Pause> {
         let mut value = std::mem::take(&mut self.lent.scratch.value);
@@ -584,6 +567,27 @@ impl<'a> Keyspace<'a> {
         self.effect(Effect::Delete { db: self.db, key });
         self.changed(key, before, None, touch);
         Ok(())
+    }
+
+    /// What a write of a key goes through that was looked up before: its place in the append-only file, for an effect of
+    /// `effect_len` bytes beside the key, the write itself, and the counts. `write` gives the bytes of the record and of what that
+    /// owns, too. Without an `expire_at_ms` the key's time of expiry stays. The caller tells the effect afterwards.
+    pub(crate) fn write_key<T>(
+        &mut self,
+        key: &[u8],
+        expire_at_ms: Option<u64>,
+        effect_len: usize,
+        write: impl FnOnce(&Pinned<'_>, &Key<'_>, &Held, &mut TraceBuffer) -> Result<(T, usize), NeedSpace>,
+    ) -> Result<T, Pause> {
+        let before = self.presence(key)?;
+        self.prepare(key.len() + effect_len)?;
+        let target = self.key(key);
+        let Lent { pinned, held, ref mut trace, now_ms, .. } = self.lent;
+        let written = write(pinned, &target, held, trace);
+        let (done, size) = self.written(written)?;
+        let expire_at_ms = expire_at_ms.or_else(|| before.live(now_ms)).expect("what was looked up has not expired");
+        self.changed(key, before, Some((expire_at_ms, size)), Touch::Changed);
+        Ok(done)
     }
 
     /// Before a write: makes sure of its place in the append-only file.

@@ -34,6 +34,8 @@ pub enum Effect<'a> {
     HashAdd { db: u32, key: &'a [u8], added: ByteStrings<'a>, pairs: ByteStrings<'a> },
     /// The hash, unchanged otherwise, lacks these fields.
     HashDelete { db: u32, key: &'a [u8], fields: ByteStrings<'a> },
+    /// The string, unchanged otherwise, has `bytes` at `offset`, behind zeros where it was shorter.
+    Splice { db: u32, key: &'a [u8], offset: u64, bytes: &'a [u8] },
 }
 
 const SET: u8 = 1;
@@ -46,6 +48,7 @@ const COLLECTION: u8 = 7;
 const HASH_SET: u8 = 8;
 const HASH_DELETE: u8 = 9;
 const HASH_ADD: u8 = 10;
+const SPLICE: u8 = 11;
 
 /// Bytes that are not effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -110,6 +113,14 @@ impl<'a> Effect<'a> {
                 put_bytes(out, pairs.as_bytes());
             }
             Effect::HashDelete { db, key, fields } => put_elements(out, HASH_DELETE, db, key, fields),
+            Effect::Splice { db, key, offset, bytes } => {
+                out.reserve(key.len() + bytes.len() + 24);
+                out.push(SPLICE);
+                put_number(out, db.into());
+                put_bytes(out, key);
+                put_number(out, offset);
+                put_bytes(out, bytes);
+            }
         }
     }
 
@@ -143,6 +154,9 @@ impl<'a> Effect<'a> {
                 pairs: input.elements()?,
             },
             HASH_DELETE => Effect::HashDelete { db: input.u32()?, key: input.bytes()?, fields: input.elements()? },
+            SPLICE => {
+                Effect::Splice { db: input.u32()?, key: input.bytes()?, offset: input.number()?, bytes: input.bytes()? }
+            }
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
         Ok((effect, input.0))
@@ -252,7 +266,8 @@ mod tests {
                 let elements = ByteStrings::trusted(&elements);
                 Effect::HashAdd { db, key: &key, added: elements, pairs: elements }
             }
-            _ => Effect::HashDelete { db, key: &key, fields: ByteStrings::trusted(&elements) },
+            9 => Effect::HashDelete { db, key: &key, fields: ByteStrings::trusted(&elements) },
+            _ => Effect::Splice { db, key: &key, offset: number, bytes: &value },
         });
     }
 
@@ -290,7 +305,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
-            fields in (0u8..10, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
+            fields in (0u8..11, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
             after in prop::collection::vec(any::<u8>(), 0..9),
         ) {
             with_effect(fields, |effect| {

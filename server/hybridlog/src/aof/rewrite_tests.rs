@@ -56,7 +56,11 @@ impl Model {
             Effect::FlushDb { db } => self.empty(db as usize),
             Effect::FlushAll => (0..DBS).for_each(|db| self.empty(db)),
             Effect::SwapDb { a, b } => self.shown.swap(a as usize, b as usize),
-            Effect::Collection { .. } | Effect::HashSet { .. } | Effect::HashAdd { .. } | Effect::HashDelete { .. } => {
+            Effect::Collection { .. }
+            | Effect::HashSet { .. }
+            | Effect::HashAdd { .. }
+            | Effect::HashDelete { .. }
+            | Effect::Splice { .. } => {
                 unreachable!("`encode` makes none of them")
             }
         }

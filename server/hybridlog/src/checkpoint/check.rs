@@ -8,7 +8,7 @@ use ferrite_io::{AlignedBuf, Disk};
 use super::file::Words;
 use super::load::{Contents, Damage, LoadError, Owners, open_extents_of, open_log_of, read_checkpoint};
 use super::scan::{Scan, ScanError, scan_log};
-use crate::address::{Address, FIRST_ADDRESS, file_offset};
+use crate::address::{Address, FIRST_ADDRESS, file_offset, is_unwritten, page_in};
 use crate::datadir::NamedCheckpoint;
 use crate::device::extents_path;
 use crate::index::Slot;
@@ -117,7 +117,7 @@ fn join(mut older: Vec<(Address, u64)>, newer: Vec<(Address, u64)>) -> Vec<(Addr
 /// Whether a page is nothing but zeros, as far as it can be read.
 async fn is_empty<F: ferrite_io::File>(file: &F, offset: u64, page_size: u64) -> bool {
     let done = file.read_at(AlignedBuf::zeroed(page_size as usize), offset).await;
-    done.result.is_ok_and(|read| done.buf[..read].iter().all(|&byte| byte == 0))
+    done.result.is_ok_and(|read| is_unwritten(&done.buf[..read]))
 }
 
 fn addresses_of(image: &[u8], out: &mut Vec<Address>) {
@@ -148,11 +148,7 @@ async fn records<F: ferrite_io::File>(
             let Err(error) = scan_log(file, Scan { from: at, to, page_size }, &mut seen).await else { break };
             let (ScanError::Read { offset, .. } | ScanError::Damaged { offset, .. }) = error;
             let address = offset - file_offset(0);
-            let page_end = (address / page_size + 1) * page_size;
-            // After a restart with larger pages the log goes on where one of them begins: nothing lies before that.
-            let next = log.eras.get(index + 1);
-            let may_be_empty =
-                next.is_some_and(|&(next, larger)| address.is_multiple_of(page_size) && address + larger > next);
+            let (page_end, may_be_empty) = page_in(&log.eras, address);
             if may_be_empty && is_empty(file, offset, page_size).await {
                 at = page_end;
                 continue;

@@ -1,10 +1,9 @@
 //! Reading the log's beginning piece by piece, moving `begin`, and giving the file's space back.
 
 use super::OldRecord;
-use crate::address::{Address, FILE_HEADER, FIRST_ADDRESS, file_offset};
+use crate::address::{Address, FILE_HEADER, FIRST_ADDRESS, file_offset, is_unwritten};
 use crate::device::LogFiles;
 use crate::held::HeldRecord;
-use crate::key::{Key, hash_in};
 use crate::log::RECORD_MAX;
 use crate::planted::Planted;
 use crate::record::{Next, RecordError, next_in_page, peek_size};
@@ -88,8 +87,7 @@ impl<W: World> Compactor<W> {
         let begin = self.at / BLOCK as u64 * BLOCK as u64;
         let buf = self.bytes(begin, (page_end - begin).min(PIECE)).await?;
         let mut piece = Piece { bytes: buf.len() as u64, next: self.at, ..Piece::default() };
-        let is_page_start = self.at == begin;
-        if may_be_empty && is_page_start && buf.iter().all(|&byte| byte == 0) {
+        if may_be_empty && is_unwritten(&buf) {
             piece.next = page_end;
             return Ok(Some(piece));
         }
@@ -104,7 +102,10 @@ impl<W: World> Compactor<W> {
                 Next::Cut => break,
                 Next::Record(size) => {
                     let held = HeldRecord::new(buf.clone(), at, size);
-                    piece.records.push(OldRecord { address: piece.next, hash: self.hash_of(&held), held });
+                    let raw = held.raw();
+                    // SAFETY: nobody writes a held record.
+                    let hash = self.store.hash_of(raw.space(), unsafe { raw.key() }, raw.has_long_key());
+                    piece.records.push(OldRecord { address: piece.next, hash, held });
                     piece.next += size as u64;
                 }
             }
@@ -167,16 +168,6 @@ impl<W: World> Compactor<W> {
             && page_end <= forgotten
         {
             (self.at, self.pages_done) = (page_end, page_end);
-        }
-    }
-
-    fn hash_of(&self, held: &HeldRecord) -> u64 {
-        let raw = held.raw();
-        // SAFETY: nobody writes a held record.
-        let key = unsafe { raw.key() };
-        match raw.has_long_key() {
-            true => hash_in(key),
-            false => Key::new(self.store.hash_seed(), raw.space(), key).hash,
         }
     }
 

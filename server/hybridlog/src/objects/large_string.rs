@@ -1,6 +1,7 @@
 //! A string that does not fit into a page.
 
 use super::Object;
+use std::any::Any;
 
 pub(crate) struct LargeString(Vec<u8>);
 
@@ -14,6 +15,23 @@ impl LargeString {
         let mut bytes = Vec::with_capacity(len);
         parts.iter().for_each(|part| bytes.extend_from_slice(part));
         Self(bytes)
+    }
+
+    pub(crate) fn of_mut(object: &mut dyn Object) -> Option<&mut Self> {
+        (object as &mut dyn Any).downcast_mut()
+    }
+
+    /// Puts `insert` at `offset`, zeros before it where the string was shorter.
+    pub(crate) fn splice(&mut self, offset: usize, insert: &[u8]) {
+        let (len, end) = (self.0.len(), offset + insert.len());
+        if end > self.0.capacity() {
+            // What is appended to is appended to again; doubling would be much of a large string.
+            self.0.reserve_exact((end - len).max(len / 8));
+        }
+        if end > len {
+            self.0.resize(end, 0);
+        }
+        self.0[offset..end].copy_from_slice(insert);
     }
 }
 

@@ -209,6 +209,81 @@ fn an_extent_that_was_freed_while_it_was_read_is_no_damage() {
     assert_eq!(engine.store.stats().checksum_errors, 0);
 }
 
+#[test]
+fn the_end_of_the_file_goes_while_the_store_is_in_use() {
+    let engine = Engine::new(tiny(1));
+    let value = bytes(1_000_000, 1);
+    for name in 0..4u8 {
+        engine.set(&[b'l', name], &value).unwrap();
+        engine.world.run();
+    }
+    push_out(&engine);
+    let len = || engine.world.disk.extents.lock().unwrap().len();
+    assert!(len() > 4_000_000);
+    for name in 1..4u8 {
+        assert!(engine.delete(&[b'l', name]).unwrap());
+    }
+    engine.store.log.work.notify_one();
+    engine.world.run();
+    assert!((1_000_000..1_500_000).contains(&len()), "{}", len());
+    assert_eq!(engine.get(b"l\0"), Some(value.clone()));
+    // It grows again.
+    engine.set(b"another", &value).unwrap();
+    push_out(&engine);
+    assert_eq!(engine.get(b"another"), Some(value.clone()));
+    assert_eq!(engine.get(b"l\0"), Some(value));
+}
+
+#[test]
+fn a_part_of_a_large_string_is_changed_where_it_lies() {
+    let engine = Engine::new(tiny(1));
+    let mut value = bytes(100_000, 1);
+    engine.set(b"large", &value).unwrap();
+    let splice = |offset: usize, part: &[u8]| {
+        engine
+            .run(|pinned, held, trace| {
+                let key = pinned.key(0, b"large");
+                let _latch = pinned.latch(key.hash, true);
+                if let Found::Cold(address) = pinned.find(&key, held, trace) {
+                    return Err(Wait::Records(vec![address]));
+                }
+                Ok(pinned.splice_object(&key, offset, part, held, trace)?)
+            })
+            .unwrap()
+    };
+    let place = || {
+        let pinned = engine.worker.pin();
+        let key = pinned.key(0, b"large");
+        let _latch = pinned.latch(key.hash, false);
+        match pinned.find(&key, &Held::default(), &mut silent()) {
+            Found::Record(record) => record.value.as_ptr() as usize,
+            other => panic!("{other:?}"),
+        }
+    };
+    // The first that makes it longer gives it room for more.
+    assert!(splice(100_000, b"more").is_some());
+    value.extend_from_slice(b"more");
+    let before = place();
+    for (offset, part) in [(17, &b"inside"[..]), (100_010, b"behind zeros"), (100_000, b"MORE"), (100_022, b"!")] {
+        let end = value.len().max(offset + part.len());
+        value.resize(end, 0);
+        value[offset..offset + part.len()].copy_from_slice(part);
+        let size = splice(offset, part).expect("it is an object");
+        assert!((end..end + 100).contains(&size), "{size} bytes with the record");
+        assert_eq!(place(), before, "nothing was copied");
+        assert_eq!(engine.get(b"large"), Some(value.clone()));
+    }
+    push_out(&engine);
+    assert!(splice(50_000, b"from disk").is_some());
+    value[50_000..50_009].copy_from_slice(b"from disk");
+    assert_eq!(engine.get(b"large"), Some(value.clone()));
+    push_out(&engine);
+    assert_eq!(engine.get(b"large"), Some(value));
+    assert_eq!(engine.store.stats().extents, 1, "that of before is free");
+    engine.set(b"large", b"small").unwrap();
+    assert_eq!(splice(0, b"x"), None, "it is no object");
+}
+
 /// What a read of the key is answered with, after as many reads as a sound disk needs.
 fn answer(engine: &Engine, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
     let mut held = Held::default();
