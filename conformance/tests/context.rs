@@ -101,3 +101,30 @@ fn baggage_becomes_attributes_only_where_it_is_allowed() {
     // The next command has none.
     assert!(!tree_of(&on, &[("traceparent", "nonsense")]).contains("tenant.id"));
 }
+
+#[test]
+fn a_caller_s_request_id_is_in_its_command_s_log_line() {
+    let allowed = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "request.id"];
+    let arguments = [&["--workers", "1", "--logging.commands", "all"], &allowed[..]].concat();
+    let server = Server::ferrite(&arguments);
+    tree_of(&server, &[("baggage", "request.id=r%2D17,other=1")]);
+    tree_of(&server, &[]);
+    let began = std::time::Instant::now();
+    while server.log().matches("OTEL.TRACES").count() < 2 {
+        assert!(began.elapsed().as_secs() < 20, "{}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let log = server.log();
+    assert_eq!(log.matches("\"request_id\":\"r-17\"").count(), 1, "{log}");
+    assert_eq!(log.matches("request_id").count(), 1, "{log}");
+    // A name that is to be masked is masked here too.
+    let masked = [&arguments[..], &["--telemetry.redaction.attributes", "request.id"]].concat();
+    let server = Server::ferrite(&masked);
+    tree_of(&server, &[("baggage", "request.id=r%2D17")]);
+    let began = std::time::Instant::now();
+    while !server.log().contains("request_id") {
+        assert!(began.elapsed().as_secs() < 20, "{}", server.log());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(!server.log().contains("r-17"), "{}", server.log());
+}

@@ -10,6 +10,7 @@ use crate::prometheus::Sample;
 use crate::{eventually, free_port, http, prometheus};
 
 const OTLP_GRPC: u16 = 4317;
+const OTLP_HTTP: u16 = 4318;
 const QUERY: u16 = 16686;
 /// Where the Collector's configuration serves the metrics that it was sent.
 const METRICS: u16 = 8889;
@@ -44,6 +45,8 @@ pub struct Backend {
     _jaeger: ContainerAsync<GenericImage>,
     /// Where Ferrite sends its telemetry; stays the same when the Collector is stopped and started.
     pub endpoint: String,
+    /// The same over HTTP, without its scheme.
+    pub http: String,
     /// Where Jaeger's query API answers.
     pub jaeger_port: u16,
     metrics_port: u16,
@@ -52,8 +55,13 @@ pub struct Backend {
 impl Backend {
     /// Starts both and waits until they take spans and answer queries.
     pub async fn start() -> Self {
+        Self::with(COLLECTOR_CONFIG, &[]).await
+    }
+
+    /// The same with another configuration of the Collector and files beside it: names and contents.
+    pub async fn with(config: &str, files: &[(&str, Vec<u8>)]) -> Self {
         // Containers of parallel tests meet on one engine: names differ by a port nobody else has.
-        let (collector_port, metrics_port) = (free_port(), free_port());
+        let (collector_port, http_port, metrics_port) = (free_port(), free_port(), free_port());
         let network = format!("ferrite-{collector_port}");
         let jaeger_name = format!("ferrite-jaeger-{collector_port}");
 
@@ -66,22 +74,33 @@ impl Backend {
         .await;
         let jaeger_port = jaeger.get_host_port_ipv4(QUERY.tcp()).await.expect("the port is exposed");
 
-        let collector = run(COLLECTOR
+        let mut collector = COLLECTOR
             .chosen()
             .with_wait_for(WaitFor::message_on_stderr("Everything is ready"))
             .with_mapped_port(collector_port, OTLP_GRPC.tcp())
+            .with_mapped_port(http_port, OTLP_HTTP.tcp())
             .with_mapped_port(metrics_port, METRICS.tcp())
             .with_network(&network)
             .with_env_var("JAEGER_ENDPOINT", format!("{jaeger_name}:{OTLP_GRPC}"))
-            .with_copy_to("/etc/otelcol-contrib/config.yaml", COLLECTOR_CONFIG.as_bytes().to_vec()))
-        .await;
+            .with_copy_to("/etc/otelcol-contrib/config.yaml", config.as_bytes().to_vec());
+        for (name, contents) in files {
+            collector = collector.with_copy_to(format!("/etc/otelcol-contrib/{name}"), contents.clone());
+        }
+        let collector = run(collector).await;
 
         eventually("Jaeger answers queries", Duration::from_secs(30), async || {
             http::get(jaeger_port, "/api/services").await
         })
         .await;
         let endpoint = format!("http://127.0.0.1:{collector_port}");
-        Self { collector, _jaeger: jaeger, endpoint, jaeger_port, metrics_port }
+        let http = format!("localhost:{http_port}");
+        Self { collector, _jaeger: jaeger, endpoint, http, jaeger_port, metrics_port }
+    }
+
+    /// What the Collector has printed.
+    pub async fn output(&self) -> String {
+        let output = self.collector.stderr_to_vec().await.expect("the engine has it");
+        String::from_utf8_lossy(&output).into_owned()
     }
 
     /// The metrics that the Collector has; none while it does not answer.

@@ -10,7 +10,7 @@ use ferrite_commands::table;
 use ferrite_io::{Clock, Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
 use ferrite_node::{Node, ProcessFigures, RenderConfig, Setup, Start, StartError, run_worker};
-use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+use ferrite_otlp::{ExportQueue, LogQueue, Metrics, Telemetry};
 use ferrite_telemetry::{Sampling, SpanName};
 
 use crate::net::SimBound;
@@ -102,6 +102,7 @@ pub fn launch(
         telemetry: Telemetry {
             metrics: Metrics::new(workers, table::index_count()),
             queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
+            logs: Arc::new(LogQueue::new(config.telemetry.logs_queue_size, config.telemetry.logs_batch_size)),
             sampling: Sampling::new(config.telemetry.policy().expect("the configuration is valid").0),
         },
         config,

@@ -584,7 +584,7 @@ async fn live(sim: Sim, wanted: Part) {
     };
     let settings = LogSettings { filter: "off".to_owned(), format: LogFormat::Text, unix_ns: || 0 };
     // A simulation has one thread, and is alone on it.
-    let subscriber = subscriber(&settings, std::io::sink, Some(spans)).expect("the filter is valid");
+    let subscriber = subscriber(&settings, std::io::sink, None, Some(spans)).expect("the filter is valid");
     let _while_this_runs = tracing::subscriber::set_default(subscriber);
     let happened = |part: Part| {
         let spans = queue.take().into_iter().flat_map(|queued| queued.into_spans().0);

@@ -7,8 +7,10 @@ use std::time::Duration;
 use ferrite_io::World;
 use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
-use ferrite_node::config::{Config, Exporter, TelemetryConfig};
-use ferrite_otlp::{ExportSettings, MetricExportCounts, OtlpExchange, Signal, export_metrics, export_traces};
+use ferrite_node::config::{Config, TelemetryConfig};
+use ferrite_otlp::{
+    ExportSettings, MetricExportCounts, OtlpExchange, Signal, export_logs, export_metrics, export_traces,
+};
 use tokio::sync::oneshot;
 
 use crate::destination::{Mistake, destination};
@@ -54,9 +56,10 @@ pub fn check(config: &Config) -> Result<(), Mistake> {
 
 /// What goes to a backend.
 fn exported(telemetry: &TelemetryConfig) -> impl Iterator<Item = Signal> {
-    let metrics = telemetry.enabled && telemetry.metrics_enabled && telemetry.metrics_exporter == Exporter::Otlp;
     let traces = telemetry.exports_traces().then_some(Signal::Traces);
-    traces.into_iter().chain(metrics.then_some(Signal::Metrics))
+    let metrics = telemetry.exports_metrics().then_some(Signal::Metrics);
+    let logs = telemetry.exports_logs().then_some(Signal::Logs);
+    [traces, metrics, logs].into_iter().flatten()
 }
 
 /// Exports what the configuration asks for, until [`Export::finish`].
@@ -66,7 +69,7 @@ pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, Mistake> {
     for signal in exported(telemetry) {
         let destination = destination(telemetry, signal)?;
         let exchange = OtlpExchange::on(world, &destination).map_err(|error| Mistake::of(telemetry, signal, error))?;
-        let settings = settings(&node.config, destination.timeout);
+        let settings = settings(telemetry, signal, destination.timeout);
         let own = world.clone();
         export.0.push(match signal {
             Signal::Traces => {
@@ -80,7 +83,10 @@ pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, Mistake> {
                 let started = node.started_unix_ns;
                 run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
             }
-            Signal::Logs => unreachable!("they are not exported"),
+            Signal::Logs => {
+                let queue = node.telemetry.logs.clone();
+                run(world, |stop| export_logs(own, queue, exchange, settings, stop))
+            }
         });
     }
     Ok(export)
@@ -101,16 +107,21 @@ fn run<F: Future<Output = ()> + 'static>(world: &RealWorld, start: impl FnOnce(S
 }
 
 /// `timeout`: for one attempt.
-fn settings(config: &Config, timeout: Duration) -> ExportSettings {
-    let telemetry = &config.telemetry;
+fn settings(telemetry: &TelemetryConfig, signal: Signal, timeout: Duration) -> ExportSettings {
+    let (own, batch_timeout_ms) = match signal {
+        Signal::Traces => (&telemetry.traces, telemetry.batch_timeout_ms),
+        Signal::Metrics => (&telemetry.metrics, telemetry.batch_timeout_ms),
+        Signal::Logs => (&telemetry.logs, telemetry.logs_batch_timeout_ms),
+    };
     ExportSettings {
         timeout,
+        deadline: (own.deadline_ms > 0).then(|| Duration::from_millis(own.deadline_ms)),
         service_name: telemetry.service_name.clone(),
         service_version: telemetry.service_version.clone(),
         service_namespace: telemetry.service_namespace.clone(),
         resource_attributes: telemetry.resource_attributes.clone(),
         shape: Arc::new(telemetry.shape()),
-        batch_timeout: Duration::from_millis(telemetry.batch_timeout_ms),
+        batch_timeout: Duration::from_millis(batch_timeout_ms),
         metrics_interval: Duration::from_secs_f64(telemetry.metrics_export_interval),
     }
 }

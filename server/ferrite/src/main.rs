@@ -19,7 +19,7 @@ use std::sync::Arc;
 use ferrite_io::{Clock, Entropy};
 use ferrite_io_real::{RealClock, RealEntropy};
 use ferrite_node::config::LogFormat;
-use ferrite_otlp::{ColdSpans, ExportQueue, LogSettings};
+use ferrite_otlp::{ColdSpans, ExportQueue, LogQueue, LogSettings};
 use ferrite_telemetry::Sampling;
 
 use config::{Arguments, ConfigFile, Loaded, Request, Sources};
@@ -51,9 +51,12 @@ fn main() -> ExitCode {
                     return ExitCode::from(EXIT_CONFIGURATION);
                 }
             };
-            // Made first: the spans of the start wait in it until something exports them.
+            // Made first: the spans and lines of the start wait there until something exports them.
             let telemetry = &loaded.config.telemetry;
-            let queue = Arc::new(ExportQueue::new(telemetry.queue_size, telemetry.batch_size));
+            let queues = Queues {
+                spans: Arc::new(ExportQueue::new(telemetry.queue_size, telemetry.batch_size)),
+                logs: Arc::new(LogQueue::new(telemetry.logs_queue_size, telemetry.logs_batch_size)),
+            };
             let sampling = match telemetry.policy() {
                 Ok((policy, _)) => Sampling::new(policy),
                 Err(message) => {
@@ -61,17 +64,23 @@ fn main() -> ExitCode {
                     return ExitCode::from(EXIT_CONFIGURATION);
                 }
             };
-            if let Err(message) = prepare(&loaded, &queue, &sampling) {
+            if let Err(message) = prepare(&loaded, &queues, &sampling) {
                 eprintln!("ferrite: {message}");
                 return ExitCode::from(EXIT_CONFIGURATION);
             }
-            if let Err(error) = run::run(loaded, queue, sampling) {
+            if let Err(error) = run::run(loaded, queues, sampling) {
                 eprintln!("ferrite: {error}");
                 return ExitCode::FAILURE;
             }
         }
     }
     ExitCode::SUCCESS
+}
+
+/// What waits for export.
+struct Queues {
+    spans: Arc<ExportQueue>,
+    logs: Arc<LogQueue>,
 }
 
 /// The optional parts that this build has.
@@ -101,7 +110,7 @@ fn load(arguments: Arguments) -> Result<Loaded, String> {
 }
 
 /// What a wrong configuration can still break before anything is started: the log and the export.
-fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>, sampling: &Arc<Sampling>) -> Result<(), String> {
+fn prepare(loaded: &Loaded, queues: &Queues, sampling: &Arc<Sampling>) -> Result<(), String> {
     let logging = &loaded.config.logging;
     let settings = LogSettings {
         filter: logging.level.clone(),
@@ -113,12 +122,13 @@ fn prepare(loaded: &Loaded, queue: &Arc<ExportQueue>, sampling: &Arc<Sampling>) 
     };
     let telemetry = &loaded.config.telemetry;
     let spans = telemetry.exports_traces().then(|| ColdSpans {
-        queue: queue.clone(),
+        queue: queues.spans.clone(),
         sampling: sampling.clone(),
         seed: RealEntropy::default().next_u64(),
         monotonic_ns: RealClock::monotonic_source(),
     });
-    ferrite_otlp::init_logging(&settings, spans).map_err(|error| format!("logging.level: {error}"))?;
+    let logs = telemetry.exports_logs().then(|| queues.logs.clone());
+    ferrite_otlp::init_logging(&settings, logs, spans).map_err(|error| format!("logging.level: {error}"))?;
     #[cfg(feature = "otel")]
     export::check(&loaded.config).map_err(|error| error.to_string())?;
     Ok(())

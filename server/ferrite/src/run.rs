@@ -12,12 +12,12 @@ use ferrite_io_real::{
 };
 use ferrite_node::config::{Config, DiskBackend};
 use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, run_worker};
-use ferrite_otlp::{ExportQueue, Metrics, Telemetry};
+use ferrite_otlp::{Metrics, Telemetry};
 use ferrite_telemetry::Sampling;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Loaded;
-use crate::process;
+use crate::{Queues, process};
 
 type Shared = Start<<RealNetwork as Network>::Bound>;
 
@@ -36,7 +36,7 @@ pub enum RunError {
 }
 
 /// Runs the server until a signal, SHUTDOWN or a failure ends it.
-pub fn run(loaded: Loaded, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> Result<(), RunError> {
+pub fn run(loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Result<(), RunError> {
     let disk = disk_choice(&loaded.config);
     let workers = workers(&loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,7 +46,7 @@ pub fn run(loaded: Loaded, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> 
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let node = Node::new(setup(loaded, workers, queue, sampling));
+        let node = Node::new(setup(loaded, workers, queues, sampling));
         let start = Start::new(node.clone());
         let mut signals = pin!(stop_on_signals(signal, node.clone()));
         let mut handles = Vec::new();
@@ -66,7 +66,7 @@ pub fn run(loaded: Loaded, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> 
     })
 }
 
-fn setup(loaded: Loaded, workers: usize, queue: Arc<ExportQueue>, sampling: Arc<Sampling>) -> Setup {
+fn setup(loaded: Loaded, workers: usize, queues: Queues, sampling: Arc<Sampling>) -> Setup {
     let Loaded { config, sources, .. } = loaded;
     let config_file = sources.file.as_ref().map(|file| file.path.clone()).map(|path| {
         let render: RenderConfig =
@@ -74,7 +74,7 @@ fn setup(loaded: Loaded, workers: usize, queue: Arc<ExportQueue>, sampling: Arc<
         (path, render)
     });
     let metrics = Metrics::new(workers, ferrite_commands::table::index_count());
-    let telemetry = Telemetry { metrics, queue, sampling };
+    let telemetry = Telemetry { metrics, queue: queues.spans, logs: queues.logs, sampling };
     let clock = RealClock::default();
     Setup {
         workers,

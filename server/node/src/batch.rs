@@ -11,6 +11,7 @@ use ferrite_hybridlog::{NeedReason, NeedSpace, Pinned};
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Pause, Room};
 use ferrite_resp::{Args, Protocol, Reply};
+use ferrite_telemetry::schema::REQUEST_ID;
 use ferrite_telemetry::{Checkpoint, Outcome, Wait};
 
 use crate::command_log;
@@ -339,7 +340,8 @@ impl<W: World> Connection<W> {
         let ids = self.trace.ids();
         let (node, session) = (&self.worker.node, &self.session);
         if logged {
-            command_log::write(spec, args, duration_us, outcome, &session.addr, node, ids);
+            let request_id = self.trace.baggage(REQUEST_ID);
+            command_log::write(spec, args, duration_us, outcome, &session.addr, node, ids, request_id);
         }
         if slow {
             let trace = self.trace.pin(&node.pins);

@@ -3,7 +3,7 @@
 use ferrite_commands::CommandSpec;
 use ferrite_commands::call::keys_of;
 use ferrite_resp::Args;
-use ferrite_telemetry::schema::MASK;
+use ferrite_telemetry::schema::{MASK, REQUEST_ID};
 use ferrite_telemetry::{Attribute, Outcome, SpanId, TraceId};
 
 use crate::node::Node;
@@ -18,9 +18,15 @@ pub(crate) fn write(
     client: &str,
     node: &Node,
     ids: Option<(TraceId, SpanId)>,
+    request_id: Option<&[u8]>,
 ) {
     let redaction = &node.config.telemetry.redaction;
-    let is_masked = |attribute: Attribute| redaction.attributes.iter().any(|name| name == attribute.as_str());
+    let is_hidden = |wanted: &str| redaction.attributes.iter().any(|name| name == wanted);
+    let is_masked = |attribute: Attribute| is_hidden(attribute.as_str());
+    let request_id = request_id.map(|id| match is_hidden(REQUEST_ID) {
+        true => MASK.into(),
+        false => String::from_utf8_lossy(id),
+    });
     let key = keys_of(spec, args).next().and_then(|at| redaction.recorded_keys().shown(args.get(at)));
     let key = key.map(|key| match is_masked(Attribute::CommandKey) {
         true => MASK.to_owned(),
@@ -36,6 +42,7 @@ pub(crate) fn write(
         duration_us,
         result = outcome.as_str(),
         client_addr = client,
+        request_id = request_id.as_deref(),
         "Command executed"
     );
 }

@@ -245,6 +245,10 @@ pub struct TelemetryConfig {
     pub export_timeout_ms: u64,
     /// Spans that may wait for export; further ones are dropped and counted.
     pub queue_size: usize,
+    /// Log records in one export at most, how long a smaller batch waits, and how many may wait for export.
+    pub logs_batch_size: usize,
+    pub logs_batch_timeout_ms: u64,
+    pub logs_queue_size: usize,
     pub span_detail: SpanDetail,
     pub resource_attributes: BTreeMap<String, String>,
     pub headers: BTreeMap<String, String>,
@@ -266,6 +270,8 @@ pub struct SignalConfig {
     pub headers: BTreeMap<String, String>,
     /// 0 means as `export_timeout_ms`.
     pub timeout_ms: u64,
+    /// After which a batch is given up, whatever attempts are left; 0: never.
+    pub deadline_ms: u64,
     pub compression: Option<OtlpCompression>,
     pub insecure: Option<bool>,
     pub certificate: Option<String>,
@@ -354,6 +360,9 @@ impl Default for TelemetryConfig {
             batch_timeout_ms: 5000,
             export_timeout_ms: 10_000,
             queue_size: 65_536,
+            logs_batch_size: 512,
+            logs_batch_timeout_ms: 1000,
+            logs_queue_size: 2048,
             span_detail: SpanDetail::Full,
             resource_attributes: BTreeMap::new(),
             headers: BTreeMap::new(),
@@ -370,6 +379,16 @@ impl TelemetryConfig {
     /// Whether spans leave this process.
     pub fn exports_traces(&self) -> bool {
         self.enabled && self.traces_enabled && self.traces_exporter == Exporter::Otlp
+    }
+
+    /// Whether metrics do.
+    pub fn exports_metrics(&self) -> bool {
+        self.enabled && self.metrics_enabled && self.metrics_exporter == Exporter::Otlp
+    }
+
+    /// Whether log lines do, beside being written.
+    pub fn exports_logs(&self) -> bool {
+        self.enabled && self.logs_enabled && self.logs_exporter == Exporter::Otlp
     }
 
     /// What decides about traces.

@@ -16,6 +16,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let unseen = node.databases.unseen.figures();
     let space = node.space_info();
     let queue = node.telemetry.queue.counts();
+    let logs = node.telemetry.logs.counts();
     // A cold path's spans are only made if they were sampled.
     let (mut created, mut over_span_limit, mut over_batch_limit) = (queue.cold, 0, 0);
     let mut sampled = [0; SampledBy::ALL.len()];
@@ -123,6 +124,16 @@ pub fn collect(node: &Node) -> Vec<Series> {
                 (DropReason::BatchLimit.as_str(), over_batch_limit),
             ],
         ),
+        Series::single(Metric::LOGS_EXPORTED, logs.exported),
+        labelled(
+            Metric::LOGS_DROPPED,
+            &[
+                (DropReason::QueueFull.as_str(), logs.dropped_queue_full),
+                (DropReason::ExportFailed.as_str(), logs.dropped_export_failed),
+                (DropReason::Rejected.as_str(), logs.dropped_rejected),
+            ],
+        ),
+        Series::single(Metric::LOGS_QUEUE_DEPTH, logs.depth),
         Series::single(Metric::READ_CACHE_HITS, cache.hits),
         Series::single(Metric::READ_CACHE_MISSES, cache.misses),
         Series::single(Metric::READ_CACHE_SIZE, cache.bytes as u64),

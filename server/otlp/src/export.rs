@@ -1,7 +1,9 @@
 //! Export over OTLP: World tasks that take what the workers left and send it to a backend. No command waits for them.
 
+mod batches;
 mod delivery;
 mod encode;
+mod logs;
 mod metrics;
 mod outage;
 mod settings;
@@ -9,6 +11,7 @@ mod settings;
 pub(crate) mod testing;
 mod traces;
 
+pub use logs::export_logs;
 pub use metrics::{MetricExportCounts, export_metrics};
 pub use settings::ExportSettings;
 pub use traces::export_traces;

@@ -7,6 +7,7 @@ mod cold;
 #[cfg(feature = "otel")]
 mod export;
 mod json;
+mod log_record;
 mod logging;
 mod metrics;
 mod openmetrics;
@@ -16,13 +17,14 @@ mod queue;
 mod transport;
 
 #[cfg(feature = "otel")]
-pub use export::{ExportSettings, FLUSH_MAX, MetricExportCounts, export_metrics, export_traces};
+pub use export::{ExportSettings, FLUSH_MAX, MetricExportCounts, export_logs, export_metrics, export_traces};
 pub use json::traces_data;
+pub use log_record::LogRecord;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
 pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
 pub use openmetrics::render_openmetrics;
 pub use prometheus::render;
-pub use queue::{ColdSpan, ExportQueue, QueueCounts, Queued};
+pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued};
 #[cfg(feature = "otel")]
 pub use transport::{
     Accepted, Compression, Destination, Endpoint, Exchange, ExportError, Identity, OtlpExchange, Protocol, Refusal,
@@ -33,6 +35,7 @@ pub use transport::{
 pub struct Telemetry {
     pub metrics: Metrics,
     pub queue: std::sync::Arc<ExportQueue>,
+    pub logs: std::sync::Arc<LogQueue>,
     /// Decides which traces go there.
     pub sampling: std::sync::Arc<ferrite_telemetry::Sampling>,
 }

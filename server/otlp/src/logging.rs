@@ -1,5 +1,7 @@
 //! Log lines on standard output: one JSON object or one line of text each, and which of them are written.
 
+mod to_queue;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +18,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::ExportQueue;
+use to_queue::ToQueue;
+
+use crate::{ExportQueue, LogQueue};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,28 +66,41 @@ pub enum LoggingError {
     AlreadySet,
 }
 
-/// Writes what is logged anywhere in this process to standard output, from now on, and queues the spans of cold paths if
-/// they are wanted (and the build has OpenTelemetry).
-pub fn init_logging(settings: &LogSettings, spans: Option<ColdSpans>) -> Result<(), LoggingError> {
-    subscriber(settings, std::io::stdout, spans)?.try_init().map_err(|_| LoggingError::AlreadySet)
+/// Writes what is logged anywhere in this process to standard output, from now on, and queues log records and the spans of
+/// cold paths if they are wanted (and the build has OpenTelemetry).
+pub fn init_logging(
+    settings: &LogSettings,
+    logs: Option<Arc<LogQueue>>,
+    spans: Option<ColdSpans>,
+) -> Result<(), LoggingError> {
+    subscriber(settings, std::io::stdout, logs, spans)?.try_init().map_err(|_| LoggingError::AlreadySet)
 }
 
 /// The subscriber behind [`init_logging`], for another place to write to; each line is one write.
 pub fn subscriber<M>(
     settings: &LogSettings,
     writer: M,
+    logs: Option<Arc<LogQueue>>,
     spans: Option<ColdSpans>,
 ) -> Result<impl Subscriber + Send + Sync, LoggingError>
 where
     M: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .parse(directives(&settings.filter))
-        .map_err(|source| LoggingError::Filter { filter: settings.filter.clone(), source })?;
+    let filter = || {
+        EnvFilter::builder()
+            .parse(directives(&settings.filter))
+            .map_err(|source| LoggingError::Filter { filter: settings.filter.clone(), source })
+    };
     let lines = Lines { format: settings.format, unix_ns: settings.unix_ns };
     // The filter is the lines' alone: which spans are exported does not hang on the log level.
-    let lines = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer).with_filter(filter);
+    let lines = tracing_subscriber::fmt::layer().event_format(lines).with_writer(writer).with_filter(filter()?);
     let subscriber = tracing_subscriber::registry().with(lines);
+    // What is exported is what is written.
+    let logs = match logs {
+        Some(queue) => Some(ToQueue { queue, unix_ns: settings.unix_ns }.with_filter(filter()?)),
+        None => None,
+    };
+    let subscriber = subscriber.with(logs);
     #[cfg(feature = "otel")]
     let subscriber = subscriber.with(spans.map(|spans| crate::cold::layer(spans, settings.unix_ns)));
     #[cfg(not(feature = "otel"))]

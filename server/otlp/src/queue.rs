@@ -1,5 +1,5 @@
-//! The bounded queue between what records spans and the exporter. Pushing never waits: what finds no room is dropped
-//! and counted.
+//! The bounded queues between what records spans or logs and the exporters. Pushing never waits: what finds no room is
+//! dropped and counted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,9 @@ use ferrite_telemetry::{KeptTrace, Span};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Spans by what became of them.
+use crate::LogRecord;
+
+/// Spans or log records by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     pub exported: u64,
@@ -38,14 +40,21 @@ pub enum Queued {
     Cold(Box<ColdSpan>),
 }
 
-impl Queued {
-    pub fn span_count(&self) -> usize {
+/// What a queue holds: traces count for as many as they have spans.
+pub trait Countable {
+    fn count(&self) -> usize;
+}
+
+impl Countable for Queued {
+    fn count(&self) -> usize {
         match self {
             Self::Trace(trace) => trace.span_count(),
             Self::Cold(_) => 1,
         }
     }
+}
 
+impl Queued {
     /// Its spans, and what takes their times to nanoseconds since the Unix epoch.
     pub fn into_spans(self) -> (Vec<Span>, i64) {
         match self {
@@ -62,11 +71,17 @@ impl From<KeptTrace> for Queued {
 }
 
 /// Spans on their way out. Only those that are exported take its lock.
-pub struct ExportQueue {
-    queued: Mutex<VecDeque<Queued>>,
-    /// Spans in `queued`.
+pub type ExportQueue = Queue<Queued>;
+
+/// Log records on their way out.
+pub type LogQueue = Queue<LogRecord>;
+
+/// See [`ExportQueue`] and [`LogQueue`].
+pub struct Queue<T> {
+    queued: Mutex<VecDeque<T>>,
+    /// What is in `queued`, as it counts.
     depth: AtomicUsize,
-    spans_max: usize,
+    depth_max: usize,
     exported: AtomicU64,
     dropped_queue_full: AtomicU64,
     dropped_export_failed: AtomicU64,
@@ -88,12 +103,20 @@ pub struct ExportQueue {
 }
 
 impl ExportQueue {
-    /// At most `spans_max` spans wait; `batch` of them wake the exporter.
-    pub fn new(spans_max: usize, batch: usize) -> Self {
+    /// Queues, or drops, a span that no recorder has counted.
+    pub fn push_cold(&self, span: ColdSpan) {
+        self.cold.fetch_add(1, Ordering::Relaxed);
+        self.push(Queued::Cold(Box::new(span)));
+    }
+}
+
+impl<T: Countable> Queue<T> {
+    /// At most `depth_max` spans or records wait; `batch` of them wake the exporter.
+    pub fn new(depth_max: usize, batch: usize) -> Self {
         Self {
             queued: Mutex::default(),
             depth: AtomicUsize::new(0),
-            spans_max,
+            depth_max,
             exported: AtomicU64::new(0),
             dropped_queue_full: AtomicU64::new(0),
             dropped_export_failed: AtomicU64::new(0),
@@ -109,12 +132,12 @@ impl ExportQueue {
     }
 
     /// Queues a trace, or drops it if it does not fit as a whole: half a trace would be a broken one.
-    pub fn push(&self, item: impl Into<Queued>) {
+    pub fn push(&self, item: impl Into<T>) {
         let item = item.into();
-        let spans = item.span_count();
+        let spans = item.count();
         let mut queued = self.queued.lock();
         let depth = self.depth.load(Ordering::Relaxed) + spans;
-        if depth > self.spans_max {
+        if depth > self.depth_max {
             drop(queued);
             self.dropped_queue_full.fetch_add(spans as u64, Ordering::Relaxed);
             return;
@@ -129,14 +152,8 @@ impl ExportQueue {
         }
     }
 
-    /// Queues, or drops, a span that no recorder has counted.
-    pub fn push_cold(&self, span: ColdSpan) {
-        self.cold.fetch_add(1, Ordering::Relaxed);
-        self.push(Queued::Cold(Box::new(span)));
-    }
-
     /// Takes what has at least `batch` spans together, or all that there is.
-    pub fn take(&self) -> Vec<Queued> {
+    pub fn take(&self) -> Vec<T> {
         let mut queued = self.queued.lock();
         let (mut count, mut spans) = (0, 0);
         for item in queued.iter() {
@@ -144,7 +161,7 @@ impl ExportQueue {
                 break;
             }
             count += 1;
-            spans += item.span_count();
+            spans += item.count();
         }
         self.depth.fetch_sub(spans, Ordering::Relaxed);
         queued.drain(..count).collect()

@@ -7,7 +7,7 @@ mod metrics;
 mod spans;
 
 pub use attributes::{Attribute, DB_SYSTEM, ErrorType, MASK, ValueType};
-pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, log_target};
+pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, REQUEST_ID, log_target};
 pub use metrics::{
     DURATION_BOUNDS, DropReason, EXEMPLAR_SPAN_ID, EXEMPLAR_TRACE_ID, Instrument, Label, METRICS, Metric, SYNC_BOUNDS,
     SampledBy, prometheus_name,

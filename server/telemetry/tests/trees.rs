@@ -371,7 +371,9 @@ fn a_trace_of_ours_has_a_random_id_and_says_so() {
     let mut recorder = always_on(Detail::Full);
     let mut buffer = recorder.buffer();
     buffer.begin_command();
+    assert_eq!(buffer.baggage("tenant.id"), None);
     buffer.set_baggage([("tenant.id", "acme".into())].into_iter());
+    assert_eq!((buffer.baggage("tenant.id"), buffer.baggage("user.id")), (Some(&b"acme"[..]), None));
     buffer.describe("GET", 1, 2, [&b"k"[..]]);
     buffer.finish_command(Outcome::Nil, b"", 0);
     write(&mut buffer);

@@ -160,6 +160,7 @@ fn destination(backend: SocketAddr, protocol: Protocol, compression: Compression
 fn settings() -> ExportSettings {
     ExportSettings {
         timeout: ATTEMPT_MAX,
+        deadline: None,
         service_name: "ferrite".to_owned(),
         service_version: "1.0.0".to_owned(),
         service_namespace: None,

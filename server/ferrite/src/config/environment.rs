@@ -83,6 +83,12 @@ const STANDARD: &[Standard] = &[
     telemetry("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "batch_size"),
     telemetry("OTEL_BSP_MAX_QUEUE_SIZE", "queue_size"),
     telemetry("OTEL_BSP_SCHEDULE_DELAY", "batch_timeout_ms"),
+    signal("OTEL_BSP_EXPORT_TIMEOUT", "telemetry.traces", "deadline_ms"),
+    signal("OTEL_METRIC_EXPORT_TIMEOUT", "telemetry.metrics", "deadline_ms"),
+    telemetry("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "logs_batch_size"),
+    telemetry("OTEL_BLRP_MAX_QUEUE_SIZE", "logs_queue_size"),
+    telemetry("OTEL_BLRP_SCHEDULE_DELAY", "logs_batch_timeout_ms"),
+    signal("OTEL_BLRP_EXPORT_TIMEOUT", "telemetry.logs", "deadline_ms"),
     Standard { convert: seconds, ..telemetry("OTEL_METRIC_EXPORT_INTERVAL", "metrics_export_interval") },
     Standard { variable: "RUST_LOG", section: "logging", key: "level", convert: str::to_owned },
 ];
@@ -166,6 +172,12 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "201"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "202"),
+            ("OTEL_BLRP_EXPORT_TIMEOUT", "203"),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "204"),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "205"),
+            ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "206"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "3000"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "700"),
             ("RUST_LOG", "ferrite=debug,opentelemetry=debug"),
@@ -187,6 +199,10 @@ mod tests {
         assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
         assert_eq!((telemetry.export_timeout_ms, telemetry.traces.timeout_ms), (3000, 0));
         assert_eq!(telemetry.metrics.timeout_ms, 700);
+        let deadlines = [&telemetry.traces, &telemetry.metrics, &telemetry.logs].map(|signal| signal.deadline_ms);
+        assert_eq!(deadlines, [201, 202, 203]);
+        assert_eq!((telemetry.logs_batch_timeout_ms, telemetry.logs_queue_size), (204, 205));
+        assert_eq!(telemetry.logs_batch_size, 206);
         assert_eq!(loaded.config.logging.level, "ferrite=debug,opentelemetry=debug");
     }
 
@@ -217,6 +233,7 @@ mod tests {
             protocol: Some(OtlpProtocol::Http),
             headers: [("a".to_owned(), "b".to_owned())].into(),
             timeout_ms: 77,
+            deadline_ms: 0,
             compression: Some(OtlpCompression::Gzip),
             insecure: Some(true),
             certificate: text("ca.pem"),
@@ -229,6 +246,7 @@ mod tests {
             protocol: Some(all.protocol),
             headers: all.headers,
             timeout_ms: all.export_timeout_ms,
+            deadline_ms: 0,
             compression: Some(all.compression),
             insecure: Some(all.insecure),
             certificate: all.certificate,

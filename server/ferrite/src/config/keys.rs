@@ -140,15 +140,18 @@ keys! {
     telemetry.baggage_allowed_keys: Texts, "The keys of those that do";
     telemetry.traces_enabled: Flag, "Whether spans are recorded";
     telemetry.metrics_enabled: Flag, "Whether metrics are exported";
-    telemetry.logs_enabled: Flag, "Reserved: log lines go to standard output, not yet over OTLP";
+    telemetry.logs_enabled: Flag, "Whether log lines are exported beside being written";
     telemetry.traces_exporter: OneOf<Exporter>, "Where traces go while telemetry is enabled";
     telemetry.metrics_exporter: OneOf<Exporter>, "Where metrics go while telemetry is enabled";
-    telemetry.logs_exporter: OneOf<Exporter>, "Reserved, as telemetry.logs_enabled";
+    telemetry.logs_exporter: OneOf<Exporter>, "Where log lines go while telemetry is enabled, beside standard output";
     telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
-    telemetry.batch_size: Whole<usize, 1>, "Spans or log records in one export at most";
+    telemetry.batch_size: Whole<usize, 1>, "Spans from which a batch is exported at once";
     telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
     telemetry.export_timeout_ms: Whole<u64, 1>, "Milliseconds that one attempt to export may take, the connection included";
     telemetry.queue_size: Whole<usize, 1>, "Spans that may wait for export; further ones are dropped and counted";
+    telemetry.logs_batch_size: Whole<usize, 1>, "Log records in one export at most";
+    telemetry.logs_batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a smaller batch of them is exported";
+    telemetry.logs_queue_size: Whole<usize, 1>, "Log records that may wait for export; further ones are dropped and counted";
     telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
     telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
     telemetry.headers: Headers, "Headers of every export; ${VAR} in the file is replaced";
@@ -157,6 +160,7 @@ keys! {
     telemetry/traces.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of traces; empty means as telemetry.protocol, as in the keys below";
     telemetry/traces.headers: Headers, "Headers of traces, in the place of telemetry.headers";
     telemetry/traces.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export traces may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/traces.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of traces is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/traces.compression: Optional<OneOf<OtlpCompression>>, "How traces are compressed";
     telemetry/traces.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/traces.certificate: OptionalText, "As telemetry.certificate";
@@ -166,6 +170,7 @@ keys! {
     telemetry/metrics.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of metrics; empty means as telemetry.protocol, as in the keys below";
     telemetry/metrics.headers: Headers, "Headers of metrics, in the place of telemetry.headers";
     telemetry/metrics.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export metrics may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/metrics.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of metrics is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/metrics.compression: Optional<OneOf<OtlpCompression>>, "How metrics are compressed";
     telemetry/metrics.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/metrics.certificate: OptionalText, "As telemetry.certificate";
@@ -175,6 +180,7 @@ keys! {
     telemetry/logs.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of logs; empty means as telemetry.protocol, as in the keys below";
     telemetry/logs.headers: Headers, "Headers of logs, in the place of telemetry.headers";
     telemetry/logs.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export logs may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/logs.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of logs is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/logs.compression: Optional<OneOf<OtlpCompression>>, "How logs are compressed";
     telemetry/logs.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/logs.certificate: OptionalText, "As telemetry.certificate";

@@ -31,7 +31,7 @@ fn seen(seed: u64, choice: Probability, filter: &str, scope: impl FnOnce()) -> (
     let spans = ColdSpans { queue: queue.clone(), sampling: Sampling::by_head(choice, true), seed, monotonic_ns };
     let lines = Lines::default();
     let settings = LogSettings { filter: filter.to_owned(), format: LogFormat::Json, unix_ns: || WALL_NS };
-    with_default(subscriber(&settings, lines.writer(), Some(spans)).expect("the filter is valid"), scope);
+    with_default(subscriber(&settings, lines.writer(), None, Some(spans)).expect("the filter is valid"), scope);
     let counts = queue.counts();
     let taken = std::iter::repeat_with(|| queue.take()).take_while(|batch| !batch.is_empty()).flatten();
     let spans = taken.map(|item| match item {

@@ -10,6 +10,7 @@ use ferrite_telemetry::IdGenerator;
 use futures_util::future::{Either, Shared, select};
 
 use super::outage::Outage;
+use super::settings::ExportSettings;
 use crate::transport::{Accepted, Exchange, Refusal, Retry, Signal};
 
 /// How often one batch is sent before it is given up.
@@ -38,15 +39,22 @@ pub(super) struct Delivery<C, X> {
     signal: Signal,
     /// For one attempt.
     timeout: Duration,
+    /// For all of them together.
+    deadline: Option<Duration>,
     jitter: IdGenerator,
     outage: Outage,
 }
 
 impl<C: Clock, X: Exchange> Delivery<C, X> {
     /// `seed`: for the lengths of pauses.
-    pub(super) fn new(clock: C, exchange: X, signal: Signal, timeout: Duration, seed: u64) -> Self {
+    pub(super) fn new(clock: C, exchange: X, signal: Signal, settings: &ExportSettings, seed: u64) -> Self {
         let outage = Outage::none(signal.as_str());
-        Self { clock, exchange, signal, timeout, jitter: IdGenerator::new(seed), outage }
+        let ExportSettings { timeout, deadline, .. } = *settings;
+        Self { clock, exchange, signal, timeout, deadline, jitter: IdGenerator::new(seed), outage }
+    }
+
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
     }
 
     pub(super) fn clock(&self) -> &C {
@@ -62,6 +70,7 @@ impl<C: Clock, X: Exchange> Delivery<C, X> {
     ) -> Fate {
         let signal = self.signal.as_str();
         let mut longest = PAUSE_FIRST;
+        let begin_ns = self.clock.monotonic_ns();
         for attempt in 1..=ATTEMPTS_MAX {
             let refusal = match self.attempt(request.clone()).await {
                 Ok(accepted) => {
@@ -76,13 +85,22 @@ impl<C: Clock, X: Exchange> Delivery<C, X> {
                 self.outage.lost(items);
                 return Fate::Refused;
             }
-            if attempt < ATTEMPTS_MAX {
-                self.pause(longest, refusal.retry, shutdown).await;
-                longest = (longest * 2).min(PAUSE_MAX);
+            if attempt == ATTEMPTS_MAX || self.is_late(begin_ns) {
+                break;
             }
+            self.pause(longest, refusal.retry, shutdown).await;
+            if self.is_late(begin_ns) {
+                break;
+            }
+            longest = (longest * 2).min(PAUSE_MAX);
         }
         self.outage.lost(items);
         Fate::GivenUp
+    }
+
+    fn is_late(&self, begin_ns: u64) -> bool {
+        let since = Duration::from_nanos(self.clock.monotonic_ns() - begin_ns);
+        self.deadline.is_some_and(|deadline| since >= deadline)
     }
 
     fn accepted(&mut self, items: usize, accepted: &Accepted) -> Fate {

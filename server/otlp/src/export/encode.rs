@@ -11,8 +11,10 @@ use ferrite_telemetry::{Attribute, Event, Link, Shape, Span, SpanKind, Status, V
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
+use super::batches::Encode;
 use super::scope;
 use crate::Queued;
+use crate::queue::Countable;
 use wire::{Wire, len_of_field};
 
 /// Bytes of a span with usual attributes; a guess, to ask for memory once.
@@ -37,10 +39,12 @@ impl Encoder {
     pub(super) fn new(resource: &Resource, shape: Arc<Shape>) -> Self {
         Self { resource: resource.encode_to_vec(), scope: scope().encode_to_vec(), shape }
     }
+}
 
+impl Encode<Queued> for Encoder {
     /// An `ExportTraceServiceRequest` with every span of a batch, in the order of its items and of their recording.
-    pub(super) fn encode(&self, batch: &[Queued]) -> Bytes {
-        let count: usize = batch.iter().map(Queued::span_count).sum();
+    fn encode(&self, batch: &[Queued]) -> Bytes {
+        let count: usize = batch.iter().map(Countable::count).sum();
         let mut spans = Wire::with_capacity(count * SPAN_BYTES);
         for item in batch {
             match item {
@@ -53,7 +57,9 @@ impl Encoder {
         }
         self.framed(&spans.into_bytes())
     }
+}
 
+impl Encoder {
     /// `spans`: the field `spans` of `ScopeSpans`, again and again.
     fn framed(&self, spans: &[u8]) -> Bytes {
         let scope_spans = len_of_field(self.scope.len()) + spans.len();

@@ -58,7 +58,7 @@ pub async fn export_metrics<W: World, X: Exchange>(
     shutdown: impl Future<Output = ()>,
 ) {
     let seed = world.entropy().next_u64();
-    let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Metrics, settings.timeout, seed);
+    let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Metrics, &settings, seed);
     run(delivery, collect, settings, started_unix_ns, &counts, shutdown).await;
 }
 

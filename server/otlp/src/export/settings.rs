@@ -24,6 +24,8 @@ const SDK: [(&str, &str); 3] = [
 pub struct ExportSettings {
     /// For one attempt, the connection included.
     pub timeout: Duration,
+    /// After which a batch is given up, whatever attempts are left.
+    pub deadline: Option<Duration>,
     /// Goes over the same key of `resource_attributes`, as the next two do.
     pub service_name: String,
     /// See [`Self::service_name`].

@@ -82,6 +82,7 @@ pub fn settings() -> ExportSettings {
     ExportSettings {
         shape: std::sync::Arc::default(),
         timeout: Duration::from_secs(10),
+        deadline: None,
         service_name: "ferrite".to_owned(),
         service_version: "1.0.0".to_owned(),
         service_namespace: Some("production".to_owned()),
@@ -252,7 +253,7 @@ impl Lines {
 pub fn captured_log(scope: impl FnOnce()) -> String {
     let lines = Lines::default();
     let settings = LogSettings { filter: "info".to_owned(), format: LogFormat::Text, unix_ns: || 0 };
-    let subscriber = subscriber(&settings, lines.writer(), None).expect("the filter is valid");
+    let subscriber = subscriber(&settings, lines.writer(), None, None).expect("the filter is valid");
     tracing::subscriber::with_default(subscriber, scope);
     lines.text()
 }

@@ -25,7 +25,7 @@ fn lines(filter: &str, format: LogFormat, scope: impl FnOnce()) -> Vec<String> {
     let output = Output::default();
     let writer = output.clone();
     let settings = LogSettings { filter: filter.to_owned(), format, unix_ns: || 1_752_575_400_123_999_999 };
-    let subscriber = subscriber(&settings, move || writer.clone(), None).expect("the filter is valid");
+    let subscriber = subscriber(&settings, move || writer.clone(), None, None).expect("the filter is valid");
     with_default(subscriber, scope);
     let written = output.0.lock().clone();
     let text = |line: Vec<u8>| String::from_utf8(line).expect("a line is text");
@@ -133,7 +133,7 @@ fn a_filter_selects_all_of_ferrite_or_a_part_of_it() {
 fn a_filter_that_makes_no_sense_is_named() {
     for filter in ["ferrite=loud", "a=b=c"] {
         let settings = LogSettings { filter: filter.to_owned(), format: LogFormat::Json, unix_ns: || 0 };
-        let message = subscriber(&settings, std::io::sink, None).err().expect("it is refused").to_string();
+        let message = subscriber(&settings, std::io::sink, None, None).err().expect("it is refused").to_string();
         assert!(message.contains(&format!("\"{filter}\"")), "{message}");
     }
 }
@@ -143,4 +143,33 @@ fn times_before_and_after_a_leap_day() {
     assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
     assert_eq!(timestamp(1_709_251_199_999_000_000), "2024-02-29T23:59:59.999Z");
     assert_eq!(timestamp(u64::MAX), "2554-07-21T23:34:33.709Z");
+}
+
+#[cfg(feature = "otel")]
+#[test]
+fn exported_records_say_what_lines_say_but_for_those_of_the_export() {
+    use ferrite_telemetry::{SpanId, TraceId};
+    use tracing::Level;
+
+    let queue = Arc::new(LogQueue::new(10, 10));
+    let settings =
+        LogSettings { filter: "debug".to_owned(), format: LogFormat::Json, unix_ns: || 1_752_575_400_123_999_999 };
+    let subscriber = subscriber(&settings, std::io::sink, Some(queue.clone()), None).expect("the filter is valid");
+    with_default(subscriber, || {
+        command_executed();
+        tracing::trace!("too low");
+        tracing::debug!(target: "ferrite_otlp::export::delivery", "exported");
+        tracing::debug!(target: "hyper::proto", "flushed");
+        tracing::warn!(target: "h2o", "not ours");
+    });
+    let records = queue.take();
+    let messages: Vec<&str> = records.iter().map(|record| record.message.as_str()).collect();
+    assert_eq!(messages, ["Command executed", "not ours"]);
+    let command = &records[0];
+    let ids = (TraceId(0x0af7651916cd43dd8448eb211c80319c), SpanId(0xb7ad6b7169203331));
+    assert_eq!((command.unix_ns, command.level, command.ids), (1_752_575_400_123_999_999, Level::INFO, Some(ids)));
+    assert_eq!(command.target, "ferrite::commands::strings");
+    let names: Vec<&str> = command.fields.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["command", "key", "duration_us", "result", "client_addr"]);
+    assert_eq!(command.fields[2].1, Value::from(45));
 }

@@ -427,6 +427,17 @@ impl TraceBuffer {
         Some((root.trace_id(), SpanId(root.span_id)))
     }
 
+    /// What the current command's caller sent under this key of its baggage, if that is taken; for a log line.
+    pub fn baggage(&self, key: &str) -> Option<&[u8]> {
+        if self.level == 0 {
+            return None;
+        }
+        let root = &self.commands[usize::from(self.current()?.root)];
+        let rare = self.rare.get(usize::from(root.rare).checked_sub(1)?)?;
+        let at = rare.baggage_at as usize;
+        values::baggage_value(&self.arena[at..at + usize::from(rare.baggage_len)], key)
+    }
+
     /// Whether the caller of a command was sampled; `None` without a caller, or if it leaves that to us.
     #[inline]
     pub(crate) fn remote_parent_sampled(&self, command: usize) -> Option<bool> {

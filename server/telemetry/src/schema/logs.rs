@@ -28,6 +28,9 @@ pub const COLD_TARGET: &str = "ferrite::cold";
 /// The field of a cold path's span that makes it a failed one, with the reason; tracing-opentelemetry gives it this name.
 pub const COLD_FAILURE: &str = "otel.status_description";
 
+/// The member of a caller's baggage that a command's log line shows as its `request_id`.
+pub const REQUEST_ID: &str = "request.id";
+
 /// A module path as a log target: the crate `ferrite_node` is `ferrite::node`, so that one prefix selects all of Ferrite.
 pub fn log_target(module: &str) -> std::borrow::Cow<'_, str> {
     match module.strip_prefix("ferrite_") {

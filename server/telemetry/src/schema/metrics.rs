@@ -176,6 +176,12 @@ metrics! {
         "Spans that the backend accepted";
     SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
         "Spans that were lost, labeled by reason";
+    LOGS_EXPORTED = "ferrite.telemetry.logs.exported.total", Counter, "{records}", None,
+        "Log records that the backend accepted";
+    LOGS_DROPPED = "ferrite.telemetry.logs.dropped.total", Counter, "{records}", Some(Label::Reason),
+        "Log records that were lost to the backend, labeled by reason";
+    LOGS_QUEUE_DEPTH = "ferrite.telemetry.logs.queue.depth", Gauge, "{records}", None,
+        "Log records that wait for their export";
     READ_CACHE_HITS = "ferrite.read_cache.hits.total", Counter, "{hits}", None,
         "Records on disk that were found in the read cache";
     READ_CACHE_MISSES = "ferrite.read_cache.misses.total", Counter, "{misses}", None,

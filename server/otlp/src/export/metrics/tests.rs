@@ -60,7 +60,7 @@ fn each_instrument_becomes_its_message() {
 }
 
 fn delivery<X: Exchange>(exchange: X) -> Delivery<TestClock, X> {
-    Delivery::new(TestClock, exchange, Signal::Metrics, Duration::from_secs(10), 1)
+    Delivery::new(TestClock, exchange, Signal::Metrics, &settings(), 1)
 }
 
 #[test]

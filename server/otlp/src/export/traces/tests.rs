@@ -1,16 +1,24 @@
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 
+use std::time::Duration;
+
+use ferrite_io::Clock;
+
+use super::super::FLUSH_MAX;
 use super::*;
-use crate::QueueCounts;
 use crate::export::testing::{
     Answer, Backend, CALLER, Received, Scripted, TestClock, exchange, get, paused, real, settings, wait_until,
 };
 use crate::transport::{Accepted, Destination, OtlpExchange, Protocol, Retry};
+use crate::{QueueCounts, Queued};
 
-fn export<X: Exchange>(queue: &Arc<ExportQueue>, exchange: X) -> TraceExport<TestClock, X> {
-    let delivery = Delivery::new(TestClock, exchange, Signal::Traces, Duration::from_secs(10), 1);
-    TraceExport::new(Arc::clone(queue), delivery, &settings())
+type Export<X> = BatchExport<Queued, TestClock, X, Encoder>;
+
+fn export<X: Exchange>(queue: &Arc<ExportQueue>, exchange: X) -> Export<X> {
+    let delivery = Delivery::new(TestClock, exchange, Signal::Traces, &settings(), 1);
+    let encoder = Encoder::new(&settings().resource(), Arc::default());
+    BatchExport { queue: Arc::clone(queue), delivery, encoder, batch_timeout: Duration::from_secs(5) }
 }
 
 /// Spans of each attempt, and when it was made, in milliseconds.
@@ -96,6 +104,23 @@ fn silence_ends_with_the_timeout_and_is_repeated() {
 }
 
 #[test]
+fn a_deadline_ends_the_attempts_and_not_the_pause_that_a_backend_asked_for() {
+    paused(async {
+        let spans = get(None).span_count();
+        let queue = Arc::new(ExportQueue::new(1_000, spans));
+        queue.push(get(None));
+        queue.push(get(None));
+        let exporter = Scripted::new([Answer::refuse(Retry::After(Duration::from_secs(5)))]);
+        let settings = ExportSettings { deadline: Some(Duration::from_secs(3)), ..settings() };
+        let delivery = Delivery::new(TestClock, exporter.clone(), Signal::Traces, &settings, 1);
+        let export = Export { delivery, ..export(&queue, exporter.clone()) };
+        export.run(secs(60)).await;
+        assert!((5_000..5_010).contains(&exporter.times_ms()[1]), "{:?}", exporter.times_ms());
+        assert_eq!(queue.counts(), counts(spans, spans));
+    });
+}
+
+#[test]
 fn a_shutdown_sends_what_waits() {
     paused(async {
         let spans = get(None).span_count();
@@ -145,7 +170,7 @@ fn ids(received: &Received) -> Vec<[String; 3]> {
 fn connected(
     queue: &Arc<ExportQueue>,
     destination: &Destination,
-) -> TraceExport<TestClock, OtlpExchange<crate::export::testing::TestNetwork>> {
+) -> Export<OtlpExchange<crate::export::testing::TestNetwork>> {
     export(queue, exchange(destination))
 }
 
