@@ -7,9 +7,9 @@ use std::time::Duration;
 use ferrite_io::World;
 use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
-use ferrite_node::config::{Config, TelemetryConfig};
+use ferrite_node::config::{self, Config, TelemetryConfig};
 use ferrite_otlp::{
-    ExportSettings, MetricExportCounts, OtlpExchange, Signal, export_logs, export_metrics, export_traces,
+    ExportSettings, MetricExportCounts, OtlpExchange, Signal, Temporality, export_logs, export_metrics, export_traces,
 };
 use tokio::sync::oneshot;
 
@@ -120,8 +120,13 @@ fn settings(telemetry: &TelemetryConfig, signal: Signal, timeout: Duration) -> E
         service_version: telemetry.service_version.clone(),
         service_namespace: telemetry.service_namespace.clone(),
         resource_attributes: telemetry.resource_attributes.clone(),
+        detected: crate::process::resource(),
         shape: Arc::new(telemetry.shape()),
         batch_timeout: Duration::from_millis(batch_timeout_ms),
         metrics_interval: Duration::from_secs_f64(telemetry.metrics_export_interval),
+        temporality: match telemetry.metrics_temporality {
+            config::Temporality::Cumulative => Temporality::Cumulative,
+            config::Temporality::Delta | config::Temporality::LowMemory => Temporality::Delta,
+        },
     }
 }

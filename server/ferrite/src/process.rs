@@ -13,6 +13,32 @@ pub fn os() -> String {
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
+/// What OpenTelemetry's semantic conventions say about a process and its host. Arguments are left out: they may hold a password.
+#[cfg(feature = "otel")]
+pub fn resource() -> Vec<(&'static str, ferrite_telemetry::Value)> {
+    use ferrite_telemetry::Value;
+
+    let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+    let executable = std::env::current_exe().unwrap_or_default();
+    let name = executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let texts = [
+        ("host.name", read("/proc/sys/kernel/hostname")),
+        ("host.arch", arch.to_owned()),
+        ("os.type", std::env::consts::OS.to_owned()),
+        ("os.version", read("/proc/sys/kernel/osrelease")),
+        ("process.executable.name", name),
+        ("process.executable.path", executable.to_string_lossy().into_owned()),
+    ];
+    let known = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    let pid = ("process.pid", Value::Int(std::process::id().into()));
+    known.map(|(key, text)| (key, Value::Str(text.into()))).chain([pid]).collect()
+}
+
 /// Nanoseconds since the Unix epoch, for log lines.
 pub fn unix_ns() -> u64 {
     ferrite_io::Clock::unix_ns(&ferrite_io_real::RealClock::default())
@@ -47,5 +73,17 @@ mod tests {
         let figures = super::figures();
         assert!(figures.rss_bytes > 0 && figures.system_memory_bytes > figures.rss_bytes);
         assert!(super::os().starts_with("Linux "));
+    }
+
+    #[cfg(feature = "otel")]
+    #[test]
+    fn the_resource_tells_of_host_system_and_process() {
+        let resource = super::resource();
+        let get = |key: &str| resource.iter().find(|(known, _)| *known == key).map(|(_, value)| value.to_string());
+        assert_eq!(get("os.type").as_deref(), Some("linux"));
+        assert_eq!(get("process.pid"), Some(std::process::id().to_string()));
+        assert!(
+            ["host.name", "host.arch", "os.version", "process.executable.name"].iter().all(|key| get(key).is_some())
+        );
     }
 }

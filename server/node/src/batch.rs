@@ -341,7 +341,8 @@ impl<W: World> Connection<W> {
         let (node, session) = (&self.worker.node, &self.session);
         if logged {
             let request_id = self.trace.baggage(REQUEST_ID);
-            command_log::write(spec, args, duration_us, outcome, &session.addr, node, ids, request_id);
+            let caller = command_log::Caller { client: &session.addr, ids, request_id };
+            command_log::write(spec, args, duration_us, outcome, caller, node);
         }
         if slow {
             let trace = self.trace.pin(&node.pins);

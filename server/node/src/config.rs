@@ -237,6 +237,7 @@ pub struct TelemetryConfig {
     pub logs_exporter: Exporter,
     /// Seconds between two exports of the metrics.
     pub metrics_export_interval: f64,
+    pub metrics_temporality: Temporality,
     /// Spans or log records in one export at most.
     pub batch_size: usize,
     /// Milliseconds after which a batch that is not full is exported.
@@ -356,6 +357,7 @@ impl Default for TelemetryConfig {
             metrics_exporter: Exporter::Otlp,
             logs_exporter: Exporter::Otlp,
             metrics_export_interval: 60.0,
+            metrics_temporality: Temporality::Cumulative,
             batch_size: 512,
             batch_timeout_ms: 5000,
             export_timeout_ms: 10_000,
@@ -598,6 +600,18 @@ choice! {
     OtlpCompression {
         None = "none",
         Gzip = "gzip",
+    }
+}
+
+choice! {
+    /// Since when counters and histograms count in an export.
+    Temporality {
+        /// The start of the process.
+        Cumulative = "cumulative",
+        /// The last export that was accepted.
+        Delta = "delta",
+        /// As delta: no counter here is of the kind for which they differ.
+        LowMemory = "lowmemory",
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod batches;
 mod delivery;
+mod deltas;
 mod encode;
 mod logs;
 mod metrics;
@@ -13,7 +14,7 @@ mod traces;
 
 pub use logs::export_logs;
 pub use metrics::{MetricExportCounts, export_metrics};
-pub use settings::ExportSettings;
+pub use settings::{ExportSettings, Temporality};
 pub use traces::export_traces;
 
 use std::time::Duration;

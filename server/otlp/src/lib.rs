@@ -17,7 +17,9 @@ mod queue;
 mod transport;
 
 #[cfg(feature = "otel")]
-pub use export::{ExportSettings, FLUSH_MAX, MetricExportCounts, export_logs, export_metrics, export_traces};
+pub use export::{
+    ExportSettings, FLUSH_MAX, MetricExportCounts, Temporality, export_logs, export_metrics, export_traces,
+};
 pub use json::traces_data;
 pub use log_record::LogRecord;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};

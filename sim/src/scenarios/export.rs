@@ -9,7 +9,8 @@ use bytes::Bytes;
 use ferrite_io::{Clock, Entropy, Listener, Network, World};
 use ferrite_node::config::AppendFsync;
 use ferrite_otlp::{
-    Compression, Destination, Endpoint, ExportSettings, OtlpExchange, Protocol, Signal, Value, export_traces,
+    Compression, Destination, Endpoint, ExportSettings, OtlpExchange, Protocol, Signal, Temporality, Value,
+    export_traces,
 };
 use ferrite_telemetry::schema::{DropReason, Metric};
 use http_body_util::{BodyExt, Full};
@@ -165,9 +166,11 @@ fn settings() -> ExportSettings {
         service_version: "1.0.0".to_owned(),
         service_namespace: None,
         resource_attributes: Default::default(),
+        detected: Vec::new(),
         shape: Arc::default(),
         batch_timeout: Duration::from_secs(5),
         metrics_interval: Duration::from_secs(60),
+        temporality: Temporality::Cumulative,
     }
 }
 

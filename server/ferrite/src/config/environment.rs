@@ -85,6 +85,7 @@ const STANDARD: &[Standard] = &[
     telemetry("OTEL_BSP_SCHEDULE_DELAY", "batch_timeout_ms"),
     signal("OTEL_BSP_EXPORT_TIMEOUT", "telemetry.traces", "deadline_ms"),
     signal("OTEL_METRIC_EXPORT_TIMEOUT", "telemetry.metrics", "deadline_ms"),
+    telemetry("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics_temporality"),
     telemetry("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "logs_batch_size"),
     telemetry("OTEL_BLRP_MAX_QUEUE_SIZE", "logs_queue_size"),
     telemetry("OTEL_BLRP_SCHEDULE_DELAY", "logs_batch_timeout_ms"),
@@ -97,6 +98,9 @@ const STANDARD: &[Standard] = &[
 fn seconds(milliseconds: &str) -> String {
     milliseconds.parse::<f64>().map_or(milliseconds.to_owned(), |number| (number / 1000.0).to_string())
 }
+
+/// How histograms are exported: the only way so far.
+const EXPLICIT_BUCKETS: &str = "explicit_bucket_histogram";
 
 /// The resource attribute that has a key and a variable of its own.
 const SERVICE_NAME: &str = "service.name";
@@ -140,6 +144,10 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
             problems.push(Problem::new(name.as_str(), message));
         }
     }
+    let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    if let Some(value) = value_of(aggregation).filter(|value| !value.eq_ignore_ascii_case(EXPLICIT_BUCKETS)) {
+        warnings.push(format!("{aggregation} is ignored: expected {EXPLICIT_BUCKETS:?}, found {value:?}"));
+    }
     match value_of("OTEL_SDK_DISABLED") {
         Some(value) if value.eq_ignore_ascii_case("true") => config.telemetry.enabled = false,
         Some(value) if !value.eq_ignore_ascii_case("false") => {
@@ -155,7 +163,7 @@ mod tests {
     use super::super::KEYS;
     use super::super::tests::load;
     use super::*;
-    use ferrite_node::config::{Exporter, OtlpCompression, OtlpProtocol, SignalConfig};
+    use ferrite_node::config::{Exporter, OtlpCompression, OtlpProtocol, SignalConfig, Temporality};
 
     #[test]
     fn opentelemetry_s_variables_go_over_the_file_and_enable_nothing() {
@@ -254,6 +262,25 @@ mod tests {
             client_key: all.client_key,
         };
         assert_eq!(general, one);
+    }
+
+    #[test]
+    fn metrics_can_be_deltas_and_their_histograms_have_explicit_buckets() {
+        let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+        let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+        for (value, temporality) in [("Delta", Temporality::Delta), ("lowmemory", Temporality::LowMemory)] {
+            let loaded = load("", &[(preference, value), (aggregation, EXPLICIT_BUCKETS)], &[]).unwrap();
+            assert_eq!(loaded.config.telemetry.metrics_temporality, temporality);
+            assert_eq!(loaded.warnings, Vec::<String>::new());
+        }
+        let loaded = load("", &[(aggregation, "base2_exponential_bucket_histogram")], &[]).unwrap();
+        assert_eq!(
+            loaded.warnings,
+            [format!(
+                "{aggregation} is ignored: expected \"explicit_bucket_histogram\", \
+                 found \"base2_exponential_bucket_histogram\""
+            )]
+        );
     }
 
     #[test]

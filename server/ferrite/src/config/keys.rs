@@ -2,7 +2,7 @@
 
 use ferrite_node::config::{
     AppendFsync, Config, DebugCommand, DiskBackend, Exporter, KeyRedaction, LogCommands, LogFormat, OtlpCompression,
-    OtlpProtocol, Policy, SlowlogTraceId, SpanDetail,
+    OtlpProtocol, Policy, SlowlogTraceId, SpanDetail, Temporality,
 };
 
 use super::kinds::{
@@ -145,6 +145,7 @@ keys! {
     telemetry.metrics_exporter: OneOf<Exporter>, "Where metrics go while telemetry is enabled";
     telemetry.logs_exporter: OneOf<Exporter>, "Where log lines go while telemetry is enabled, beside standard output";
     telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
+    telemetry.metrics_temporality: OneOf<Temporality>, "Since when exported counters and histograms count: the start, or the last export (delta, lowmemory)";
     telemetry.batch_size: Whole<usize, 1>, "Spans from which a batch is exported at once";
     telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
     telemetry.export_timeout_ms: Whole<u64, 1>, "Milliseconds that one attempt to export may take, the connection included";

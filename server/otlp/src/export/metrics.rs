@@ -22,7 +22,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
 use super::delivery::{Delivery, Fate};
-use super::settings::{ExportSettings, text_attribute};
+use super::deltas::Deltas;
+use super::settings::{ExportSettings, Temporality, text_attribute};
 use super::{FLUSH_MAX, scope};
 use crate::transport::{Exchange, Signal};
 use crate::{Point, Series, Value};
@@ -73,11 +74,18 @@ async fn run<C: Clock, X: Exchange>(
     let shutdown = shutdown.shared();
     let resource = settings.resource();
     let clock = delivery.clock().clone();
+    let temporality = settings.temporality;
+    let mut deltas = Deltas::new(started_unix_ns);
     loop {
         let due = pin!(clock.sleep(settings.metrics_interval));
         let stopping = matches!(select(shutdown.clone(), due).await, Either::Left(_));
-        let times = Times { start: started_unix_ns, now: clock.unix_ns().max(started_unix_ns) };
-        let metrics = resource_metrics(resource.clone(), &collect(), times);
+        let collected = collect();
+        let (start, series) = match temporality {
+            Temporality::Cumulative => (started_unix_ns, collected.clone()),
+            Temporality::Delta => (deltas.since_unix_ns(), deltas.of(&collected)),
+        };
+        let times = Times { start, now: clock.unix_ns().max(start), temporality };
+        let metrics = resource_metrics(resource.clone(), &series, times);
         let points = points_of(&metrics);
         let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics] }.encode_to_vec();
         let sending = pin!(delivery.deliver(points, request.into(), &shutdown));
@@ -85,10 +93,18 @@ async fn run<C: Clock, X: Exchange>(
             shutdown.clone().await;
             clock.sleep(FLUSH_MAX).await;
         });
-        match select(sending, bound).await {
-            Either::Left((Fate::Accepted { rejected: 0 }, _)) => counts.succeeded.fetch_add(1, Ordering::Relaxed),
+        let fate = match select(sending, bound).await {
+            Either::Left((fate, _)) => fate,
+            Either::Right(_) => Fate::GivenUp,
+        };
+        match fate {
+            Fate::Accepted { rejected: 0 } => counts.succeeded.fetch_add(1, Ordering::Relaxed),
             _ => counts.failed.fetch_add(1, Ordering::Relaxed),
         };
+        // What was refused for good is not wanted a second time either. What was given up comes with the next export.
+        if temporality == Temporality::Delta && fate != Fate::GivenUp {
+            deltas.accept(&collected, times.now);
+        }
         if stopping {
             return;
         }
@@ -111,6 +127,7 @@ fn points_of(metrics: &ResourceMetrics) -> usize {
 struct Times {
     start: u64,
     now: u64,
+    temporality: Temporality,
 }
 
 fn resource_metrics(resource: Resource, series: &[Series], times: Times) -> ResourceMetrics {
@@ -122,19 +139,22 @@ fn resource_metrics(resource: Resource, series: &[Series], times: Times) -> Reso
 }
 
 fn metric(series: &Series, times: Times) -> proto::Metric {
-    let cumulative = AggregationTemporality::Cumulative as i32;
+    let temporality = match times.temporality {
+        Temporality::Cumulative => AggregationTemporality::Cumulative,
+        Temporality::Delta => AggregationTemporality::Delta,
+    } as i32;
     let numbers = |start| series.points.iter().map(|point| number(series, point, start, times.now)).collect();
     let data = match series.metric.instrument {
         Instrument::Counter => Data::Sum(proto::Sum {
             data_points: numbers(times.start),
-            aggregation_temporality: cumulative,
+            aggregation_temporality: temporality,
             is_monotonic: true,
         }),
         // The start of a value at a moment says nothing.
         Instrument::Gauge => Data::Gauge(proto::Gauge { data_points: numbers(0) }),
         Instrument::Histogram(bounds) => Data::Histogram(proto::Histogram {
             data_points: series.points.iter().map(|point| distribution(series, point, bounds, times)).collect(),
-            aggregation_temporality: cumulative,
+            aggregation_temporality: temporality,
         }),
     };
     proto::Metric {

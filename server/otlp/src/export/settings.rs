@@ -34,12 +34,25 @@ pub struct ExportSettings {
     pub service_namespace: Option<String>,
     /// Further attributes of the resource of every signal.
     pub resource_attributes: BTreeMap<String, String>,
+    /// What was found out about the process and its host; `resource_attributes` go over it.
+    pub detected: Vec<(&'static str, ferrite_telemetry::Value)>,
     /// How spans look.
     pub shape: Arc<Shape>,
     /// After which a batch that is not full is exported. A full one is what the queue was made with.
     pub batch_timeout: Duration,
     /// Between two exports of the metrics.
     pub metrics_interval: Duration,
+    /// Since when metrics count.
+    pub temporality: Temporality,
+}
+
+/// Since when counters and histograms count in an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temporality {
+    /// The start of the process.
+    Cumulative,
+    /// The last export that was accepted.
+    Delta,
 }
 
 impl ExportSettings {
@@ -52,9 +65,20 @@ impl ExportSettings {
         if let Some(namespace) = &self.service_namespace {
             attributes.insert(SERVICE_NAMESPACE.to_owned(), namespace.clone());
         }
-        let attributes = attributes.into_iter().map(|(key, value)| text_attribute(&key, value)).collect();
-        Resource { attributes, ..Resource::default() }
+        let mut all: BTreeMap<String, KeyValue> =
+            self.detected.iter().map(|(key, value)| ((*key).to_owned(), detected_attribute(key, value))).collect();
+        all.extend(attributes.into_iter().map(|(key, value)| (key.clone(), text_attribute(&key, value))));
+        Resource { attributes: all.into_values().collect(), ..Resource::default() }
     }
+}
+
+fn detected_attribute(key: &str, value: &ferrite_telemetry::Value) -> KeyValue {
+    let value = match value {
+        ferrite_telemetry::Value::Str(text) => Value::StringValue(text.to_string()),
+        ferrite_telemetry::Value::Int(number) => Value::IntValue(*number),
+        ferrite_telemetry::Value::Bool(truth) => Value::BoolValue(*truth),
+    };
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
 pub(super) fn text_attribute(key: &str, value: String) -> KeyValue {
@@ -73,7 +97,13 @@ mod tests {
         settings.resource_attributes = [(SERVICE_NAME, "other"), ("host.name", "h1")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
+        settings.detected = vec![
+            ("host.name", ferrite_telemetry::Value::Str("found".into())),
+            ("process.pid", ferrite_telemetry::Value::Int(7)),
+        ];
         let resource = settings.resource();
+        let pid = resource.attributes.iter().find(|pair| pair.key == "process.pid").and_then(|pair| pair.value.clone());
+        assert_eq!(pid, Some(AnyValue { value: Some(Value::IntValue(7)) }));
         let get = |key: &str| resource.attributes.iter().find(|pair| pair.key == key).cloned();
         let text = |key: &str, value: &str| Some(text_attribute(key, value.to_owned()));
         assert_eq!(get(SERVICE_NAME), text(SERVICE_NAME, "ferrite"));

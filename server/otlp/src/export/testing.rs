@@ -18,7 +18,7 @@ use ferrite_telemetry::schema::Tier;
 use ferrite_telemetry::{KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, TraceBuffer};
 use parking_lot::Mutex;
 
-use super::ExportSettings;
+use super::{ExportSettings, Temporality};
 use crate::logging::{LogFormat, LogSettings, subscriber};
 use crate::transport::{
     Accepted, Compression, Destination, Endpoint, Exchange, OtlpExchange, Protocol, Refusal, Retry, Signal, Spawn,
@@ -87,8 +87,10 @@ pub fn settings() -> ExportSettings {
         service_version: "1.0.0".to_owned(),
         service_namespace: Some("production".to_owned()),
         resource_attributes: Default::default(),
+        detected: Vec::new(),
         batch_timeout: Duration::from_secs(5),
         metrics_interval: Duration::from_secs(60),
+        temporality: Temporality::Cumulative,
     }
 }
 

@@ -30,7 +30,11 @@ fn text(attribute: &KeyValue) -> (&str, &str) {
 
 #[test]
 fn each_instrument_becomes_its_message() {
-    let metrics = resource_metrics(Resource::default(), &collected(), Times { start: 7, now: 9 });
+    let metrics = resource_metrics(
+        Resource::default(),
+        &collected(),
+        Times { start: 7, now: 9, temporality: Temporality::Cumulative },
+    );
     let metrics = &metrics.scope_metrics[0].metrics;
     let names: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
     let declared = [Metric::COMMANDS_TOTAL, Metric::COMMAND_DURATION, Metric::MEMORY_USED, Metric::CACHE_HIT_RATE];
@@ -121,4 +125,48 @@ fn metrics_arrive_over_both_protocols() {
             assert_eq!(received.metrics[0].scope_metrics[0].metrics.len(), 4);
         });
     }
+}
+
+#[test]
+fn deltas_are_what_was_not_accepted_yet() {
+    paused(async {
+        let metrics = Metrics::new(1, 1);
+        let growing = || {
+            metrics.command(0, 0, 1_500, false);
+            let mut series: Vec<Series> = metrics.command_series(|_| "GET".to_owned()).into();
+            series.push(Series::single(Metric::MEMORY_USED, 42));
+            series
+        };
+        // The second is given up, and comes with the third.
+        let lost = (0..5).map(|_| Answer::refuse(Retry::Allowed));
+        let exchange = Scripted::new(std::iter::once(Answer::Accept(Default::default())).chain(lost));
+        let counts = MetricExportCounts::default();
+        let shutdown = TestClock.sleep(Duration::from_secs(190));
+        let settings = ExportSettings { temporality: Temporality::Delta, ..settings() };
+        let began = TestClock.unix_ns();
+        run(delivery(exchange.clone()), growing, settings, began, &counts, shutdown).await;
+        let seen: Vec<(i64, u64, u64, u64)> = exchange
+            .attempts()
+            .iter()
+            .map(|(request, _)| {
+                let request = ExportMetricsServiceRequest::decode(request.clone()).expect("it is one");
+                let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+                let Some(Data::Sum(sum)) = &metrics[0].data else { panic!("a counter") };
+                let Some(Data::Histogram(histogram)) = &metrics[1].data else { panic!("a histogram") };
+                assert_eq!(sum.aggregation_temporality, AggregationTemporality::Delta as i32);
+                assert_eq!(histogram.aggregation_temporality, AggregationTemporality::Delta as i32);
+                let Some(Data::Gauge(gauge)) = &metrics[2].data else { panic!("a gauge") };
+                assert_eq!(gauge.data_points[0].value, Some(Number::AsInt(42)));
+                let point = &sum.data_points[0];
+                let Some(Number::AsInt(value)) = point.value else { panic!("an integer") };
+                let second = |unix_ns: u64| (unix_ns - began) / 1_000_000_000;
+                let count = histogram.data_points[0].count;
+                (value, count, second(point.start_time_unix_nano), second(point.time_unix_nano))
+            })
+            .collect();
+        assert_eq!(seen[0], (1, 1, 0, 60));
+        assert!(seen[1..6].iter().all(|seen| *seen == (1, 1, 60, 120)), "{seen:?}");
+        assert_eq!((seen[6].0, seen[6].1, seen[6].2), (2, 2, 60), "{seen:?}");
+        assert_eq!((seen[7].0, seen[7].1), (1, 1), "{seen:?}");
+    });
 }
