@@ -204,7 +204,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         let rewrite = starting.node.rewrite.figures();
         if !seen && rewrite.done > looked && rewrite.running_since_ns.is_none() {
             looked = rewrite.done;
-            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK), Vec::new());
+            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK));
             seen = traces.iter().any(|trace| trace.name() == SpanName::AofRewrite);
             if seen {
                 sim.sometimes("a rewrite was recorded");
@@ -213,7 +213,7 @@ pub async fn watch(world: SimWorld, starting: Starting) {
         let evicted = starting.node.databases.figures().evicted_keys;
         if !eviction_seen && evicted > evictions {
             evictions = evicted;
-            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK), Vec::new());
+            let traces = starting.node.traces(|ring| ring.last(COMMANDS_IN_A_LOOK));
             eviction_seen = traces.iter().any(|trace| trace.name() == SpanName::Eviction);
             if eviction_seen {
                 sim.sometimes("an eviction was recorded");

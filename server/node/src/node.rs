@@ -217,8 +217,13 @@ impl Node {
         *self.errors.lock().entry(prefix).or_default() += 1;
     }
 
-    /// What every worker's flight recorder gives, and what is kept beyond them, what ended last first.
-    pub fn traces(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>, kept: Vec<KeptTrace>) -> Vec<KeptTrace> {
+    /// What every worker's flight recorder gives, what ended last first.
+    pub fn traces(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>) -> Vec<KeptTrace> {
+        self.traces_beside(read, Vec::new())
+    }
+
+    /// The same beside what is kept beyond the recorders.
+    pub(crate) fn traces_beside(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>, kept: Vec<KeptTrace>) -> Vec<KeptTrace> {
         let rings: Vec<Arc<Ring>> = self.recorders.lock().iter().map(|(ring, _)| Arc::clone(ring)).collect();
         let mut found: Vec<KeptTrace> = rings.iter().flat_map(|ring| read(ring)).chain(kept).collect();
         found.sort_by_key(|trace| std::cmp::Reverse((trace.end_ns(), trace.root_id())));

@@ -36,11 +36,11 @@ pub(crate) fn gather(node: &Node, wanted: TracesWanted) -> Option<Found> {
     let mut remark = None;
     let traces = match wanted {
         TracesWanted::Last(count) => {
-            let mut traces = node.traces(|ring| ring.last(count), Vec::new());
+            let mut traces = node.traces(|ring| ring.last(count));
             keep_last(&mut traces, count, |trace| trace.name() == SpanName::Command);
             traces
         }
-        TracesWanted::Get(id) => node.traces(|ring| ring.find(id), node.pins.find(id)),
+        TracesWanted::Get(id) => node.traces_beside(|ring| ring.find(id), node.pins.find(id)),
         TracesWanted::Search(Searched { mut filter, tenant, count }) => {
             let telemetry = &node.config.telemetry;
             if let Some(key) = filter.keys.pop() {
@@ -49,7 +49,7 @@ pub(crate) fn gather(node: &Node, wanted: TracesWanted) -> Option<Found> {
                 filter.keys = recorded;
             }
             filter.baggage = tenant.map(|tenant| (telemetry.sampling.tenant_key.clone(), tenant));
-            let mut traces = node.traces(|ring| ring.search(&filter, count), node.pins.search(&filter));
+            let mut traces = node.traces_beside(|ring| ring.search(&filter, count), node.pins.search(&filter));
             traces.truncate(count);
             traces
         }
