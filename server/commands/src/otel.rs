@@ -2,7 +2,7 @@
 
 mod traces;
 
-pub use traces::{write_keys_not_recorded, write_traces};
+pub use traces::{traces_query, write_keys_not_recorded, write_traces};
 
 use ferrite_keyspace::Pause;
 use ferrite_resp::{Args, Reply};

@@ -10,6 +10,7 @@
 mod allocator;
 mod clock;
 mod disk;
+pub mod dump;
 mod gate;
 mod network;
 mod runtime;

@@ -1,4 +1,4 @@
-//! The admin port: `/metrics` for Prometheus, `/healthz` for probes. A World task, like everything else.
+//! The admin port: `/metrics` for Prometheus, `/healthz` for probes, the page. A World task, like everything else.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 
 use crate::metrics;
 use crate::node::Node;
+use crate::page;
 
 /// The classic text format's content type (Prometheus exposition format 0.0.4).
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,10 +21,15 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text";
 const OPENMETRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What every admin listener has.
-fn router(node: Arc<Node>) -> Router {
+/// What every admin listener has, and the page if there is a clock for it.
+pub(crate) fn router(node: Arc<Node>, page: Option<fn() -> u64>) -> Router {
+    let of_page = page.map(|monotonic_ns| page::router(node.clone(), monotonic_ns));
     let metrics = move |headers: HeaderMap| async move { metrics_page(&node, &headers) };
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics))
+    let router = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/metrics", get(metrics));
+    match of_page {
+        Some(page) => router.merge(page),
+        None => router,
+    }
 }
 
 fn metrics_page(node: &Node, headers: &HeaderMap) -> Response {
@@ -53,7 +59,7 @@ fn wants_openmetrics(accept: &str) -> bool {
 }
 
 /// Serves the admin port on this worker until the worker ends.
-pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, node: Arc<Node>) {
+pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, router: Router) {
     let listener = match world.network().listen(&bound) {
         Ok(listener) => listener,
         Err(error) => {
@@ -61,7 +67,6 @@ pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, no
             return;
         }
     };
-    let router = router(node);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

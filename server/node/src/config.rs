@@ -180,17 +180,23 @@ impl Default for AofConfig {
     }
 }
 
-/// `[admin]`: the HTTP listener with `/metrics` and `/healthz`.
+/// `[admin]`: the HTTP listener with `/metrics`, `/healthz` and the page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
     pub enabled: bool,
     pub bind: IpAddr,
     pub port: u16,
+    /// Whether the page is there beside `/metrics` and `/healthz`.
+    pub page: bool,
+    /// A listener of their own for `/metrics` and `/healthz`; with port 0 there is none.
+    pub metrics_bind: IpAddr,
+    pub metrics_port: u16,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { enabled: true, bind: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9090 }
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self { enabled: true, bind: localhost, port: 9090, page: true, metrics_bind: localhost, metrics_port: 0 }
     }
 }
 

@@ -33,7 +33,7 @@ impl Node {
 
     pub fn memory_accounts(&self) -> MemoryAccounts {
         let store = self.store.stats();
-        let rings: usize = self.recorders.lock().iter().map(|(ring, _)| ring.bytes()).sum();
+        let rings: usize = self.rings().iter().map(|ring| ring.bytes()).sum();
         let accounts = MemoryAccounts {
             startup: self.memory.startup.load(Relaxed),
             // The objects of their records weigh on the same budget.

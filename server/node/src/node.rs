@@ -11,7 +11,7 @@ use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
 use ferrite_keyspace::{Databases, Encodings, MemoryLimits, decode_object};
 use ferrite_otlp::Telemetry;
-use ferrite_telemetry::{Counters, Detail, KeptTrace, Pins, Ring, Shape};
+use ferrite_telemetry::{Counters, Detail, KeptTrace, Pins, RING_BYTES_DEFAULT, Ring, Shape};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -87,7 +87,9 @@ pub struct Node {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// Traces that something names, and so are kept beyond the flight recorders.
     pub(crate) pins: Arc<Pins>,
-    /// The workers' flight recorders and their counters, filled as they start.
+    /// The workers' flight recorders.
+    rings: Box<[Arc<Ring>]>,
+    /// Those and their counters, filled as the workers start.
     pub(crate) recorders: Mutex<Vec<(Arc<Ring>, Arc<Counters>)>>,
     port: AtomicU16,
     pub disk_backend: OnceLock<&'static str>,
@@ -117,6 +119,7 @@ impl Node {
         limits.samples.store(config.server.maxmemory_samples, Ordering::Relaxed);
         limits.lfu_log_factor.store(config.server.lfu_log_factor, Ordering::Relaxed);
         limits.lfu_decay_time.store(config.server.lfu_decay_time, Ordering::Relaxed);
+        let ring_bytes = if config.telemetry.traces_enabled { RING_BYTES_DEFAULT } else { 0 };
         let databases = Databases::new(config.server.databases as u32).with_encodings(encodings).with_limits(limits);
         Arc::new(Node {
             live: Live::new(&config),
@@ -140,6 +143,7 @@ impl Node {
             statistics_reset: Mutex::default(),
             errors: Mutex::default(),
             pins: Arc::default(),
+            rings: (0..setup.workers).map(|_| Arc::new(Ring::new(ring_bytes))).collect(),
             recorders: Mutex::default(),
             port: AtomicU16::new(config.server.port),
             disk_backend: OnceLock::new(),
@@ -155,6 +159,11 @@ impl Node {
             started_monotonic_ns: setup.started_monotonic_ns,
             config,
         })
+    }
+
+    /// The flight recorder of each worker.
+    pub fn rings(&self) -> &[Arc<Ring>] {
+        &self.rings
     }
 
     pub fn workers(&self) -> usize {
@@ -226,7 +235,7 @@ impl Node {
     pub(crate) fn traces_beside(&self, read: impl Fn(&Ring) -> Vec<KeptTrace>, kept: Vec<KeptTrace>) -> Vec<KeptTrace> {
         let rings: Vec<Arc<Ring>> = self.recorders.lock().iter().map(|(ring, _)| Arc::clone(ring)).collect();
         let mut found: Vec<KeptTrace> = rings.iter().flat_map(|ring| read(ring)).chain(kept).collect();
-        found.sort_by_key(|trace| std::cmp::Reverse((trace.end_ns(), trace.root_id())));
+        found.sort_by_key(|trace| std::cmp::Reverse((trace.end_ns(), trace.start_ns(), trace.root_id())));
         // What is kept may be in a ring still.
         found.dedup_by_key(|trace| (trace.trace_id(), trace.root_id()));
         found

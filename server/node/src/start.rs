@@ -14,7 +14,7 @@ use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof
 use ferrite_hybridlog::{LogDevice, LogFiles, StorageError, WorkerHandle};
 use ferrite_io::{Clock, Disk, Entropy, Network, World};
 use ferrite_keyspace::Scratch;
-use ferrite_telemetry::{Attribute, RING_BYTES_DEFAULT, Recorder, RecorderConfig, cold, cold_span};
+use ferrite_telemetry::{Attribute, Recorder, RecorderConfig, cold, cold_span};
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
 use tracing::{Instrument, Span};
@@ -58,7 +58,8 @@ pub enum StartError {
 #[derive(Clone)]
 struct Sockets<B> {
     clients: Vec<B>,
-    admin: Option<B>,
+    /// With whether the page is there.
+    admin: Vec<(B, bool)>,
 }
 
 /// What the workers of one node share while they start. `B` is the World's bound socket.
@@ -135,8 +136,9 @@ async fn start_up<W: World>(
     cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
     let Opened { directory, rewriter, checkpoints, handle, reporter } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
-    if let Some(admin) = &sockets.admin {
-        world.spawn(admin::serve(world.clone(), admin.clone(), node.clone()));
+    for (admin, page) in &sockets.admin {
+        let router = admin::router(node.clone(), page.then(W::Clock::monotonic_source));
+        world.spawn(admin::serve(world.clone(), admin.clone(), router));
     }
     *start.sockets.lock() = Some(sockets.clone());
     let worker = worker(node, world, 0, handle).await?;
@@ -251,11 +253,15 @@ fn bind<W: World>(node: &Node, world: &W) -> Result<Sockets<<W::Network as Netwo
         clients.push(bound);
     }
     let admin = &node.config.admin;
-    let admin = match admin.enabled {
-        true => Some(bind(SocketAddr::new(admin.bind, admin.port), "admin-port")?),
-        false => None,
-    };
-    Ok(Sockets { clients, admin })
+    let mut listeners = Vec::new();
+    if admin.enabled {
+        listeners.push((bind(SocketAddr::new(admin.bind, admin.port), "admin-port")?, admin.page));
+        if admin.metrics_port != 0 {
+            let address = SocketAddr::new(admin.metrics_bind, admin.metrics_port);
+            listeners.push((bind(address, "admin.metrics_port")?, false));
+        }
+    }
+    Ok(Sockets { clients, admin: listeners })
 }
 
 fn listen<W: World>(
@@ -294,11 +300,12 @@ async fn worker<W: World>(
         &RecorderConfig {
             detail: node.span_detail(),
             keys: telemetry.redaction.recorded_keys(),
-            ring_bytes: RING_BYTES_DEFAULT,
+            ring: Some(Arc::clone(&node.rings()[id])),
             sampling: Arc::clone(&node.telemetry.sampling),
             export: telemetry.exports_traces(),
             pins: Arc::clone(&node.pins),
             seed: world.entropy().next_u64(),
+            ..RecorderConfig::default()
         },
     );
     node.recorders.lock().push((recorder.ring(), recorder.counters()));

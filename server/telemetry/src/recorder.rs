@@ -30,6 +30,8 @@ pub struct RecorderConfig {
     pub keys: Keys,
     /// Bytes of the flight recorder.
     pub ring_bytes: usize,
+    /// The flight recorder, if it was made before.
+    pub ring: Option<Arc<Ring>>,
     pub sampling: Arc<Sampling>,
     /// Whether sampled traces are kept for export; if not, they are only marked.
     pub export: bool,
@@ -46,6 +48,7 @@ impl Default for RecorderConfig {
             detail: Some(Detail::Full),
             keys: Keys::Shown,
             ring_bytes: RING_BYTES_DEFAULT,
+            ring: None,
             sampling: Sampling::by_head(Probability::AlwaysOn, false),
             export: false,
             pins: Arc::default(),
@@ -124,7 +127,10 @@ impl Recorder {
             sampling: Arc::clone(&config.sampling),
             export: config.export,
             ids: IdGenerator::new(config.seed),
-            ring: Arc::new(Ring::new(if config.detail.is_some() { config.ring_bytes } else { 0 })),
+            ring: config
+                .ring
+                .clone()
+                .unwrap_or_else(|| Arc::new(Ring::new(if config.detail.is_some() { config.ring_bytes } else { 0 }))),
             counters: Arc::default(),
             pins: Arc::clone(&config.pins),
             exemplars: Vec::new(),

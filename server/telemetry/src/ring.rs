@@ -7,19 +7,29 @@
 //! that raced is garbage, not undefined, and is thrown away.
 
 use std::ops::ControlFlow;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::batch::{Batch, COMMAND_SLOTS, HEADER_SLOTS, Header, SLOT_BYTES, SLOT_WORDS, Slot, Splitter};
 use crate::context::TraceId;
 use crate::entry::KeptTrace;
 use crate::filter::{self, TraceFilter};
-use crate::record::CommandRecord;
-use crate::schema::SpanName;
+use crate::record::{CommandRecord, DISCARDED};
+use crate::schema::{SpanName, Tier};
 
 /// Where in an entry's first slot its own length (low half) and its predecessor's are, in slots.
 const LENGTHS: usize = 0;
 /// The least that a ring has.
 const SLOTS_MIN: usize = 128;
+
+/// How long a command took that a tier served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierTime {
+    pub tier: Tier,
+    /// Execution and waits for the disk.
+    pub execution_ns: u64,
+    pub trace_id: TraceId,
+}
 
 /// One worker's last traces. One thread writes, through its [`crate::Recorder`].
 #[derive(Debug)]
@@ -43,6 +53,22 @@ impl Ring {
     /// Bytes of memory, all of them touched.
     pub fn bytes(&self) -> usize {
         self.slots.len() * SLOT_BYTES
+    }
+
+    /// All of it, in an order in which a copy can be judged: what was overwritten while the slots were read is told by
+    /// what is reserved afterwards.
+    pub(crate) fn memory(&self) -> [&[AtomicU64]; 3] {
+        [from_ref(&self.newest), self.slots.as_flattened(), from_ref(&self.reserved)]
+    }
+
+    /// A copy of such memory, to be read; `None` if it is none.
+    pub(crate) fn from_words(newest: u64, words: &[u64], reserved: u64) -> Option<Self> {
+        let (slots, []) = words.as_chunks::<SLOT_WORDS>() else { return None };
+        if !slots.len().is_power_of_two() || slots.len() < SLOTS_MIN || newest > reserved {
+            return None;
+        }
+        let slots = slots.iter().map(|slot| slot.map(AtomicU64::new)).collect();
+        Some(Self { slots, reserved: AtomicU64::new(reserved), newest: AtomicU64::new(newest) })
     }
 
     #[inline]
@@ -170,6 +196,25 @@ impl Ring {
         found
     }
 
+    /// Gives to `seen` the last `count` commands that found or wrote a value, each with the slowest tier where it did.
+    pub fn tier_times(&self, count: usize, mut seen: impl FnMut(TierTime)) {
+        let (mut tiers, mut left) = (Vec::new(), count);
+        self.walk(
+            |_, _| true,
+            |batch| {
+                filter::tiers(batch, &mut tiers);
+                for root in batch.roots().rev() {
+                    let command = &batch.commands[root];
+                    let slowest = Tier::ALL.iter().rfind(|tier| tiers[root] & 1 << **tier as u8 != 0);
+                    let Some(tier) = slowest.filter(|_| left > 0 && !command.has(DISCARDED)) else { continue };
+                    left -= 1;
+                    seen(TierTime { tier: *tier, execution_ns: command.execution_ns, trace_id: command.trace_id() });
+                }
+                if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        );
+    }
+
     /// The newest `count` traces that are looked for, newest first.
     pub fn search(&self, filter: &TraceFilter, count: usize) -> Vec<KeptTrace> {
         let mut found = Vec::new();
@@ -275,6 +320,34 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_is_read_back_from_its_memory() {
+        let rings = [Ring::new(0), Ring::new(1 << 14)];
+        for id in 0..100 {
+            push(&rings[0], id, 2);
+            push(&rings[1], id, 1);
+        }
+        let mut file = crate::dump::dump_header(&[&rings[0], &rings[1]], "notes");
+        for part in rings.iter().flat_map(crate::dump::dump_memory) {
+            part.iter().for_each(|word| file.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()));
+        }
+        let (notes, read) = crate::dump::read_dump(&file).expect("it is whole");
+        assert_eq!((notes.as_str(), read.len()), ("notes", 2));
+        for (ring, read) in rings.iter().zip(&read) {
+            assert_eq!(read.last(usize::MAX), ring.last(usize::MAX));
+        }
+        // What was overwritten while it was copied is left out.
+        let words: Vec<u64> = rings[0].memory()[1].iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let [newest, reserved] = [&rings[0].newest, &rings[0].reserved].map(|word| word.load(Ordering::Relaxed));
+        let torn = Ring::from_words(newest, &words, reserved + 100).expect("a ring");
+        assert_eq!(torn.last(usize::MAX).iter().map(id_of).collect::<Vec<_>>(), [99, 99, 98, 98]);
+        use crate::dump::{DumpError, read_dump};
+        assert_eq!(read_dump(&file[..file.len() - 1]).unwrap_err(), DumpError::Damaged);
+        assert_eq!(read_dump(b"something else").unwrap_err(), DumpError::NoDump);
+        file[8] = 99;
+        assert_eq!(read_dump(&file).unwrap_err(), DumpError::Version(99));
+    }
+
+    #[test]
     fn traces_are_found_by_their_id() {
         let ring = Ring::new(0);
         for id in [1, 2, 1] {
@@ -353,5 +426,9 @@ mod tests {
         assert_eq!(found(TraceFilter { tier: Some(crate::schema::Tier::Disk), ..Default::default() }), [1]);
         assert!(found(TraceFilter { tier: Some(crate::schema::Tier::Mutable), ..Default::default() }).is_empty());
         assert_eq!(ring.search(&TraceFilter::default(), 2).len(), 2);
+        let mut times = Vec::new();
+        ring.tier_times(9, |time| times.push(time));
+        let read = TierTime { tier: Tier::Disk, execution_ns: 50, trace_id: TraceId(1) };
+        assert_eq!(times, [read]);
     }
 }

@@ -81,7 +81,8 @@ fn is_child(span: &Span, parent: SpanId) -> bool {
     !span.parent_is_remote && span.parent_span_id == Some(parent)
 }
 
-fn one_line(text: &str) -> String {
+/// The text without control characters.
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {
@@ -91,6 +92,11 @@ fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// Nanoseconds in the unit in which they read best.
+pub fn short_duration(ns: u64) -> String {
+    Duration(ns).to_string()
 }
 
 /// Nanoseconds in the unit in which they read best, with three significant digits.

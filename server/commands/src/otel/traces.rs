@@ -1,7 +1,7 @@
 //! OTEL.TRACES: how the flight recorder is read.
 
 use ferrite_keyspace::Pause;
-use ferrite_resp::{Args, Protocol, Reply, parse_i64};
+use ferrite_resp::{Protocol, Reply, parse_i64};
 use ferrite_telemetry::{Tier, TraceFilter, TraceId};
 
 use super::sub;
@@ -66,13 +66,13 @@ impl From<&'static str> for Mistake {
 
 /// The arguments after the subcommand, read from the front.
 struct Rest<'a> {
-    args: Args<'a>,
+    args: Vec<&'a [u8]>,
     at: usize,
 }
 
 impl<'a> Rest<'a> {
     fn peek(&self) -> Option<&'a [u8]> {
-        (self.at < self.args.len()).then(|| self.args.get(self.at))
+        self.args.get(self.at).copied()
     }
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -109,11 +109,36 @@ impl<'a> Rest<'a> {
         let json = self.takes("JSON");
         if self.peek().is_some() { Err(Mistake::Form) } else { Ok(TracesQuery { wanted, json }) }
     }
+
+    fn search(mut self, filter: TraceFilter, tenant: Option<String>) -> Result<TracesQuery, Mistake> {
+        let count = self.count(COUNT_DEFAULT)?;
+        self.end(TracesWanted::Search(Searched { filter, tenant, count }))
+    }
+}
+
+/// What a subcommand makes of its arguments.
+type Read = fn(Rest<'_>, i64) -> Result<TracesQuery, Mistake>;
+
+/// What OTEL.TRACES would look for with these arguments, the subcommand first.
+///
+/// # Errors
+/// What it would answer.
+pub fn traces_query(words: &[&[u8]]) -> Result<TracesQuery, &'static str> {
+    let known: [(&str, Read); 5] =
+        [("LAST", last_of), ("GET", get_of), ("SLOW", slow_of), ("ERRORS", errors_of), ("FIND", find_of)];
+    let (subcommand, args) = words.split_first().ok_or("ERR a subcommand is missing")?;
+    let read = known.iter().find(|(name, _)| subcommand.eq_ignore_ascii_case(name.as_bytes()));
+    let (_, read) = read.ok_or("ERR unknown subcommand")?;
+    read(Rest { args: args.to_vec(), at: 0 }, slowlog::SLOWER_THAN_US_DEFAULT).map_err(|mistake| match mistake {
+        Mistake::Says(text) => text,
+        Mistake::Form => "ERR wrong number of arguments",
+    })
 }
 
 /// Leaves to the node what `read` makes of the arguments.
-fn ask(call: &mut Call<'_>, read: impl FnOnce(Rest<'_>) -> Result<TracesQuery, Mistake>) -> Result<(), Pause> {
-    match read(Rest { args: call.args, at: 2 }) {
+fn ask(call: &mut Call<'_>, read: Read) -> Result<(), Pause> {
+    let args = (2..call.args.len()).map(|at| call.args.get(at)).collect();
+    match read(Rest { args, at: 0 }, call.host.slowlog().slower_than_us()) {
         Ok(query) => call.session.deferred = Some(Deferred::Traces(query)),
         Err(Mistake::Says(text)) => call.reply.error(text),
         Err(Mistake::Form) => call.echo(admit::bad_subcommand_arguments("otel.traces", call.args.get(1))),
@@ -122,84 +147,86 @@ fn ask(call: &mut Call<'_>, read: impl FnOnce(Rest<'_>) -> Result<TracesQuery, M
 }
 
 fn last(call: &mut Call<'_>) -> Result<(), Pause> {
-    ask(call, |mut rest| {
-        let count = rest.count(LAST_DEFAULT)?;
-        rest.end(TracesWanted::Last(count))
-    })
+    ask(call, last_of)
+}
+
+fn last_of(mut rest: Rest<'_>, _slower_than_us: i64) -> Result<TracesQuery, Mistake> {
+    let count = rest.count(LAST_DEFAULT)?;
+    rest.end(TracesWanted::Last(count))
 }
 
 fn get(call: &mut Call<'_>) -> Result<(), Pause> {
-    ask(call, |mut rest| {
-        let id = rest.next().and_then(TraceId::parse);
-        let id = id.ok_or("ERR invalid trace id: expected 32 lower-case hexadecimal digits, not all zero")?;
-        rest.end(TracesWanted::Get(id))
-    })
+    ask(call, get_of)
+}
+
+fn get_of(mut rest: Rest<'_>, _slower_than_us: i64) -> Result<TracesQuery, Mistake> {
+    let id = rest.next().and_then(TraceId::parse);
+    let id = id.ok_or("ERR invalid trace id: expected 32 lower-case hexadecimal digits, not all zero")?;
+    rest.end(TracesWanted::Get(id))
 }
 
 fn slow(call: &mut Call<'_>) -> Result<(), Pause> {
-    let slower_than_us = call.host.slowlog().slower_than_us();
+    ask(call, slow_of)
+}
+
+fn slow_of(mut rest: Rest<'_>, slower_than_us: i64) -> Result<TracesQuery, Mistake> {
     // Where SLOWLOG is switched off or takes everything, its default stands for what is slow.
     let slower_than_us = if slower_than_us > 0 { slower_than_us } else { slowlog::SLOWER_THAN_US_DEFAULT };
-    ask(call, |mut rest| {
-        let duration_min_ns = match rest.peek() {
-            Some(arg) if !rest.is_json(arg) => {
-                rest.at += 1;
-                nanoseconds(arg)?
-            }
-            _ => slower_than_us as u64 * 1000,
-        };
-        let count = rest.count(COUNT_DEFAULT)?;
-        let filter = TraceFilter { duration_min_ns, ..TraceFilter::default() };
-        rest.end(TracesWanted::Search(Searched { filter, tenant: None, count }))
-    })
+    let duration_min_ns = match rest.peek() {
+        Some(arg) if !rest.is_json(arg) => {
+            rest.at += 1;
+            nanoseconds(arg)?
+        }
+        _ => slower_than_us as u64 * 1000,
+    };
+    rest.search(TraceFilter { duration_min_ns, ..TraceFilter::default() }, None)
 }
 
 fn errors(call: &mut Call<'_>) -> Result<(), Pause> {
-    ask(call, |mut rest| {
-        let count = rest.count(COUNT_DEFAULT)?;
-        let filter = TraceFilter { failed: true, ..TraceFilter::default() };
-        rest.end(TracesWanted::Search(Searched { filter, tenant: None, count }))
-    })
+    ask(call, errors_of)
+}
+
+fn errors_of(rest: Rest<'_>, _slower_than_us: i64) -> Result<TracesQuery, Mistake> {
+    rest.search(TraceFilter { failed: true, ..TraceFilter::default() }, None)
 }
 
 fn find(call: &mut Call<'_>) -> Result<(), Pause> {
-    ask(call, |mut rest| {
-        let mut filter = TraceFilter::default();
-        let mut tenant = None;
-        loop {
-            if rest.takes("CMD") {
-                let name = rest.next().ok_or(Mistake::Form)?;
-                filter.command = Some(String::from_utf8_lossy(name).to_uppercase().replace('|', " "));
-            } else if rest.takes("KEY") {
-                filter.keys = vec![rest.next().ok_or(Mistake::Form)?.to_vec()];
-            } else if rest.takes("CLIENT") {
-                let id = rest.next().and_then(parse_i64).and_then(|id| u64::try_from(id).ok());
-                filter.connection = Some(id.ok_or("ERR Invalid client ID")?);
-            } else if rest.takes("MIN-DURATION") {
-                filter.duration_min_ns = nanoseconds(rest.next().ok_or(Mistake::Form)?)?;
-            } else if rest.takes("TIER") {
-                let name = rest.next().ok_or(Mistake::Form)?;
-                let tier = Tier::ALL.iter().find(|tier| name.eq_ignore_ascii_case(tier.as_str().as_bytes()));
-                filter.tier = Some(*tier.ok_or("ERR unknown tier: expected mutable, read_only or disk")?);
-            } else if rest.takes("TENANT") {
-                tenant = Some(String::from_utf8_lossy(rest.next().ok_or(Mistake::Form)?).into_owned());
-            } else if rest.takes("FAILED") {
-                filter.failed = true;
-            } else {
-                break;
-            }
+    ask(call, find_of)
+}
+
+fn find_of(mut rest: Rest<'_>, _slower_than_us: i64) -> Result<TracesQuery, Mistake> {
+    let mut filter = TraceFilter::default();
+    let mut tenant = None;
+    loop {
+        if rest.takes("CMD") {
+            let name = rest.next().ok_or(Mistake::Form)?;
+            filter.command = Some(String::from_utf8_lossy(name).to_uppercase().replace('|', " "));
+        } else if rest.takes("KEY") {
+            filter.keys = vec![rest.next().ok_or(Mistake::Form)?.to_vec()];
+        } else if rest.takes("CLIENT") {
+            let id = rest.next().and_then(parse_i64).and_then(|id| u64::try_from(id).ok());
+            filter.connection = Some(id.ok_or("ERR Invalid client ID")?);
+        } else if rest.takes("MIN-DURATION") {
+            filter.duration_min_ns = nanoseconds(rest.next().ok_or(Mistake::Form)?)?;
+        } else if rest.takes("TIER") {
+            let name = rest.next().ok_or(Mistake::Form)?;
+            let tier = Tier::ALL.iter().find(|tier| name.eq_ignore_ascii_case(tier.as_str().as_bytes()));
+            filter.tier = Some(*tier.ok_or("ERR unknown tier: expected mutable, read_only or disk")?);
+        } else if rest.takes("TENANT") {
+            tenant = Some(String::from_utf8_lossy(rest.next().ok_or(Mistake::Form)?).into_owned());
+        } else if rest.takes("FAILED") {
+            filter.failed = true;
+        } else {
+            break;
         }
+    }
+    match rest.peek() {
         // What is no option and no number is more likely a mistyped option than a count.
-        let count = match rest.peek() {
-            Some(arg) if !rest.is_json(arg) && parse_i64(arg).is_none() => {
-                return Err(Mistake::Says(
-                    "ERR syntax error: expected CMD, KEY, CLIENT, MIN-DURATION, TIER, TENANT, FAILED, a count or JSON",
-                ));
-            }
-            _ => rest.count(COUNT_DEFAULT)?,
-        };
-        rest.end(TracesWanted::Search(Searched { filter, tenant, count }))
-    })
+        Some(arg) if !rest.is_json(arg) && parse_i64(arg).is_none() => Err(Mistake::Says(
+            "ERR syntax error: expected CMD, KEY, CLIENT, MIN-DURATION, TIER, TENANT, FAILED, a count or JSON",
+        )),
+        _ => rest.search(filter, tenant),
+    }
 }
 
 /// From milliseconds, of which a part may be given.

@@ -117,9 +117,12 @@ keys! {
     aof.auto_rewrite_percentage: Whole<u64, 0, 2_147_483_647>, "Growth in per cent since the last rewrite of the append-only file at which the next begins; 0 means never";
     aof.auto_rewrite_min_size: Bytes, "Size of the append-only file below which no rewrite begins by itself";
 
-    admin.enabled: Flag, "Whether /metrics and /healthz are served over HTTP";
+    admin.enabled: Flag, "Whether /metrics, /healthz and a page that shows traces are served over HTTP";
     admin.bind: Address, "Address of the admin listener";
     admin.port ("admin-port"): Whole<u16, 0, 65_535>, "Port of the admin listener; 0 takes a free one";
+    admin.page: Flag, "Whether the page is there; with server.requirepass it asks for that password";
+    admin.metrics_bind: Address, "Address of a second listener, which has /metrics and /healthz alone";
+    admin.metrics_port: Whole<u16, 0, 65_535>, "Port of the second listener; 0 means none";
 
     telemetry.enabled: Flag, "Whether traces, metrics and logs are exported; recording does not depend on it";
     telemetry.endpoint: OptionalText, "OTLP endpoint, a Collector or a backend; over http /v1/traces and its like are appended; empty means http://localhost:4317, and :4318 for http";
