@@ -11,6 +11,7 @@ mod destination;
 mod export;
 mod process;
 mod run;
+mod trace;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             println!("ferrite {} (features: {})", env!("CARGO_PKG_VERSION"), features().join(", "));
         }
         Request::Check(dir) => return check::check(dir),
+        Request::Trace(request) => return trace::trace(&request),
         Request::Run => {
             let loaded = match load(arguments) {
                 Ok(loaded) => loaded,

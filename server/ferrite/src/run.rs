@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use ferrite_io::{Clock, Entropy, Network};
+use ferrite_io_real::dump::{self, Part};
 use ferrite_io_real::{
     DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, WorkerError, WorkerHandle, spawn_worker_thread,
 };
 use ferrite_node::config::{Config, DiskBackend};
 use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, run_worker};
 use ferrite_otlp::{Metrics, Telemetry};
-use ferrite_telemetry::Sampling;
+use ferrite_telemetry::{Ring, Sampling, dump_header, dump_memory};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Loaded;
-use crate::{Queues, process};
+use crate::{Queues, process, trace};
 
 type Shared = Start<<RealNetwork as Network>::Bound>;
 
@@ -47,6 +48,9 @@ pub fn run(loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Result<()
             tracing::warn!("{warning}");
         }
         let node = Node::new(setup(loaded, workers, queues, sampling));
+        if let Err(error) = dump_at_crashes(&node) {
+            tracing::warn!(%error, "a crash will not leave the flight recorder behind");
+        }
         let start = Start::new(node.clone());
         let mut signals = pin!(stop_on_signals(signal, node.clone()));
         let mut handles = Vec::new();
@@ -64,6 +68,20 @@ pub fn run(loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Result<()
         })
         .await
     })
+}
+
+/// The flight recorder's files in the data directory.
+const CRASH_FILE: &str = "flight-recorder.crash";
+const REQUEST_FILE: &str = "flight-recorder.quit";
+
+/// Has a crash and SIGQUIT write the flight recorders to a file. They are there until the process ends.
+fn dump_at_crashes(node: &Arc<Node>) -> io::Result<()> {
+    let rings: &'static [Arc<Ring>] = Vec::leak(node.rings().to_vec());
+    let header = dump_header(&rings.iter().map(|ring| &**ring).collect::<Vec<_>>(), &trace::notes(node));
+    let memory = rings.iter().flat_map(|ring| dump_memory(ring)).map(Part::Words);
+    let parts = [Part::Bytes(Vec::leak(header))].into_iter().chain(memory).collect();
+    let dir = &node.config.storage.dir;
+    dump::install(&dir.join(CRASH_FILE), &dir.join(REQUEST_FILE), parts)
 }
 
 fn setup(loaded: Loaded, workers: usize, queues: Queues, sampling: Arc<Sampling>) -> Setup {

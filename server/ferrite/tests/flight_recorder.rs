@@ -127,6 +127,22 @@ fn traces_are_found_on_every_worker_by_command_key_client_and_failure() {
 }
 
 #[test]
+fn a_tenant_s_traces_are_found_by_its_baggage() {
+    let baggage = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "tenant.id"];
+    let server = Running::start(&baggage);
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    for (tenant, key) in [("acme", "one"), ("other", "two")] {
+        // The attribute in front of a command, which carries its caller's context.
+        let context = format!("|1\r\n{}{}", bulk("baggage"), bulk(&format!("tenant.id={tenant}")));
+        let command = format!("*3\r\n{}{}{}", bulk("SET"), bulk(key), bulk("v"));
+        assert_eq!(server.ask(format!("{context}{command}").trim_end()), "+OK\r\n+OK\r\n");
+    }
+    assert_eq!(server.statements("OTEL.TRACES FIND TENANT acme"), ["SET one ..."]);
+    assert_eq!(server.statements("OTEL.TRACES FIND CMD SET TENANT other"), ["SET two ..."]);
+    assert!(server.statements("OTEL.TRACES FIND TENANT nobody").is_empty());
+}
+
+#[test]
 fn slow_commands_are_those_that_slowlog_would_take() {
     let server = Running::start(&["--server.enable_debug_command", "yes"]);
     server.ask("SET a b");
@@ -208,4 +224,119 @@ fn the_traces_that_slowlog_and_exemplars_name_outlive_the_recorder() {
     server.ask("SLOWLOG RESET");
     let after = kept(&server.scrape(None));
     assert!(after < before / 2, "{before} bytes, then {after}");
+}
+
+/// What `ferrite trace` prints.
+fn trace(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_ferrite")).env_clear().arg("trace").args(arguments).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+fn signal(server: &Running, name: &str) {
+    // The child was not waited for yet, so its number is still its own.
+    let sent = Command::new("sh").args(["-c", &format!("kill -s {name} {}", server.child.id())]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn sigquit_writes_the_recorder_to_a_file_and_the_server_goes_on() {
+    let server = Running::start(&["--telemetry.redaction.attributes", "net.peer.ip"]);
+    for number in 0..8 {
+        server.ask(&format!("SET key:{number} v"));
+    }
+    signal(&server, "QUIT");
+    let file = server.dir.path().join("flight-recorder.quit");
+    eventually("the file is there", || file.exists());
+    let file = file.to_str().unwrap();
+    assert_eq!(server.ask("PING"), "+PONG\r\n+OK\r\n");
+    let told = trace(&["--file", file, "--find", "cmd", "SET"]);
+    for number in 0..8 {
+        assert!(told.contains(&format!("  |-- db.statement: SET key:{number} ...")), "{told}");
+    }
+    assert!(told.contains("  |-- net.peer.ip: [REDACTED]") && !told.contains("127.0.0.1"), "{told}");
+    // As OTEL.TRACES lays it out.
+    let lines = server.lines("OTEL.TRACES FIND KEY key:7");
+    let own = trace(&["--file", file, "--find", "key", "key:7"]);
+    assert_eq!(own.trim_end().lines().collect::<Vec<_>>(), lines);
+    let mut damaged = std::fs::read(file).unwrap();
+    damaged[1000] ^= 1;
+    std::fs::write(file, damaged).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ferrite")).args(["trace", "--file", file]).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("damaged"));
+}
+
+#[test]
+fn a_crash_leaves_the_recorder_behind_and_still_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+    for (name, number) in [("SEGV", 11), ("BUS", 7), ("ABRT", 6)] {
+        let mut server = Running::start(&[]);
+        server.ask("SET last words");
+        signal(&server, name);
+        let mut ended = None;
+        eventually("it ends", || {
+            ended = server.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert_eq!(ended.and_then(|status| status.signal()), Some(number), "SIG{name}");
+        let file = server.dir.path().join("flight-recorder.crash");
+        let told = trace(&["--file", file.to_str().unwrap(), "--find", "cmd", "SET"]);
+        assert!(told.contains("  |-- db.statement: SET last ..."), "{told}");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_running_server_is_asked_printed_exported_and_followed() {
+    let server = Running::start(&["--server.requirepass", "secret"]);
+    let auth = "AUTH secret\r\n";
+    server.ask(&format!("{auth}SET a b\r\nGET a"));
+    let port = server.port.to_string();
+    let to = ["--port", &port, "--password", "secret"];
+    let told = trace(&[&to[..], &["--find", "key", "a"]].concat());
+    let at = |statement: &str| told.find(&format!("  |-- db.statement: {statement}")).expect("it is there");
+    assert!(at("SET a ...") < at("GET a"), "the oldest first: {told}");
+    let refused = Command::new(env!("CARGO_BIN_EXE_ferrite")).args(["trace", "--port", &port]).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the server answers: NOAUTH"));
+
+    for (name, part) in [("otlp.json", "{\"resourceSpans\":["), ("x.chrome.json", "\"traceEvents\":[")] {
+        let path = server.dir.path().join(name);
+        trace(&[&to[..], &["--find", "key", "a", "--export", path.to_str().unwrap()]].concat());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(part) && text.contains("GET a"), "{text}");
+    }
+
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_ferrite"))
+        .args(["trace", "--follow", "--find", "cmd", "INCR", "--port", &port, "--password", "secret"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Asked again and again, until the follower has begun; each is told once.
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let server = &server;
+        scope.spawn(move || {
+            let mut number = 0;
+            while stopped.try_recv().is_err() {
+                server.ask(&format!("AUTH secret\r\nINCR counter:{number}"));
+                number += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let told: Vec<String> = lines.by_ref().filter(|line| line.contains("db.statement: ")).take(8).collect();
+        let _ = stop.send(());
+        let mut once = told.clone();
+        once.dedup();
+        assert_eq!(told, once);
+        assert!(told.iter().all(|line| line.starts_with("  |-- db.statement: INCR counter:")), "{told:#?}");
+        let numbers = told.iter().map(|line| line.rsplit(':').next().unwrap().parse::<u64>().unwrap());
+        let numbers: Vec<u64> = numbers.collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+    });
+    follower.kill().unwrap();
+    follower.wait().unwrap();
 }

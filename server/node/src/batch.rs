@@ -14,7 +14,7 @@ use ferrite_resp::{Args, Protocol, Reply};
 use ferrite_telemetry::schema::REQUEST_ID;
 use ferrite_telemetry::{Checkpoint, Outcome, Wait};
 
-use crate::command_log::{self, Correlation};
+use crate::command_log;
 use crate::config::LogCommands;
 use crate::context;
 use crate::deferred;
@@ -337,6 +337,7 @@ impl<W: World> Connection<W> {
         let all = pending.parsed.args(&self.input[pending.at..]);
         // The command as it ran, without the wrapper that it may have come in.
         let args = all.from(otel::unwrap(all).map_or(0, |wrapped| wrapped.skip));
+        let ids = self.trace.ids();
         let (node, session) = (&self.worker.node, &self.session);
         if logged {
             let request_id = self.trace.baggage(REQUEST_ID);

@@ -8,11 +8,14 @@ use ferrite_telemetry::{Attribute, Outcome, SpanId, TraceId};
 
 use crate::node::Node;
 
-/// What a line says of the trace and of the request that a command belongs to.
-pub(crate) struct Correlation<'a> {
-    pub ids: Option<(TraceId, SpanId)>,
-    /// `request.id` of the caller's baggage.
-    pub request_id: Option<&'a [u8]>,
+/// Who sent a command.
+pub(crate) struct Caller<'c> {
+    /// Address and port.
+    pub(crate) client: &'c str,
+    /// Of the command's trace and span.
+    pub(crate) ids: Option<(TraceId, SpanId)>,
+    /// From the caller's baggage.
+    pub(crate) request_id: Option<&'c [u8]>,
 }
 
 /// Writes one INFO line; `args` begin with the command's name. Values never appear in it; the key is the command's first.
@@ -22,11 +25,10 @@ pub(crate) fn write(
     args: Args<'_>,
     duration_us: u64,
     outcome: Outcome,
-    client: &str,
+    caller: Caller<'_>,
     node: &Node,
-    correlation: Correlation<'_>,
 ) {
-    let Correlation { ids, request_id } = correlation;
+    let Caller { client, ids, request_id } = caller;
     let redaction = &node.config.telemetry.redaction;
     let is_hidden = |wanted: &str| redaction.attributes.iter().any(|name| name == wanted);
     let is_masked = |attribute: Attribute| is_hidden(attribute.as_str());

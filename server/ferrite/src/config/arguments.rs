@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 use ferrite_node::config::Config;
 
 use super::{Flag, KEYS};
+use crate::trace::TraceRequest;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Request {
     Run,
     /// `check DIR`.
     Check(PathBuf),
+    /// `trace`.
+    Trace(TraceRequest),
     Version,
     /// `--version --features`.
     VersionWithFeatures,
@@ -36,6 +39,10 @@ impl Arguments {
             let dir = check.get_one::<PathBuf>("dir").expect("clap asks for it").clone();
             return Ok(Self { request: Request::Check(dir), config: None, flags: Vec::new() });
         }
+        if let Some(("trace", trace)) = matches.subcommand() {
+            let request = Request::Trace(trace_request(trace));
+            return Ok(Self { request, config: None, flags: Vec::new() });
+        }
         let request = match (matches.get_flag("version"), matches.get_flag("features")) {
             (false, _) => Request::Run,
             (true, false) => Request::Version,
@@ -43,6 +50,68 @@ impl Arguments {
         };
         Ok(Self { request, config: matches.get_one::<PathBuf>("config").cloned(), flags: flags(&matches) })
     }
+}
+
+/// What is asked of OTEL.TRACES, and of whom.
+fn trace_request(matches: &ArgMatches) -> TraceRequest {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned();
+    let words: Vec<String> = if let Some(ms) = matches.get_one::<f64>("slow") {
+        vec!["SLOW".to_owned(), ms.to_string()]
+    } else if matches.get_flag("errors") {
+        vec!["ERRORS".to_owned()]
+    } else if let Some(parts) = matches.get_many::<String>("find") {
+        ["FIND".to_owned()].into_iter().chain(parts.cloned()).collect()
+    } else if let Some(id) = text("get") {
+        vec!["GET".to_owned(), id]
+    } else {
+        vec!["LAST".to_owned()]
+    };
+    let count = matches.get_one::<u64>("count").copied().unwrap_or(TRACES_DEFAULT);
+    TraceRequest {
+        count: (words[0] != "GET").then_some(count),
+        words,
+        follow: matches.get_flag("follow"),
+        host: text("host").expect("it has a default"),
+        port: *matches.get_one("port").expect("it has a default"),
+        password: text("password"),
+        file: path("file"),
+        export: path("export"),
+    }
+}
+
+/// What is shown without a count.
+const TRACES_DEFAULT: u64 = 10;
+
+fn trace_command() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    let path =
+        |name: &'static str, help: &'static str| option(name, "FILE", help).value_parser(clap::value_parser!(PathBuf));
+    Command::new("trace")
+        .about("Shows the last traces of a running server, exported or not, or those of a file that a crash left behind")
+        .after_help(
+            "A server writes its flight recorder to flight-recorder.crash in its data directory when it crashes, and to \
+             flight-recorder.quit at SIGQUIT, after which it goes on.",
+        )
+        .arg(option("slow", "MS", "Only what took as many milliseconds").value_parser(clap::value_parser!(f64)))
+        .arg(Arg::new("errors").long("errors").action(ArgAction::SetTrue).help("Only what failed"))
+        .arg(
+            option("find", "WORD", "As OTEL.TRACES FIND: cmd GET key 'user:*' client 7 min-duration 5 tier disk")
+                .num_args(1..),
+        )
+        .arg(option("get", "TRACE-ID", "One trace"))
+        .group(ArgGroup::new("which").args(["slow", "errors", "find", "get"]))
+        .arg(
+            option("count", "N", "How many [default: 10]").short('n').value_parser(clap::value_parser!(u64).range(1..)),
+        )
+        .arg(Arg::new("follow").long("follow").short('f').action(ArgAction::SetTrue).help("Goes on with what comes"))
+        .arg(path("export", "Writes OTLP/JSON to a file that is called …otlp.json, Chrome trace events to …chrome.json"))
+        .arg(path("file", "Reads the file of a crash or of SIGQUIT instead of asking a server"))
+        .arg(option("host", "HOST", "The server's host").default_value("127.0.0.1"))
+        .arg(option("port", "PORT", "Its port").default_value("6379").value_parser(clap::value_parser!(u16)))
+        .arg(option("password", "PASSWORD", "Its password").env("REDISCLI_AUTH").hide_env_values(true))
 }
 
 fn flags(matches: &ArgMatches) -> Vec<Flag> {
@@ -77,6 +146,7 @@ fn command() -> Command {
                 )
                 .arg(Arg::new("dir").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf))),
         )
+        .subcommand(trace_command())
         .arg(switch("version", "Print the version").short('V'))
         .arg(switch("features", "With --version: also what was compiled in").requires("version"))
         .args(KEYS.iter().map(|key| {
@@ -136,6 +206,24 @@ mod tests {
     fn a_directory_to_check_is_asked_for() {
         assert_eq!(parse("check data").unwrap().request, Request::Check(PathBuf::from("data")));
         assert_eq!(parse("check").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn traces_are_asked_for_as_otel_traces_takes_it() {
+        let words = |line: &str| match parse(line).unwrap().request {
+            Request::Trace(request) => (request.words.join(" "), request.count),
+            other => panic!("{other:?}"),
+        };
+        for (line, asked, count) in [
+            ("trace", "LAST", Some(10)),
+            ("trace --slow 2.5 -n 3", "SLOW 2.5", Some(3)),
+            ("trace --errors --follow", "ERRORS", Some(10)),
+            ("trace --find cmd GET key user:*", "FIND cmd GET key user:*", Some(10)),
+            ("trace --get 4bf92f3577b34da6a3ce929d0e0e4736", "GET 4bf92f3577b34da6a3ce929d0e0e4736", None),
+        ] {
+            assert_eq!(words(line), (asked.to_owned(), count), "{line}");
+        }
+        assert_eq!(parse("trace --slow 1 --errors").unwrap_err().exit_code(), 2);
     }
 
     #[test]

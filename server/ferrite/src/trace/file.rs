@@ -1,0 +1,86 @@
+//! The file that a crash or SIGQUIT left behind.
+
+use std::path::Path;
+
+use ferrite_commands::{Searched, TracesWanted, otel};
+use ferrite_otlp::traces_data;
+use ferrite_telemetry::{Conventions, DumpError, KeptTrace, Ring, Shape, SpanName, read_dump};
+use serde_json::{Value, json};
+
+use ferrite_node::Node;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("the file is damaged, or not one that a crash or SIGQUIT left behind")]
+    Damaged,
+    #[error("{0}")]
+    Dump(#[from] DumpError),
+    #[error("{0}")]
+    Query(&'static str),
+}
+
+/// What a reader must know of the server that wrote the file: its resource, and how its spans are told.
+pub fn notes(node: &Node) -> String {
+    let telemetry = &node.config.telemetry;
+    let resource: Vec<Value> = telemetry.resource().iter().map(|(key, value)| json!([key, value])).collect();
+    json!({
+        "resource": resource,
+        "masked": telemetry.redaction.attributes,
+        "semconv": telemetry.semconv_stability_opt_in,
+        "tenant_key": telemetry.sampling.tenant_key,
+    })
+    .to_string()
+}
+
+/// What OTEL.TRACES would have given for these arguments, the newest first.
+pub fn read(path: &Path, words: &[String]) -> Result<Vec<Value>, FileError> {
+    let file = std::fs::read(path)?;
+    let content = ferrite_io_real::dump::checked(&file).ok_or(FileError::Damaged)?;
+    let (notes, rings) = read_dump(content)?;
+    let notes: Value = serde_json::from_str(&notes).map_err(|_| FileError::Damaged)?;
+    let texts = |list: &Value| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let pairs = notes["resource"].as_array().into_iter().flatten().map(texts);
+    let resource: Vec<(String, String)> =
+        pairs.filter_map(|pair| <[String; 2]>::try_from(pair).ok().map(<(String, String)>::from)).collect();
+    let shape = Shape {
+        conventions: Conventions::from_opt_in(notes["semconv"].as_str().unwrap_or_default()),
+        masked: texts(&notes["masked"]),
+        ..Shape::default()
+    };
+    let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+    let wanted = otel::traces_query(&words).map_err(FileError::Query)?.wanted;
+    let traces = look(&rings, wanted, notes["tenant_key"].as_str().unwrap_or_default());
+    Ok(traces.iter().map(|trace| traces_data(trace, &shape, &resource)).collect())
+}
+
+fn look(rings: &[Ring], wanted: TracesWanted, tenant_key: &str) -> Vec<KeptTrace> {
+    let all = |read: &dyn Fn(&Ring) -> Vec<KeptTrace>| {
+        let mut found: Vec<KeptTrace> = rings.iter().flat_map(read).collect();
+        found.sort_by_key(|trace| std::cmp::Reverse(trace.end_ns()));
+        found
+    };
+    match wanted {
+        TracesWanted::Last(count) => {
+            let mut left = count;
+            let mut found = all(&|ring| ring.last(count));
+            found.retain(|trace| {
+                let wanted = left > 0;
+                left -= usize::from(wanted && trace.name() == SpanName::Command);
+                wanted
+            });
+            found
+        }
+        TracesWanted::Get(id) => all(&|ring| ring.find(id)),
+        TracesWanted::Search(Searched { mut filter, tenant, count }) => {
+            filter.baggage = tenant.map(|tenant| (tenant_key.to_owned(), tenant));
+            let mut found = all(&|ring| ring.search(&filter, count));
+            found.truncate(count);
+            found
+        }
+    }
+}
