@@ -25,6 +25,7 @@ jaeger_binary="$cache/bin/jaeger-$jaeger_version"
 go_sampler="$cache/bin/go-sampler-$(content_key "$root"/conformance/peers/sampler-go/*)"
 go_client="$cache/bin/go-client-$(content_key "$root"/integration/clients/go/{go.mod,go.sum,*.go,cmd/*/*.go})"
 node_client="$cache/node-$(content_key "$root"/integration/clients/node/package{,-lock}.json)"
+java_client="$cache/java-$(cd "$root/integration/clients/java" && content_key pom.xml $(find src -name '*.java' | sort))"
 venv="$cache/python-$(content_key "$root/integration/clients/python/requirements.txt")"
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }

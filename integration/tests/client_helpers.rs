@@ -51,3 +51,16 @@ async fn commands_of_ioredis_are_children_of_its_spans() {
 async fn commands_of_node_redis_are_children_of_its_spans() {
     clients::check("redis-client", || node("redis")).await;
 }
+
+#[tokio::test]
+async fn commands_of_jedis_are_children_of_its_spans() {
+    clients::check("java-client", || {
+        let built = made_ready("FERRITE_JAVA_CLIENT");
+        let mut program = Command::new("java");
+        // A short run: what it would gain from the better compiler it does not live to see.
+        program.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+        program.arg(format!("{built}/target/classes:{built}/target/test-classes:{built}/lib/*")).arg("TracedClient");
+        program
+    })
+    .await;
+}
