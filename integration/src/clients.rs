@@ -18,6 +18,7 @@ use tokio::process::Command;
 
 use crate::backend::Backend;
 use crate::jaeger::{self, JaegerSpan, SpanLine};
+use crate::schema;
 use crate::server::Server;
 use crate::stock_redis::StockRedis;
 
@@ -78,6 +79,7 @@ pub async fn check(service: &str, program: impl Fn() -> Command) {
     let report = run(&mut program(), server.port, &backend.endpoint, &key, REQUESTS).await;
     assert!(report.advertised);
     one_trace_from_request_to_storage(&backend, service, &key, &report).await;
+    schema::has_metrics(&server.metrics().await);
     requests_do_not_cross(&backend, service, &report).await;
 
     // Stock Redis takes the same program, and the replies are right: it was sent plain commands.
@@ -101,6 +103,7 @@ async fn one_trace_from_request_to_storage(backend: &Backend, service: &str, key
         commands(spans).len() >= 6 && spans.iter().any(|span| span.span.name == "handle-request")
     })
     .await;
+    schema::has_all_of(&spans);
     let by_id: HashMap<String, &JaegerSpan> = spans.iter().map(|span| (span.span.span_id.to_string(), span)).collect();
     let parent = |span: &JaegerSpan| by_id.get(&span.span.parent?.to_string()).copied();
     let commands = commands(&spans);

@@ -1,8 +1,9 @@
 //! The real server beside a real OpenTelemetry Collector and a real Jaeger, in containers.
 //!
 //! What the tests in `tests/` need: [`server`] starts the `ferrite` binary, [`backend`] the two containers, [`jaeger`] reads
-//! traces back, [`prometheus`] a metrics page, [`clients`] says what a client's helper must do, [`browser`] looks at the page on the
-//! admin port. Nothing is skipped where something is missing: the test fails and says what starts it.
+//! traces back, [`prometheus`] a metrics page, [`clients`] says what a client's helper must do, [`schema`] what may be emitted,
+//! [`browser`] looks at the page on the admin port. Nothing is skipped where something is missing: the test fails and says what
+//! starts it.
 
 pub mod backend;
 pub mod browser;
@@ -10,6 +11,7 @@ pub mod clients;
 pub mod http;
 pub mod jaeger;
 pub mod prometheus;
+pub mod schema;
 pub mod server;
 pub mod stock_redis;
 

@@ -2,9 +2,15 @@
 //! come from a closed set. Nowhere else is any of them written as a literal.
 
 mod attributes;
+mod emitted;
 mod logs;
 mod metrics;
 mod spans;
+
+#[cfg(test)]
+mod documents;
+#[cfg(test)]
+mod tests;
 
 pub use attributes::{Attribute, DB_SYSTEM, ErrorType, MASK, ValueType};
 pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, REQUEST_ID, log_target};
@@ -18,11 +24,11 @@ pub use spans::{
 
 /// Declares an enum whose variants each have one name on the wire, with `ALL` and `as_str`.
 macro_rules! names {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum $name { $($(#[$doc])* $variant,)+ }
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
 
         impl $name {
             /// Every variant, in the order of declaration.
@@ -31,6 +37,12 @@ macro_rules! names {
             /// The name as it is exported.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+
+            /// What it means: the variant's documentation, as the generated pages have it.
+            #[allow(dead_code, reason = "some sets are told by their names alone")]
+            pub(crate) const fn doc(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+)),+ }
             }
 
             /// The variant with this discriminant.

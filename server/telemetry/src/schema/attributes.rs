@@ -11,7 +11,7 @@ pub const DB_SYSTEM: &str = "ferrite";
 names! {
     /// Every attribute of a span or of an event on it.
     Attribute {
-        /// Always [`DB_SYSTEM`].
+        /// Always `ferrite`.
         DbSystem = "db.system",
         /// The command's name.
         DbOperation = "db.operation",
@@ -33,7 +33,7 @@ names! {
         CommandName = "ferrite.command.name",
         /// The first key, if the command has one.
         CommandKey = "ferrite.command.key",
-        /// See [`super::Outcome`].
+        /// What kind of reply the command got.
         CommandResult = "ferrite.command.result",
         /// The number of arguments with the name.
         CommandArgsCount = "ferrite.command.args_count",
@@ -41,9 +41,9 @@ names! {
         CommandSpansDropped = "ferrite.command.spans_dropped",
         /// The bucket that was searched.
         IndexBucket = "ferrite.index.bucket",
-        /// See [`super::Operation`].
+        /// Whether the tier was read or written.
         StorageOperation = "ferrite.storage.operation",
-        /// See [`super::Tier`].
+        /// The tier that was visited.
         StorageTier = "ferrite.storage.tier",
         /// Whether the value was found in this memory tier; false for the disk.
         StorageCacheHit = "ferrite.storage.cache_hit",
@@ -67,8 +67,9 @@ names! {
         ServerWorkers = "ferrite.server.workers",
         /// How many clients were connected when the drain began.
         ServerConnections = "ferrite.server.connections",
-        /// The size of the append-only file's files before a rewrite, and after it.
+        /// The size of the append-only file's files before a rewrite.
         AofRewriteBytesBefore = "ferrite.aof.rewrite.bytes_before",
+        /// Their size after it.
         AofRewriteBytesAfter = "ferrite.aof.rewrite.bytes_after",
         /// The policy that chose the keys.
         EvictionPolicy = "ferrite.eviction.policy",
@@ -82,11 +83,13 @@ names! {
         FlushBytes = "ferrite.flush.bytes",
         /// The epoch whose batches had to end before the pages could be written.
         FlushEpoch = "ferrite.flush.epoch",
-        /// How many keys a cycle of the active expiry deleted, and in how many databases.
+        /// How many keys a cycle of the active expiry deleted.
         ExpiryKeysCount = "ferrite.expiry.keys_count",
+        /// In how many databases it deleted some.
         ExpiryDatabasesCount = "ferrite.expiry.databases_count",
-        /// How many writes were looked behind, and how many records were read for that.
+        /// How many writes were looked behind.
         UnseenKeysCount = "ferrite.unseen.keys_count",
+        /// How many records were read for that.
         UnseenReadsCount = "ferrite.unseen.reads_count",
         /// The size of a checkpoint's file.
         CheckpointBytes = "ferrite.checkpoint.bytes",
@@ -96,7 +99,7 @@ names! {
         CheckpointLogTail = "ferrite.checkpoint.log_tail",
         /// The bytes of the log that were read to complete a checkpoint's index.
         CheckpointLogBytes = "ferrite.checkpoint.log_bytes",
-        /// Why the log was compacted; see [`super::CompactionReason`].
+        /// Why the log was compacted.
         CompactionReason = "ferrite.compaction.reason",
         /// The bytes of the log that were read.
         CompactionBytesRead = "ferrite.compaction.bytes_read",
@@ -108,8 +111,9 @@ names! {
         CompactionRecordsDropped = "ferrite.compaction.records_dropped",
         /// How many were of keys whose time had come.
         CompactionRecordsExpired = "ferrite.compaction.records_expired",
-        /// Where the log began before, and where it begins since.
+        /// Where the log began before.
         CompactionBeginBefore = "ferrite.compaction.begin_before",
+        /// Where it begins since.
         CompactionBeginAfter = "ferrite.compaction.begin_after",
         /// The client's address.
         NetPeerIp = "net.peer.ip",
@@ -117,7 +121,7 @@ names! {
         NetPeerPort = "net.peer.port",
         /// The connection as CLIENT ID gives it.
         ConnectionId = "ferrite.connection.id",
-        /// Why the connection ended; see [`super::ConnectionEnd`].
+        /// Why the connection ended.
         ConnectionEndReason = "ferrite.connection.end_reason",
         /// The commands that the connection was answered.
         ConnectionCommandsCount = "ferrite.connection.commands_count",
@@ -125,14 +129,14 @@ names! {
         ConnectionBytesReceived = "ferrite.connection.bytes_received",
         /// The bytes of replies that went out.
         ConnectionBytesSent = "ferrite.connection.bytes_sent",
-        /// See [`super::Role`].
+        /// The server's role when the command had finished.
         ReplicationRole = "ferrite.replication.role",
         /// The AOF position when the command had finished.
         ReplicationOffset = "ferrite.replication.offset",
         /// The error reply's prefix, as `ERR` or `WRONGTYPE`; of a connection, why it was cut off; of the server's own work, the
         /// type of the exception.
         ErrorType = "error.type",
-        /// See [`super::ExceptionType`].
+        /// What failed.
         ExceptionType = "exception.type",
         /// The failure's text.
         ExceptionMessage = "exception.message",

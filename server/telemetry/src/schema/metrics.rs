@@ -20,11 +20,11 @@ names! {
         Command = "command",
         /// The database's number.
         Db = "db",
-        /// See [`super::Tier`].
+        /// The tier of the log.
         Tier = "tier",
         /// A replica's address.
         Replica = "replica",
-        /// See [`DropReason`] and [`SampledBy`].
+        /// Why spans were lost, or what chose them.
         Reason = "reason",
     }
 }
