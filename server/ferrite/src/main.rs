@@ -5,6 +5,7 @@
 
 mod check;
 mod config;
+mod config_check;
 #[cfg(feature = "otel")]
 mod destination;
 #[cfg(feature = "otel")]
@@ -13,7 +14,7 @@ mod process;
 mod run;
 mod trace;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use ferrite_node::config::LogFormat;
 use ferrite_otlp::{ColdSpans, ExportQueue, LogQueue, LogSettings};
 use ferrite_telemetry::Sampling;
 
-use config::{Arguments, ConfigFile, Loaded, Request, Sources};
+use config::{Arguments, ConfigFile, Flag, Loaded, Request, Sources};
 
 #[global_allocator]
 static ALLOCATOR: ferrite_io_real::Allocator = ferrite_io_real::Allocator;
@@ -45,8 +46,9 @@ fn main() -> ExitCode {
         }
         Request::Check(dir) => return check::check(dir),
         Request::Trace(request) => return trace::trace(&request),
+        Request::CheckConfig { file, print } => return config_check::check(file, print),
         Request::Run => {
-            let loaded = match load(arguments) {
+            let loaded = match load(arguments.config, arguments.flags) {
                 Ok(loaded) => loaded,
                 Err(message) => {
                     eprintln!("{message}");
@@ -96,12 +98,12 @@ fn features() -> Vec<&'static str> {
     known.into_iter().filter_map(|(name, present)| present.then_some(name)).collect()
 }
 
-fn load(arguments: Arguments) -> Result<Loaded, String> {
-    let file = arguments.config.as_deref().map(read).transpose()?;
+fn load(file: Option<PathBuf>, flags: Vec<Flag>) -> Result<Loaded, String> {
+    let file = file.as_deref().map(read).transpose()?;
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
-    let sources = Sources { file, environment, flags: arguments.flags };
+    let sources = Sources { file, environment, flags };
     let mut loaded = sources.load().map_err(|problems| problems.to_string())?;
     if loaded.config.telemetry.enabled && !cfg!(feature = "otel") {
         loaded.warnings.push(
@@ -113,15 +115,7 @@ fn load(arguments: Arguments) -> Result<Loaded, String> {
 
 /// What a wrong configuration can still break before anything is started: the log and the export.
 fn prepare(loaded: &Loaded, queues: &Queues, sampling: &Arc<Sampling>) -> Result<(), String> {
-    let logging = &loaded.config.logging;
-    let settings = LogSettings {
-        filter: logging.level.clone(),
-        format: match logging.format {
-            LogFormat::Json => ferrite_otlp::LogFormat::Json,
-            LogFormat::Text => ferrite_otlp::LogFormat::Text,
-        },
-        unix_ns: process::unix_ns,
-    };
+    let settings = log_settings(loaded);
     let telemetry = &loaded.config.telemetry;
     let spans = telemetry.exports_traces().then(|| ColdSpans {
         queue: queues.spans.clone(),
@@ -134,6 +128,18 @@ fn prepare(loaded: &Loaded, queues: &Queues, sampling: &Arc<Sampling>) -> Result
     #[cfg(feature = "otel")]
     export::check(&loaded.config).map_err(|error| error.to_string())?;
     Ok(())
+}
+
+fn log_settings(loaded: &Loaded) -> LogSettings {
+    let logging = &loaded.config.logging;
+    LogSettings {
+        filter: logging.level.clone(),
+        format: match logging.format {
+            LogFormat::Json => ferrite_otlp::LogFormat::Json,
+            LogFormat::Text => ferrite_otlp::LogFormat::Text,
+        },
+        unix_ns: process::unix_ns,
+    }
 }
 
 fn read(path: &Path) -> Result<ConfigFile, String> {

@@ -129,7 +129,7 @@ impl Node {
                     aof: self.aof.as_deref(),
                     host: &self.host,
                     now_ms,
-                    proto_max_bulk_len: 1 << 20,
+                    proto_max_bulk_len: 16 << 20,
                     scratch: &mut self.scratch,
                 };
                 let reply = Reply::new(&mut out, self.session.protocol);

@@ -17,6 +17,11 @@ pub enum Request {
     Check(PathBuf),
     /// `trace`.
     Trace(TraceRequest),
+    /// `config check [FILE] [--print]`.
+    CheckConfig {
+        file: Option<PathBuf>,
+        print: bool,
+    },
     Version,
     /// `--version --features`.
     VersionWithFeatures,
@@ -41,6 +46,12 @@ impl Arguments {
         }
         if let Some(("trace", trace)) = matches.subcommand() {
             let request = Request::Trace(trace_request(trace));
+            return Ok(Self { request, config: None, flags: Vec::new() });
+        }
+        if let Some(("config", config)) = matches.subcommand() {
+            let (_, check) = config.subcommand().expect("clap asks for it");
+            let file = check.get_one::<PathBuf>("file").cloned();
+            let request = Request::CheckConfig { file, print: check.get_flag("print") };
             return Ok(Self { request, config: None, flags: Vec::new() });
         }
         let request = match (matches.get_flag("version"), matches.get_flag("features")) {
@@ -147,6 +158,19 @@ fn command() -> Command {
                 .arg(Arg::new("dir").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf))),
         )
         .subcommand(trace_command())
+        .subcommand(
+            Command::new("config")
+                .about("Looks at a configuration and starts nothing")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("check")
+                        .about(
+                            "Names every problem of a file and of the environment; the exit code is 2 if there is one",
+                        )
+                        .arg(Arg::new("file").value_name("FILE").value_parser(clap::value_parser!(PathBuf)))
+                        .arg(switch("print", "Print what every key would be")),
+                ),
+        )
         .arg(switch("version", "Print the version").short('V'))
         .arg(switch("features", "With --version: also what was compiled in").requires("version"))
         .args(KEYS.iter().map(|key| {
@@ -224,6 +248,15 @@ mod tests {
             assert_eq!(words(line), (asked.to_owned(), count), "{line}");
         }
         assert_eq!(parse("trace --slow 1 --errors").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_configuration_to_check_may_be_the_environment_alone() {
+        let request = |line| parse(line).unwrap().request;
+        let file = Some(PathBuf::from("a.toml"));
+        assert_eq!(request("config check a.toml --print"), Request::CheckConfig { file, print: true });
+        assert_eq!(request("config check"), Request::CheckConfig { file: None, print: false });
+        assert_eq!(parse("config").unwrap_err().exit_code(), 2);
     }
 
     #[test]

@@ -99,8 +99,13 @@ fn seconds(milliseconds: &str) -> String {
     milliseconds.parse::<f64>().map_or(milliseconds.to_owned(), |number| (number / 1000.0).to_string())
 }
 
-/// How histograms are exported: the only way so far.
+/// How histograms are exported.
+const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+/// The only way so far.
 const EXPLICIT_BUCKETS: &str = "explicit_bucket_histogram";
+
+/// Switches all export off, whatever else is said.
+const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 
 /// The resource attribute that has a key and a variable of its own.
 const SERVICE_NAME: &str = "service.name";
@@ -144,18 +149,33 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
             problems.push(Problem::new(name.as_str(), message));
         }
     }
-    let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
-    if let Some(value) = value_of(aggregation).filter(|value| !value.eq_ignore_ascii_case(EXPLICIT_BUCKETS)) {
-        warnings.push(format!("{aggregation} is ignored: expected {EXPLICIT_BUCKETS:?}, found {value:?}"));
+    if let Some(value) = value_of(AGGREGATION).filter(|value| !value.eq_ignore_ascii_case(EXPLICIT_BUCKETS)) {
+        warnings.push(format!("{AGGREGATION} is ignored: expected {EXPLICIT_BUCKETS:?}, found {value:?}"));
     }
-    match value_of("OTEL_SDK_DISABLED") {
+    match value_of(SDK_DISABLED) {
         Some(value) if value.eq_ignore_ascii_case("true") => config.telemetry.enabled = false,
         Some(value) if !value.eq_ignore_ascii_case("false") => {
-            warnings.push(format!("OTEL_SDK_DISABLED is ignored: expected true or false, found {value:?}"));
+            warnings.push(format!("{SDK_DISABLED} is ignored: expected true or false, found {value:?}"));
         }
         _ => {}
     }
     warnings
+}
+
+/// Names of OpenTelemetry's or Ferrite's that set nothing and are not `used` otherwise, each with the one that may have been meant.
+pub(super) fn unknown(environment: &[(String, String)], used: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_known = |name: &str| {
+        [SDK_DISABLED, AGGREGATION].contains(&name) || STANDARD.iter().any(|standard| standard.variable == name)
+    };
+    let of_ours = |name: &str| name.strip_prefix("FERRITE_").is_some_and(|rest| !rest.contains("__"));
+    let names = environment.iter().map(|(name, _)| name.as_str());
+    let mut unknown: Vec<_> =
+        names.filter(|name| (name.starts_with("OTEL_") && !is_known(name)) || of_ours(name)).collect();
+    unknown.retain(|name| !used(name));
+    unknown.sort_unstable();
+    let standard = || STANDARD.iter().map(|standard| standard.variable);
+    let meant = |name: &str| suggest::variable_among(name, standard());
+    unknown.into_iter().map(|name| format!("{name} sets nothing{}", meant(name))).collect()
 }
 
 #[cfg(test)]

@@ -88,6 +88,13 @@ impl Sources {
         Ok(Loaded { config, sources: self, warnings })
     }
 
+    /// Variables that look as if they were meant for the server and say nothing to it.
+    pub fn unknown_variables(&self) -> Vec<String> {
+        let text = self.file.as_ref().map_or("", |file| file.text.as_str());
+        let is_used = |name: &str| text.contains(&format!("${{{name}}}"));
+        environment::unknown(&self.environment, is_used)
+    }
+
     fn layered(&self, text: Option<&str>) -> Result<(Config, Vec<String>), Problems> {
         let mut config = Config::default();
         let mut problems = Vec::new();

@@ -1,6 +1,6 @@
 //! "Did you mean …?" for names that are not known.
 
-use super::KEYS;
+use super::{KEYS, Key};
 
 /// The known key nearest to `unknown` (`section.name`, or what stands in its place), as a clause in
 /// parentheses with a space before it; empty if none is near.
@@ -22,6 +22,12 @@ pub(super) fn section(unknown: &str) -> String {
 /// As [`key`], among the variables that set a key.
 pub(super) fn variable(unknown: &str) -> String {
     nearest(unknown, KEYS.iter().map(|key| (key.variable(), edits(&key.variable(), unknown))))
+}
+
+/// As [`variable`], among those of another specification too.
+pub(super) fn variable_among(unknown: &str, others: impl Iterator<Item = &'static str>) -> String {
+    let known = KEYS.iter().map(Key::variable).chain(others.map(str::to_owned));
+    nearest(unknown, known.map(|name| (name.clone(), edits(&name, unknown))))
 }
 
 fn nearest(unknown: &str, known: impl Iterator<Item = (String, usize)>) -> String {
