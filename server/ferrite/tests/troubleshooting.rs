@@ -38,7 +38,6 @@ impl Backend {
 /// A server with this file; it is killed by its own id when dropped.
 struct Server {
     child: Child,
-    lines: mpsc::Receiver<String>,
     stream: TcpStream,
     _dir: tempfile::TempDir,
 }
@@ -66,7 +65,9 @@ impl Server {
         let ready = line_with(&lines, "Ready to accept connections");
         let port = ready.split("\"port\":").nth(1).expect("the port").split([',', '}']).next().expect("the port");
         let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
-        Self { child, lines, stream, _dir: dir }
+        // The rest is read by nobody, and must not fill the pipe.
+        std::thread::spawn(move || lines.iter().for_each(drop));
+        Self { child, stream, _dir: dir }
     }
 
     fn send(&mut self, bytes: &str) {

@@ -24,11 +24,11 @@ pub use spans::{
 
 /// Declares an enum whose variants each have one name on the wire, with `ALL` and `as_str`.
 macro_rules! names {
-    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
-        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum $name { $($(#[doc = $doc])* $variant,)+ }
 
         impl $name {
             /// Every variant, in the order of declaration.
@@ -42,7 +42,7 @@ macro_rules! names {
             /// What it means: the variant's documentation, as the generated pages have it.
             #[allow(dead_code, reason = "some sets are told by their names alone")]
             pub(crate) const fn doc(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+)),+ }
+                match self { $(Self::$variant => concat!($($doc),*)),+ }
             }
 
             /// The variant with this discriminant.
