@@ -43,7 +43,7 @@ pub fn check(file: Option<PathBuf>, print: bool) -> ExitCode {
 /// What single values do not show.
 fn startable(loaded: &Loaded) -> Result<(), String> {
     loaded.config.telemetry.policy().map_err(|problem| format!("telemetry: {problem}"))?;
-    let written = ferrite_otlp::subscriber(&log_settings(loaded), std::io::sink, None);
+    let written = ferrite_otlp::subscriber(&log_settings(loaded), std::io::sink, None, None);
     written.map(drop).map_err(|problem| format!("logging.level: {problem}"))?;
     #[cfg(feature = "otel")]
     crate::export::check(&loaded.config).map_err(|problem| format!("telemetry: {problem}"))?;
