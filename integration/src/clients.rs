@@ -2,7 +2,9 @@
 //!
 //! Each language has a program that sends the same commands through its instrumented library, within spans of its own:
 //!
-//!     PROGRAM REDIS_PORT OTLP_ENDPOINT KEY REQUESTS
+//! ```text
+//! PROGRAM REDIS_PORT OTLP_ENDPOINT KEY REQUESTS
+//! ```
 //!
 //! In a span `handle-request`: SET, GET, a pipeline of APPEND and STRLEN, a transaction of GETRANGE; outside of any span an
 //! EXISTS; then so many SETs of `KEY:<number>` at once, each in a span `request` that is a trace of its own. It prints what
