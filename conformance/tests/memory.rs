@@ -258,6 +258,9 @@ const COUNT: usize = 50_000;
 /// gone, which a server of some 100 MB does not make small.
 const TOLERANCE: f64 = 0.10;
 const KEPT_MAX: f64 = 24e6;
+/// Pages of 16 MiB that were on their way to the disk are kept for the next ones: two at most, and how many there are when the
+/// regions have just been filled is a matter of the disk.
+const SPARE: f64 = 2.0 * (16 << 20) as f64;
 /// Right after many writes pages are on their way to the disk, with what carries them there.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -298,7 +301,8 @@ fn the_accounts_are_the_resident_memory_and_do_not_grow_at_constant_data() {
     let full = held(&settled(&mut connection, accounts_for_the_resident));
     for round in 0..3u8 {
         set(&mut connection, 0, COUNT, &[b'a' + round; VALUE]);
-        let told = settled(&mut connection, |told| accounts_for_the_resident(told) && held(told) <= 1.05 * full);
+        let told =
+            settled(&mut connection, |told| accounts_for_the_resident(told) && held(told) <= 1.05 * full + SPARE);
         assert!(told["used_memory_peak"] >= told["used_memory"]);
     }
     server.assert_sound();
