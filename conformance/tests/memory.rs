@@ -258,9 +258,9 @@ const COUNT: usize = 50_000;
 /// gone, which a server of some 100 MB does not make small.
 const TOLERANCE: f64 = 0.10;
 const KEPT_MAX: f64 = 24e6;
-/// Pages of 16 MiB that were on their way to the disk are kept for the next ones: two at most, and how many there are when the
-/// regions have just been filled is a matter of the disk.
-const SPARE: f64 = 2.0 * (16 << 20) as f64;
+/// Pages that were on their way to the disk are kept for the next ones: a quarter of the mutable region at most, and how many there
+/// are when the regions have just been filled is a matter of the disk.
+const SPARE: f64 = (24 << 20) as f64;
 /// Right after many writes pages are on their way to the disk, with what carries them there.
 const SETTLED: Duration = Duration::from_secs(20);
 
