@@ -43,6 +43,9 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(300);
 /// Traces of one look. What more there was since the last one is not shown.
 const FOLLOW_COUNT: u64 = 1000;
 
+/// What a connection has asked before its OTEL.TRACES, and is left out: AUTH, CLIENT ID.
+const OWN_QUESTIONS: u64 = 2;
+
 impl TraceRequest {
     /// OTEL.TRACES's arguments, with another count than its own.
     fn words(&self, count: Option<u64>) -> Vec<String> {
@@ -91,7 +94,12 @@ fn show(request: &TraceRequest) -> Result<(), TraceError> {
     let found = match &request.file {
         Some(path) => file::read(path, &request.words(request.count))
             .map_err(|error| TraceError::File { path: path.clone(), error })?,
-        None => Client::connect(request)?.traces(&request.words(request.count))?,
+        None => {
+            let wanted = request.words(request.count.map(|count| count.saturating_add(OWN_QUESTIONS)));
+            let mut found = Client::connect(request)?.traces(&wanted)?;
+            found.truncate(request.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX)));
+            found
+        }
     };
     match format {
         Some((path, format)) => {

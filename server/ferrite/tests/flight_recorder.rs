@@ -295,6 +295,10 @@ fn a_running_server_is_asked_printed_exported_and_followed() {
     server.ask(&format!("{auth}SET a b\r\nGET a"));
     let port = server.port.to_string();
     let to = ["--port", &port, "--password", "secret"];
+    // What `ferrite trace` asks itself does not count.
+    let last = trace(&[&to[..], &["--count", "1"]].concat());
+    assert_eq!(last.matches("trace ").count(), 1, "{last}");
+    assert!(!last.contains("CLIENT ID"), "{last}");
     let told = trace(&[&to[..], &["--find", "key", "a"]].concat());
     let at = |statement: &str| told.find(&format!("  |-- db.statement: {statement}")).expect("it is there");
     assert!(at("SET a ...") < at("GET a"), "the oldest first: {told}");
