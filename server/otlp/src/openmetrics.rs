@@ -11,7 +11,7 @@ use ferrite_telemetry::Exemplar;
 use ferrite_telemetry::schema::{EXEMPLAR_SPAN_ID, EXEMPLAR_TRACE_ID, Instrument, prometheus_name};
 
 use crate::metrics::{Series, Value};
-use crate::prometheus::escape;
+use crate::prometheus::{escape, labels};
 
 /// What a counter's samples end in.
 const TOTAL: &str = "_total";
@@ -40,16 +40,7 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
     writeln!(page, "# TYPE {family} {kind}")?;
     writeln!(page, "# HELP {family} {}", escape(metric.description))?;
     for point in &series.points {
-        let label = match (series.label(), &point.label) {
-            (Some(label), Some(value)) => format!("{label}=\"{}\"", escape(value)),
-            _ => String::new(),
-        };
-        let labels = |more: &str| match (label.as_str(), more) {
-            ("", "") => String::new(),
-            (label, "") => format!("{{{label}}}"),
-            ("", more) => format!("{{{more}}}"),
-            (label, more) => format!("{{{label},{more}}}"),
-        };
+        let labels = labels(series, point);
         match &point.value {
             Value::Integer(value) => writeln!(page, "{name}{} {value}", labels(""))?,
             Value::Float(value) => writeln!(page, "{name}{} {}", labels(""), Canonical(*value))?,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ferrite_telemetry::schema::{Instrument, prometheus_name};
 
-use crate::metrics::{Series, Value};
+use crate::metrics::{Point, Series, Value};
 
 /// The whole page.
 pub fn render(series: &[Series]) -> String {
@@ -26,16 +26,7 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
     writeln!(page, "# HELP {name} {}", metric.description)?;
     writeln!(page, "# TYPE {name} {kind}")?;
     for point in &series.points {
-        let label = match (series.label(), &point.label) {
-            (Some(label), Some(value)) => format!("{label}=\"{}\"", escape(value)),
-            _ => String::new(),
-        };
-        let labels = |more: &str| match (label.as_str(), more) {
-            ("", "") => String::new(),
-            (label, "") => format!("{{{label}}}"),
-            ("", more) => format!("{{{more}}}"),
-            (label, more) => format!("{{{label},{more}}}"),
-        };
+        let labels = labels(series, point);
         match &point.value {
             Value::Integer(value) => writeln!(page, "{name}{} {value}", labels(""))?,
             Value::Float(value) => writeln!(page, "{name}{} {value}", labels(""))?,
@@ -53,6 +44,20 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// The labels of a point and `more` behind its own, in braces; nothing where there are none.
+pub(crate) fn labels(series: &Series, point: &Point) -> impl Fn(&str) -> String {
+    let label = match (series.label(), &point.label) {
+        (Some(label), Some(value)) => format!("{label}=\"{}\"", escape(value)),
+        _ => String::new(),
+    };
+    move |more| match (label.as_str(), more) {
+        ("", "") => String::new(),
+        (label, "") => format!("{{{label}}}"),
+        ("", more) => format!("{{{more}}}"),
+        (label, more) => format!("{{{label},{more}}}"),
+    }
 }
 
 pub(crate) fn escape(value: &str) -> String {
