@@ -14,15 +14,13 @@ use crate::page_image::{PIECE, PageImage};
 use crate::space::StorageError;
 use crate::store::Store;
 use crate::sync::Ordering;
-use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, Entropy, File, World};
+use ferrite_io::{AlignedBuf, BLOCK, Clock, Disk, Entropy, File, World, give_way};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 type DeviceFile<W> = <<W as World>::Disk as Disk>::File;
@@ -262,19 +260,6 @@ async fn shows<W: World>(log: &Log, world: &W, bytes: &[u8], sums: &[u32]) -> bo
         }
     }
     true
-}
-
-/// The tasks that are due have their turn.
-async fn give_way() {
-    let mut gave = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// Stands in for a map: the bytes that were written.

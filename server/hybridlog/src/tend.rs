@@ -6,9 +6,8 @@ use crate::device::LogDevice;
 use crate::held::Held;
 use crate::retired::Pass;
 use crate::store::WorkerHandle;
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use futures_util::future::join_all;
-use std::task::Poll;
 use std::time::Duration;
 
 /// Buckets split in a slice: some ten microseconds.
@@ -121,17 +120,4 @@ async fn sweep<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, pass: &mu
         }
         give_way().await;
     }
-}
-
-/// Lets the worker's other tasks run.
-async fn give_way() {
-    let mut gave_way = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut gave_way, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

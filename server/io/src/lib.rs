@@ -11,7 +11,9 @@ pub use buffer::{AlignedBuf, BLOCK};
 pub use disk::{Disk, Done, File, Mapping, OpenMode, SubmissionId};
 pub use network::{Listener, Network, Stream};
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::task::Poll;
 use std::time::Duration;
 
 /// One worker's view of the outside. Cloning is cheap and gives the same worker's view.
@@ -55,4 +57,17 @@ pub trait Entropy: Clone + 'static {
         self.fill(&mut bytes);
         u64::from_le_bytes(bytes)
     }
+}
+
+/// Lets the worker's other tasks that are due run.
+pub async fn give_way() {
+    let mut gave = false;
+    poll_fn(|context| {
+        if mem::replace(&mut gave, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -13,14 +13,13 @@ use std::time::Duration;
 use ferrite_hybridlog::checkpoint::Checkpoints;
 use ferrite_hybridlog::compaction::{CompactionError, Compactor, Old, OldRecord, Piece};
 use ferrite_hybridlog::{Address, Held, LogFiles, Planted, ReadError, StorageError};
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Compacted, Pause, compact};
 use ferrite_telemetry::schema::{Attribute, CompactionReason, SpanName};
 use ferrite_telemetry::{TraceBuffer, Value};
 use futures_util::future::{join_all, select};
 
 use crate::batch::wait_for_space;
-use crate::expire::give_way;
 use crate::failure::Failure;
 use crate::space::Space;
 use crate::start::log_path;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::rc::Rc;
 
 use ferrite_hybridlog::{Address, Held};
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Evictor, Pause, Room, Slice, evict_slice};
 use ferrite_telemetry::schema::{Attribute, SpanName};
 use ferrite_telemetry::{TraceBuffer, Value};
@@ -17,7 +17,6 @@ use futures_util::future::join_all;
 
 use crate::batch::wait_for_space;
 use crate::config::Choice;
-use crate::expire::give_way;
 use crate::unseen;
 use crate::worker::Worker;
 

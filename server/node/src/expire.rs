@@ -1,13 +1,11 @@
 //! The active cycle: deletes keys whose time has come, a few at a time between the commands.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use ferrite_hybridlog::Held;
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Deleted, Due, Pause, cold_records, expire_due};
 use ferrite_telemetry::schema::{Attribute, SpanName};
 use ferrite_telemetry::{TraceBuffer, Value};
@@ -133,17 +131,4 @@ fn delete_in_memory<W: World>(
     };
     worker.node.databases.absorb(&mut scratch);
     result
-}
-
-/// Lets the worker's other tasks run.
-pub(crate) async fn give_way() {
-    let mut gave = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut gave, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

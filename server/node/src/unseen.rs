@@ -5,14 +5,13 @@
 use std::rc::Rc;
 
 use ferrite_hybridlog::{Address, ReadError};
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Ticket, Unseen, cannot_look_behind, look_behind};
 use ferrite_telemetry::Value;
 use ferrite_telemetry::schema::{Attribute, SpanName};
 use futures_util::future::join_all;
 use std::time::Duration;
 
-use crate::expire::give_way;
 use crate::failure::Failure;
 use crate::worker::Worker;
 
