@@ -247,7 +247,7 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
     log.map_page(page, Box::new(Copied(whole)), &store.epochs);
 }
 
-/// Whether the pieces of `bytes` have these checksums. What is compared comes into memory with it, a piece at a time.
+/// Whether the pieces of `bytes` have these checksums.
 async fn shows<W: World>(log: &Log, world: &W, bytes: &[u8], sums: &[u32]) -> bool {
     for (number, (piece, &sum)) in bytes.chunks(PIECE).zip(sums).enumerate() {
         match number {
