@@ -162,12 +162,14 @@ struct Progress {
     flushed: u64,
     /// Pages below this have left the page cache.
     dropped: u64,
+    /// What it was before.
+    advised: u64,
 }
 
 impl Progress {
     /// Nothing at or above page `first` was ever in memory.
     fn from(first: u64) -> Self {
-        Self { next: first, in_flight: 0, written: BTreeSet::new(), flushed: first, dropped: first }
+        Self { next: first, in_flight: 0, written: BTreeSet::new(), flushed: first, advised: first, dropped: first }
     }
 
     fn finish(&mut self, page: u64) {
@@ -232,7 +234,7 @@ async fn flush_page<W: World>(store: &Arc<Store>, world: &W, files: &LogFiles<W>
     }
     drop(buf);
     store.counters.flush_bytes.fetch_sub(held, Ordering::Relaxed);
-    match file.map(file_offset(start), size) {
+    match file.map(file_offset(start), size).await {
         Ok(map) if shows(log, world, map.as_ref(), &sums).await => {
             return log.map_page(page, Box::new(map), &store.epochs);
         }
@@ -279,9 +281,10 @@ fn evict<F: File>(store: &Arc<Store>, file: &F, progress: &Rc<RefCell<Progress>>
     let mut state = progress.borrow_mut();
     let released = log.released();
     if released > state.dropped {
-        let pages = released - state.dropped;
-        file.drop_cache(file_offset(log.paging.start(state.dropped)), pages * log.paging.size() as u64);
-        state.dropped = released;
+        // With those of the last time, which were still to be written then.
+        let pages = released - state.advised;
+        file.drop_cache(file_offset(log.paging.start(state.advised)), pages * log.paging.size() as u64);
+        state.advised = std::mem::replace(&mut state.dropped, released);
     }
 }
 

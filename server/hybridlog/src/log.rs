@@ -3,7 +3,7 @@
 use crate::address::{Address, FIRST_ADDRESS, Paging, page_in};
 use crate::epoch::EpochTable;
 use crate::frames::{Frames, Owner};
-use crate::memory::Memory;
+use crate::memory::{Memory, Supplied, Supply};
 use crate::objects::{Decode, Objects};
 use crate::page_budget::PageBudget;
 use crate::record::{HEADER, LONG_KEY, Raw};
@@ -39,6 +39,8 @@ pub(crate) struct Log {
     pub(crate) budget: PageBudget,
     frames: Frames,
     opener: Mutex<Opener>,
+    /// Makes memory for pages.
+    supply: Supply,
     /// Anonymous pages: mutable, on their way to the file, or waiting for an epoch to be freed.
     anonymous: AtomicUsize,
     /// Pages served from a map.
@@ -99,6 +101,7 @@ impl Log {
             budget,
             frames: Frames::new(frames),
             opener: Mutex::new(Opener { untouched: Some(0), promised: 0, spare: Vec::new() }),
+            supply: Supply::new(page_size),
             anonymous: AtomicUsize::new(1),
             mapped: AtomicUsize::new(0),
             flushed: AtomicU64::new(0),
@@ -119,6 +122,11 @@ impl Log {
         });
         log.frames.replace(0, Owner::Anonymous(Memory::zeroed(page_size)));
         log
+    }
+
+    /// Has memory for pages made ahead, there.
+    pub(crate) fn make_ahead(&self, elsewhere: ferrite_io::Elsewhere) {
+        self.supply.make_ahead(elsewhere);
     }
 
     /// Pages one command may write at once, whatever the budget.
@@ -297,10 +305,7 @@ impl Log {
                 } else {
                     self.room(page, 1, opener.promised, reserve)?;
                 }
-                let spare = opener.spare.pop();
-                opener.untouched = spare.is_none().then_some(page);
-                let memory = spare.unwrap_or_else(|| Memory::zeroed(self.paging.size()));
-                self.anonymous.fetch_add(1, Ordering::Relaxed);
+                let memory = self.memory_for(page, &mut opener);
                 let before = self.frames.replace(page, Owner::Anonymous(memory));
                 debug_assert!(matches!(before, Owner::Nothing), "frame of page {page} is in use");
                 installed = true;
@@ -318,6 +323,23 @@ impl Log {
                 return Ok(start);
             }
         }
+    }
+
+    fn memory_for(&self, page: u64, opener: &mut Opener) -> Memory {
+        let anonymous = self.anonymous.fetch_add(1, Ordering::Relaxed) + 1;
+        opener.untouched = None;
+        if let Some(memory) = opener.spare.pop() {
+            return memory;
+        }
+        let Supplied { memory, touched } = self.supply.take();
+        if !touched {
+            opener.untouched = Some(page);
+        }
+        // Beyond that pages take the memory of those that leave.
+        if anonymous < self.budget.anonymous() {
+            self.supply.ask();
+        }
+        memory
     }
 
     fn move_tail(&self, from: Address, to: Address) -> bool {
@@ -558,7 +580,7 @@ impl Log {
             true => self.paging.size() - self.paging.offset(tail),
             false => 0,
         };
-        pages * self.paging.size() - untouched
+        pages * self.paging.size() - untouched + self.supply.bytes()
     }
 
     /// Makes the regions as small as memory of `bytes` needs, or as large as it allows, up to what is configured. What is
@@ -576,7 +598,7 @@ impl Log {
     pub(crate) fn purge(&self) {
         // Out of the lock: whoever opens a page waits for it.
         let spare = std::mem::take(&mut self.opener.lock().spare);
-        drop(spare);
+        drop((spare, self.supply.purge()));
     }
 
     /// Brings a record's first line closer, if it is in memory. A hint: unlatched.

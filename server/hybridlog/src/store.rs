@@ -14,6 +14,7 @@ use crate::reclaim::{Guard, Participant, Reclaim, defer};
 use crate::retired::Retired;
 use crate::space::{BurstTooLarge, NeedReason, NeedSpace, StorageError, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
+use ferrite_io::Elsewhere;
 use ferrite_telemetry::StackTrace;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
@@ -157,6 +158,13 @@ impl Store {
             claimed: (0..config.workers).map(|_| AtomicBool::new(false)).collect(),
             counters: Counters::default(),
         })
+    }
+
+    /// From now on memory for the index and the log is made ahead, there, and no command waits until the kernel has it. Two
+    /// pieces of the index and a page at most are made that are not used yet.
+    pub fn make_ahead(&self, elsewhere: Elsewhere) {
+        self.index.make_ahead(elsewhere);
+        self.log.make_ahead(elsewhere);
     }
 
     /// The handle of worker `id`, of which there is one at a time.

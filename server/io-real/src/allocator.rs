@@ -10,9 +10,10 @@ const HUGE_PAGE: usize = 2 << 20;
 /// its heap: some copies of log pages are a good part of a small server's memory.
 const LARGE: usize = 1 << 20;
 
-/// The system's allocator, but for what is aligned to huge pages and for large transfer buffers: that is mapped, may be backed by huge pages
-/// (`MADV_HUGEPAGE`, where the kernel's `transparent_hugepage/enabled` is not `never`), is zeroed only as it is touched, and
-/// goes back to the kernel when it is freed.
+/// The system's allocator, but for what is aligned to huge pages and for large transfer buffers: that is mapped, is zeroed only
+/// as it is touched, and goes back to the kernel when it is freed. The former may be backed by huge pages (`MADV_HUGEPAGE`,
+/// where the kernel's `transparent_hugepage/enabled` is not `never`); buffers do not live long enough to be worth the time that
+/// the kernel may need to come by one.
 pub struct Allocator;
 
 impl Allocator {
@@ -58,7 +59,9 @@ fn map(layout: Layout) -> *mut u8 {
         if after > end - len {
             libc::munmap(at.add(end), after - (end - len));
         }
-        libc::madvise(at, len, libc::MADV_HUGEPAGE);
+        if align >= HUGE_PAGE {
+            libc::madvise(at, len, libc::MADV_HUGEPAGE);
+        }
         at.cast()
     }
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use ferrite_io::World;
+use ferrite_io::{Elsewhere, World};
 use io_uring::{Probe, opcode};
 use tokio::task::LocalSet;
 
@@ -196,5 +196,9 @@ impl World for RealWorld {
                 alarm.raise(message);
             }
         });
+    }
+
+    fn elsewhere() -> Elsewhere {
+        disk::later
     }
 }

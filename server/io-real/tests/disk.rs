@@ -89,22 +89,22 @@ fn a_map_shows_the_file_and_never_its_outside() {
     on_both(async |world, dir| {
         let file = open(world.disk(), &dir.join("log"), OpenMode::Device).await;
         file.write_at(pattern(3, 4 * BLOCK), 0).await.result.unwrap();
-        let map = file.map(BLOCK as u64, 2 * BLOCK).unwrap();
+        let map = file.map(BLOCK as u64, 2 * BLOCK).await.unwrap();
         assert_eq!(map.as_ref()[..], pattern(3, 4 * BLOCK)[BLOCK..3 * BLOCK]);
         assert_eq!(map.is_copy(), world.disk().map_copies());
         drop(map);
         file.drop_cache(BLOCK as u64, 2 * BLOCK as u64);
         let past_the_end = [(0, 5 * BLOCK), (4 * BLOCK, BLOCK), (1 << 40, BLOCK)];
         for (offset, len) in past_the_end {
-            assert_eq!(file.map(offset as u64, len).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+            assert_eq!(file.map(offset as u64, len).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
         }
         for (offset, len) in [(1, BLOCK), (0, 100), (0, 0)] {
-            assert_eq!(file.map(offset, len).unwrap_err().kind(), ErrorKind::InvalidInput);
+            assert_eq!(file.map(offset, len).await.unwrap_err().kind(), ErrorKind::InvalidInput);
         }
         // A partial last block is no whole block of the file.
         file.set_len(3 * BLOCK as u64 + 1).await.unwrap();
-        assert_eq!(file.map(3 * BLOCK as u64, BLOCK).unwrap_err().kind(), ErrorKind::UnexpectedEof);
-        assert!(file.map(0, 3 * BLOCK).is_ok());
+        assert_eq!(file.map(3 * BLOCK as u64, BLOCK).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        assert!(file.map(0, 3 * BLOCK).await.is_ok());
     });
 }
 

@@ -1,11 +1,9 @@
-//! What the kernel may refuse: io_uring (seccomp) and locked memory (RLIMIT_MEMLOCK).
-//!
-//! Both refusals are put on one thread; what the process keeps of them hurts no other test of this file.
+//! io_uring may be refused (seccomp).
 
 // A thread of its own: what it is refused must not be refused to the others.
 #![allow(clippy::disallowed_methods)]
 
-use ferrite_io::{AlignedBuf, BLOCK, Disk, File, OpenMode, World};
+use ferrite_io::{AlignedBuf, Disk, File, OpenMode, World};
 use ferrite_io_real::{DiskChoice, RealWorld, WorkerError, probe_io_uring, run_worker};
 
 /// Runs `test` on a thread that may not set up an io_uring, as under Docker's default seccomp profile.
@@ -50,34 +48,4 @@ fn where_io_uring_is_forbidden_threads_serve_and_say_why() {
         let chosen = run_worker(DiskChoice::IoUring, async |_: RealWorld| ());
         assert!(matches!(&chosen, Err(WorkerError::Start(error)) if error.to_string() == *why), "{chosen:?}");
     });
-}
-
-#[test]
-fn a_map_is_a_copy_where_memory_may_not_be_locked() {
-    run_worker(DiskChoice::IoThreads, async |world: RealWorld| {
-        let dir = tempfile::tempdir().unwrap();
-        let file = world.disk().open(&dir.path().join("log"), OpenMode::Device).await.unwrap();
-        let mut page = AlignedBuf::zeroed(2 * BLOCK);
-        page[BLOCK..].fill(7);
-        file.write_at(page, 0).await.result.unwrap();
-        forbid_locked_memory();
-        let map = file.map(0, 2 * BLOCK).unwrap();
-        assert!(map.is_copy() && world.disk().map_copies());
-        assert!(map.as_ref()[..BLOCK].iter().all(|byte| *byte == 0));
-        assert!(map.as_ref()[BLOCK..].iter().all(|byte| *byte == 7));
-    })
-    .unwrap();
-}
-
-/// Sets the process's limit to 0 and drops this thread's right to exceed it.
-fn forbid_locked_memory() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // capset(2): version 3 of the header, this thread; two sets of (effective, permitted, inheritable).
-    let header = [0x2008_0522_u32, 0];
-    let no_capabilities = [0_u32; 6];
-    // SAFETY: every pointer is to a live object of the layout that the call expects.
-    unsafe {
-        assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &none), 0);
-        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), no_capabilities.as_ptr()), 0);
-    }
 }

@@ -70,8 +70,9 @@ pub trait File: Clone + 'static {
     async fn set_len(&self, len: u64) -> io::Result<()>;
     /// Maps a range read-only and populated; offset and length are multiples of [`crate::BLOCK`]. A range past the
     /// end of the file is an error, never a later fault.
-    fn map(&self, offset: u64, len: usize) -> io::Result<Self::Map>;
-    /// Advises that the range is not needed in the page cache. Does nothing while it is mapped.
+    async fn map(&self, offset: u64, len: usize) -> io::Result<Self::Map>;
+    /// Advises that the range is not needed in the page cache. What is mapped stays there, and what is still to be written
+    /// is begun to be: it leaves when it is advised again.
     fn drop_cache(&self, offset: u64, len: u64);
 }
 

@@ -30,7 +30,17 @@ pub trait World: Clone + 'static {
 
     /// Runs `task` on this worker. It ends when the worker's runtime ends.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Where to have a job done that would keep a worker from its commands, as a plain function: it may be called by any
+    /// worker, returns at once, and the job runs some time later on a thread that serves no commands, or never if the
+    /// process ends.
+    fn elsewhere() -> Elsewhere;
 }
+
+/// See [`World::elsewhere`].
+pub type Elsewhere = fn(Job);
+
+pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Time. Both readings are nanoseconds; neither is read anywhere else.
 #[allow(async_fn_in_trait)]

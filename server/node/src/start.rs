@@ -105,6 +105,7 @@ async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, worl
     let node = &start.node;
     let _ = node.disk_backend.set(world.disk().backend());
     node.account_for_startup();
+    node.store.make_ahead(W::elsewhere());
     node.fit_pages();
     let span = cold_span!(ServerStart, ServerPort, ServerWorkers);
     cold::set(&span, Attribute::ServerWorkers, node.workers() as u64);

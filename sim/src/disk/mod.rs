@@ -399,7 +399,7 @@ impl File for SimFile {
         self.on_inode(self.request(IoKind::SetLen, len, 0, 0), work).await
     }
 
-    fn map(&self, offset: u64, len: usize) -> io::Result<SimMap> {
+    async fn map(&self, offset: u64, len: usize) -> io::Result<SimMap> {
         if !is_aligned(offset, len) {
             return Err(ErrorKind::InvalidInput.into());
         }

@@ -105,6 +105,10 @@ impl World for TestWorld {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.spawned.borrow_mut().push(Box::pin(task));
     }
+
+    fn elsewhere() -> ferrite_io::Elsewhere {
+        |job| job()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -410,7 +414,7 @@ impl File for TestFile {
         Ok(())
     }
 
-    fn map(&self, _offset: u64, _len: usize) -> io::Result<NoMap> {
+    async fn map(&self, _offset: u64, _len: usize) -> io::Result<NoMap> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

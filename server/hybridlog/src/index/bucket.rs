@@ -4,7 +4,7 @@
 
 use crate::address::{ADDRESS_BITS, Address};
 #[cfg(not(loom))]
-use crate::memory::Memory;
+use crate::memory::{Memory, Supply};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Loom looks at every access: two entries show what seven would.
@@ -91,6 +91,53 @@ impl Chunk {
     /// The first of its buckets.
     pub(super) fn first(&self) -> *mut Bucket {
         self.0.first().cast()
+    }
+}
+
+/// Makes chunks of one size.
+#[cfg(not(loom))]
+pub(super) struct Chunkery(Supply);
+
+#[cfg(not(loom))]
+impl Chunkery {
+    /// Of `len` buckets each.
+    pub(super) fn new(len: usize) -> Self {
+        Self(Supply::new(len * size_of::<Bucket>()))
+    }
+
+    /// See [`Supply::make_ahead`].
+    pub(super) fn make_ahead(&self, elsewhere: ferrite_io::Elsewhere) {
+        self.0.make_ahead(elsewhere);
+    }
+
+    /// One of them; the next will be needed.
+    pub(super) fn make(&self) -> Chunk {
+        let chunk = Chunk(self.0.take().memory);
+        self.0.ask();
+        chunk
+    }
+
+    /// Bytes of chunks made ahead.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+#[cfg(loom)]
+pub(super) struct Chunkery(usize);
+
+#[cfg(loom)]
+impl Chunkery {
+    pub(super) fn new(len: usize) -> Self {
+        Self(len)
+    }
+
+    pub(super) fn make(&self) -> Chunk {
+        Chunk::zeroed(self.0)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        0
     }
 }
 

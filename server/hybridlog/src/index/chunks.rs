@@ -3,7 +3,7 @@
 //! batch of that time has ended. Until then they stay as they are, so that who used them before and who uses them again
 //! mean the same latches.
 
-use super::bucket::{Bucket, Chunk};
+use super::bucket::{Bucket, Chunk, Chunkery};
 use crate::reclaim::{Guard, defer};
 use crate::sync::{AtomicBool, AtomicPtr, Mutex, Ordering};
 use std::ptr::NonNull;
@@ -17,6 +17,8 @@ pub(super) struct Chunks {
     directory: AtomicPtr<AtomicPtr<Bucket>>,
     /// Buckets of a chunk as a power of two.
     chunk_bits: u32,
+    /// Makes those beyond the first ones.
+    chunkery: Chunkery,
     owned: Mutex<Owned>,
 }
 
@@ -87,6 +89,7 @@ impl Chunks {
         Self {
             directory: AtomicPtr::new(owned.directory.first()),
             chunk_bits: chunk_buckets.trailing_zeros(),
+            chunkery: Chunkery::new(chunk_buckets),
             owned: Mutex::new(owned),
         }
     }
@@ -115,7 +118,7 @@ impl Chunks {
             return;
         }
         debug_assert_eq!(chunk, owned.chunks.len());
-        owned.chunks.push(Chunk::zeroed(1 << self.chunk_bits));
+        owned.chunks.push(self.chunkery.make());
         if chunk < owned.directory.slots().len() {
             owned.directory.slots()[chunk].store(owned.chunks[chunk].first(), Ordering::Release);
             return;
@@ -168,6 +171,17 @@ impl Chunks {
         let mut owned = self.owned.lock();
         self.directory.store(fresh.directory.first(), Ordering::Release);
         std::mem::replace(&mut *owned, fresh).chunks
+    }
+
+    /// Has chunks made ahead, there.
+    #[cfg(not(loom))]
+    pub(super) fn make_ahead(&self, elsewhere: ferrite_io::Elsewhere) {
+        self.chunkery.make_ahead(elsewhere);
+    }
+
+    /// Bytes of all buckets made, those ahead included.
+    pub(super) fn bytes(&self) -> usize {
+        self.len() * size_of::<Bucket>() + self.chunkery.bytes()
     }
 
     /// Buckets made.

@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(index.len(), 1000);
         assert_eq!(chains(&index).1, 5000);
         assert!(index.overflow_len() < overflow / 2, "emptied overflow buckets are used again");
-        assert!(index.overflow.made() < 2 * overflow);
+        assert!(index.overflow.bytes() < 2 * overflow * size_of::<Bucket>());
     }
 
     #[test]

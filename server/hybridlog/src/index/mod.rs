@@ -90,6 +90,13 @@ impl Index {
         }
     }
 
+    /// Has its memory made ahead, there: see [`crate::memory::Supply`].
+    #[cfg(not(loom))]
+    pub(crate) fn make_ahead(&self, elsewhere: ferrite_io::Elsewhere) {
+        self.buckets.make_ahead(elsewhere);
+        self.overflow.make_ahead(elsewhere);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
@@ -106,7 +113,7 @@ impl Index {
 
     /// Bytes of address space; what is touched of it is resident.
     pub(crate) fn bytes(&self) -> usize {
-        (self.buckets.len() + self.overflow.made()) * size_of::<Bucket>()
+        self.buckets.bytes() + self.overflow.bytes()
     }
 
     #[inline]

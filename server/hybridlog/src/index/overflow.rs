@@ -74,9 +74,15 @@ impl Overflow {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Made, in use or not.
-    pub(super) fn made(&self) -> usize {
-        self.buckets.len()
+    /// Has them made ahead, there.
+    #[cfg(not(loom))]
+    pub(super) fn make_ahead(&self, elsewhere: ferrite_io::Elsewhere) {
+        self.buckets.make_ahead(elsewhere);
+    }
+
+    /// Of all made, in use or not.
+    pub(super) fn bytes(&self) -> usize {
+        self.buckets.bytes()
     }
 
     /// Gives up all of them. Only while nobody else uses the index.

@@ -164,7 +164,7 @@ impl File for FakeFile {
         self.bytes.lock().unwrap().resize(len as usize, 0);
         Ok(())
     }
-    fn map(&self, offset: u64, len: usize) -> io::Result<FakeMap> {
+    async fn map(&self, offset: u64, len: usize) -> io::Result<FakeMap> {
         if self.switches.maps_fail.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
@@ -300,6 +300,10 @@ impl World for FakeWorld {
     }
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.start(task);
+    }
+
+    fn elsewhere() -> ferrite_io::Elsewhere {
+        |job| job()
     }
 }
 

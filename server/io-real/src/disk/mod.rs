@@ -6,7 +6,7 @@ mod pool;
 pub(crate) mod ring;
 mod transfer;
 
-pub(crate) use pool::start as start_pool;
+pub(crate) use pool::{later, start as start_pool};
 
 pub use map::RealMap;
 
@@ -250,8 +250,10 @@ impl File for RealFile {
         pool::run(move || file.set_len(len)).await
     }
 
-    fn map(&self, offset: u64, len: usize) -> io::Result<RealMap> {
-        let map = map::map(&self.open.file, offset, len)?;
+    /// Elsewhere: where the lock is refused, the range is read and copied.
+    async fn map(&self, offset: u64, len: usize) -> io::Result<RealMap> {
+        let file = self.open.file.clone();
+        let map = pool::run(move || map::map(&file, offset, len)).await?;
         if map.is_copy() {
             self.open.shared.map_copies.set(true);
         }
@@ -262,8 +264,15 @@ impl File for RealFile {
         let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else {
             return;
         };
-        // SAFETY: the descriptor is open; the call changes no memory of ours. Its failure is no failure of
-        // the caller: the pages only stay cached.
-        let _ = unsafe { libc::posix_fadvise(self.open.file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+        let file = self.open.file.clone();
+        // Elsewhere: the kernel submits the writes before it returns.
+        later(Box::new(move || drop_cache(&file, offset, len)));
     }
+}
+
+/// What was written and has not reached the disk is begun to be written, and stays cached. A failure is none of the caller's:
+/// the pages only stay cached. (`sync_file_range` would wait for them, but take the error of a write away from the next sync.)
+fn drop_cache(file: &fs::File, offset: i64, len: i64) {
+    // SAFETY: the descriptor is open; the call changes no memory of ours.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
 }

@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use ferrite_io::Job;
 use tokio::sync::oneshot;
 
 /// A disk's own queue is short; more threads than this only contend for it.
 const THREADS: usize = 4;
-
-type Job = Box<dyn FnOnce() + Send>;
 
 struct Pool {
     started: Mutex<bool>,
@@ -42,9 +41,14 @@ pub(super) async fn run<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'sta
         // Nobody may be waiting any more; the result is dropped then.
         let _ = done.send(job());
     };
-    POOL.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(Box::new(job));
-    POOL.arrived.notify_one();
+    later(Box::new(job));
     result.await.expect("file jobs do not panic")
+}
+
+/// [`run`] for who does not wait.
+pub(crate) fn later(job: Job) {
+    POOL.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+    POOL.arrived.notify_one();
 }
 
 fn serve() {
