@@ -14,7 +14,6 @@ use crate::address::Address;
 use crate::held::HeldRecord;
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 use shard::Shard;
-use std::sync::Arc;
 
 /// Parts with a lock of their own, a worker.
 const SHARDS_PER_WORKER: usize = 8;
@@ -78,7 +77,7 @@ impl ReadCache {
     pub fn offer(&self, address: Address, record: &HeldRecord) {
         if self.is_on() && !record.raw().is_object() {
             let limit = self.limit_of_shard();
-            self.shard(address).lock().offer(address, limit, || Arc::from(record.words()));
+            self.shard(address).lock().offer(address, limit, record.words());
         }
     }
 

@@ -49,8 +49,24 @@ struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        size_of_val(&*self.record) + ENTRY_BYTES
+        entry_bytes(&self.record)
     }
+}
+
+fn entry_bytes(words: &[u64]) -> usize {
+    size_of_val(words) + ENTRY_BYTES
+}
+
+/// A copy of `words` in the memory of `gone`, if that has as many and nobody else looks at it: mostly records are of one length,
+/// and an allocator takes longer than the copy does.
+fn copy(words: &[u64], gone: Option<Arc<[u64]>>) -> Arc<[u64]> {
+    if let Some(mut gone) = gone.filter(|gone| gone.len() == words.len())
+        && let Some(room) = Arc::get_mut(&mut gone)
+    {
+        room.copy_from_slice(words);
+        return gone;
+    }
+    Arc::from(words)
 }
 
 impl Shard {
@@ -71,20 +87,21 @@ impl Shard {
         Some(entry.record.clone())
     }
 
-    pub(super) fn offer(&mut self, address: Address, limit: usize, record: impl FnOnce() -> Arc<[u64]>) {
+    /// Takes in a copy of a record's words.
+    pub(super) fn offer(&mut self, address: Address, limit: usize, words: &[u64]) {
         let again = match self.places.get(&address) {
             Some(Place::Entry(_)) => return,
             Some(Place::Ghost) => true,
             None => false,
         };
-        let entry = Entry { address, record: record(), requests: 0 };
-        let bytes = entry.bytes();
+        let bytes = entry_bytes(words);
         // A record that would take most of the shard is no good neighbour.
         if bytes > limit / 2 {
             return;
         }
-        self.make_room(limit - bytes);
+        let gone = self.make_room(limit - bytes);
         self.bytes += bytes;
+        let entry = Entry { address, record: copy(words, gone), requests: 0 };
         let at = match self.free.pop() {
             Some(at) => {
                 self.entries[at as usize] = entry;
@@ -113,18 +130,22 @@ impl Shard {
         self.make_room(limit);
     }
 
-    fn make_room(&mut self, limit: usize) {
+    /// Returns what went last.
+    fn make_room(&mut self, limit: usize) -> Option<Arc<[u64]>> {
+        let mut gone = None;
         while self.bytes + self.ghosts.len() * GHOST_BYTES > limit {
             if self.ghosts.len() > (self.small.len() + self.main.len()) / GHOST_PART {
                 self.forget_ghost();
             } else if self.small_bytes > limit / SMALL_PART || self.main.is_empty() {
-                if !self.pass_small() {
-                    self.forget_ghost();
+                match self.small.pop_front() {
+                    Some(at) => gone = self.pass_small(at).or(gone),
+                    None => self.forget_ghost(),
                 }
             } else {
-                self.pass_main();
+                gone = self.pass_main().or(gone);
             }
         }
+        gone
     }
 
     fn forget_ghost(&mut self) {
@@ -135,42 +156,40 @@ impl Shard {
         }
     }
 
-    /// The oldest of the new ones goes, or on to the others if it was asked for again. False: there is none.
-    fn pass_small(&mut self) -> bool {
-        let Some(at) = self.small.pop_front() else { return false };
+    /// The oldest of the new ones goes, or on to the others if it was asked for again.
+    fn pass_small(&mut self, at: u32) -> Option<Arc<[u64]>> {
         let entry = &mut self.entries[at as usize];
         let (address, bytes) = (entry.address, entry.bytes());
         self.small_bytes -= bytes;
         if entry.requests > 0 {
             entry.requests = 0;
             self.main.push_back(at);
-        } else {
-            self.drop_entry(at);
-            self.places.insert(address, Place::Ghost);
-            self.ghosts.push_back(address);
+            return None;
         }
-        true
+        self.places.insert(address, Place::Ghost);
+        self.ghosts.push_back(address);
+        Some(self.drop_entry(at))
     }
 
     /// The oldest of the others goes, or goes around once more.
-    fn pass_main(&mut self) {
-        let Some(at) = self.main.pop_front() else { return };
+    fn pass_main(&mut self) -> Option<Arc<[u64]>> {
+        let at = self.main.pop_front()?;
         let entry = &mut self.entries[at as usize];
         if entry.requests > 0 {
             entry.requests -= 1;
             self.main.push_back(at);
-        } else {
-            let address = entry.address;
-            self.drop_entry(at);
-            self.places.remove(&address);
+            return None;
         }
+        let address = entry.address;
+        self.places.remove(&address);
+        Some(self.drop_entry(at))
     }
 
-    fn drop_entry(&mut self, at: u32) {
+    fn drop_entry(&mut self, at: u32) -> Arc<[u64]> {
         let entry = &mut self.entries[at as usize];
         self.bytes -= entry.bytes();
-        entry.record = Arc::default();
         self.free.push(at);
+        std::mem::take(&mut entry.record)
     }
 }
 
