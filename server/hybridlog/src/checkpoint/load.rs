@@ -204,6 +204,16 @@ pub(crate) async fn read_checkpoint<D: Disk>(
     }
 }
 
+/// Reads what a checkpoint says last, and the headers of the chunks before it.
+pub(super) async fn read_meta<D: Disk>(disk: &D, named: &NamedCheckpoint) -> Result<Meta, LoadError> {
+    let mut reading = Reading::open(disk, named).await?;
+    loop {
+        if let (ChunkKind::End, payload) = reading.next_of_extents().await? {
+            return reading.end(&payload);
+        }
+    }
+}
+
 /// Opens the log file of number `id`, which must have everything below `tail`.
 pub(crate) async fn open_log_of<D: Disk>(disk: &D, path: &Path, id: u64, tail: u64) -> Result<D::File, LoadError> {
     open_device(disk, path, (LOG_MAGIC, "log"), id, file_offset(tail)).await

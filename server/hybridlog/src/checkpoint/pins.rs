@@ -1,12 +1,12 @@
 //! What of the log the checkpoints need: compaction leaves it in the file.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ferrite_io::World;
 
-use super::load::read_checkpoint;
+use super::load::read_meta;
 use super::take::{CheckpointError, Checkpoints};
 use crate::address::{Address, FIRST_ADDRESS};
 use crate::datadir::NamedCheckpoint;
@@ -17,6 +17,8 @@ use crate::store::Store;
 pub(super) struct Pins {
     /// By the checkpoint's number; of those that a process before has made only once they were asked.
     begins: RefCell<BTreeMap<u64, Address>>,
+    /// Numbers of those that could not be read when they were asked: said once of each.
+    unread: RefCell<BTreeSet<u64>>,
     /// Of the one that is being taken.
     taking: Cell<Option<Address>>,
     /// Numbers of those that a start may find named, though the manifest that names them could not be put in force for good.
@@ -67,24 +69,24 @@ pub struct Pinned {
 }
 
 impl<W: World> Checkpoints<W> {
-    /// What is kept for checkpoints. Reads those that a process before has made, once.
+    /// What is kept for checkpoints. Reads the last chunk of those that a process before has made, until that succeeds: as
+    /// long as one cannot be read, all is kept.
     pub async fn pinned(&self) -> Pinned {
         let named = self.catalog().checkpoints().await;
+        let pins = self.pins();
         for entry in &named {
-            if self.pins().begins.borrow().contains_key(&entry.number) {
+            if pins.begins.borrow().contains_key(&entry.number) {
                 continue;
             }
             let named = NamedCheckpoint { path: self.catalog().path_of(entry.name()), entry: *entry };
-            let begin = match read_checkpoint(self.catalog().disk(), &named, &mut |_| {}).await {
-                Ok(contents) => contents.meta.begin,
-                Err(error) => {
-                    tracing::warn!(%error, "what a checkpoint needs of the log is not known: all is kept");
-                    FIRST_ADDRESS
+            match read_meta(self.catalog().disk(), &named).await {
+                Ok(meta) => _ = pins.begins.borrow_mut().insert(entry.number, meta.begin),
+                Err(error) if pins.unread.borrow_mut().insert(entry.number) => {
+                    tracing::warn!(%error, "what a checkpoint needs of the log is not known: until it is, all is kept");
                 }
-            };
-            self.pins().begins.borrow_mut().insert(entry.number, begin);
+                Err(_) => {}
+            }
         }
-        let pins = self.pins();
         let begins = pins.begins.borrow();
         let begin_of = |number: &u64| begins.get(number).copied().unwrap_or(FIRST_ADDRESS);
         let doubtful = pins.doubtful.borrow();

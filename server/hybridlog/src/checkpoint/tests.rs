@@ -12,6 +12,8 @@ use ferrite_io::World;
 use ferrite_telemetry::TraceBuffer;
 use proptest::prelude::*;
 
+mod pins;
+
 use super::load::read_checkpoint;
 use super::{LoadError, Restored, Taking, keep, restore};
 use crate::address::Address;
