@@ -158,7 +158,8 @@ pub(crate) fn refused(pause: Pause, reply: &mut Reply<'_>) -> Result<(), Pause> 
             | NeedReason::AofFile
             | NeedReason::ObjectMemory
             | NeedReason::ObjectFile
-            | NeedReason::ObjectUnwritten { .. } => return Err(pause),
+            | NeedReason::ObjectUnwritten { .. }
+            | NeedReason::ObjectShared { .. } => return Err(pause),
         },
         Pause::Keys | Pause::Records(_) | Pause::Headers(_) | Pause::Counts { .. } => return Err(pause),
     }

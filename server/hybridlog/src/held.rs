@@ -5,7 +5,9 @@ use crate::objects::Stored;
 use crate::record::{HEADER, Raw};
 use crate::spares::Lent;
 use ferrite_io::AlignedBuf;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,26 +38,32 @@ pub struct HeldRecord {
     buf: Buffer,
     offset: usize,
     len: usize,
-    /// What the record owns, if it is an object.
-    object: Option<Arc<Stored>>,
+    /// What the record owns, if it is an object and was read too.
+    object: Option<ReadObject>,
+    /// The key, if it is too long for the record and came with the object.
+    long_key: Option<Rc<[u8]>>,
 }
+
+/// An object that was read, until a change takes it into memory: then all who waited for the same read have it no more, and find
+/// the new record of its key.
+type ReadObject = Rc<RefCell<Option<Arc<Stored>>>>;
 
 impl HeldRecord {
     /// `buf[offset..offset + len]` is a whole record whose checksum was verified.
     pub(crate) fn new(buf: Rc<AlignedBuf>, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf: Buffer::Read(buf), offset, len, object: None }
+        Self { buf: Buffer::Read(buf), offset, len, object: None, long_key: None }
     }
 
     /// [`HeldRecord::new`] in a buffer that is used again.
     pub(crate) fn lent(buf: Lent, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf: Buffer::Lent(Rc::new(buf)), offset, len, object: None }
+        Self { buf: Buffer::Lent(Rc::new(buf)), offset, len, object: None, long_key: None }
     }
 
     /// A whole record that was verified when it was read.
     pub(crate) fn copied(words: Arc<[u64]>) -> Self {
-        Self { len: size_of_val(&*words), buf: Buffer::Copied(words), offset: 0, object: None }
+        Self { len: size_of_val(&*words), buf: Buffer::Copied(words), offset: 0, object: None, long_key: None }
     }
 
     /// [`HeldRecord::bytes`], of which there is a multiple of 8.
@@ -73,12 +81,22 @@ impl HeldRecord {
     }
 
     pub(crate) fn with_object(self, object: Arc<Stored>) -> Self {
-        Self { object: Some(object), ..self }
+        let long_key = object.key.as_deref().map(Rc::from);
+        Self { object: Some(Rc::new(RefCell::new(Some(object)))), long_key, ..self }
     }
 
-    /// The object, if it was read too.
-    pub(crate) fn object(&self) -> Option<&Arc<Stored>> {
-        self.object.as_ref()
+    /// The object, if it was read too and nobody has taken it. It stays where it is until that is done, and longer while the one
+    /// who takes it is pinned.
+    pub(crate) fn object(&self) -> Option<NonNull<Stored>> {
+        self.object.as_ref()?.borrow().as_deref().map(NonNull::from)
+    }
+
+    fn take_object(&self) -> Option<Arc<Stored>> {
+        self.object.as_ref()?.take()
+    }
+
+    fn object_value<T>(&self, f: impl FnOnce(&Stored) -> T) -> Option<T> {
+        self.object.as_ref()?.borrow().as_deref().map(f)
     }
 
     /// Bytes of the whole record.
@@ -93,14 +111,14 @@ impl HeldRecord {
 
     /// Bytes of the value alone.
     pub fn value_len(&self) -> usize {
-        self.object.as_ref().map_or_else(|| self.raw().value_len(), |object| object.value.written_len())
+        self.object_value(|object| object.value.written_len()).unwrap_or_else(|| self.raw().value_len())
     }
 
     /// The key; `None`: it is too long for the record, and what that owns was not read.
     pub fn key(&self) -> Option<&[u8]> {
         let raw = self.raw();
         match raw.has_long_key() {
-            true => self.object.as_ref()?.key.as_deref(),
+            true => self.long_key.as_deref(),
             // SAFETY: nobody writes a held record, which stays as long as it is borrowed.
             false => Some(unsafe { raw.key() }),
         }
@@ -130,13 +148,22 @@ impl Held {
 
     /// The object of a record at `address`, or with that id whichever its record was when it was read: compaction moves
     /// records, not their objects.
-    pub(crate) fn object_of(&self, address: Address, id: u64) -> Option<&Arc<Stored>> {
+    pub(crate) fn object_of(&self, address: Address, id: u64) -> Option<NonNull<Stored>> {
+        self.find_object(address, id, HeldRecord::object)
+    }
+
+    /// [`Held::object_of`] for who makes it the object of a record in memory: it is not here any more.
+    pub(crate) fn take_object_of(&self, address: Address, id: u64) -> Option<Arc<Stored>> {
+        self.find_object(address, id, HeldRecord::take_object)
+    }
+
+    fn find_object<T>(&self, address: Address, id: u64, get: fn(&HeldRecord) -> Option<T>) -> Option<T> {
         let is_it = |record: &&HeldRecord| {
             // SAFETY: nobody writes a held record.
             unsafe { record.raw().descriptor() }.is_some_and(|descriptor| descriptor.id == id)
         };
-        let own = self.records.get(&address).and_then(HeldRecord::object);
-        own.or_else(|| self.records.values().filter(is_it).find_map(HeldRecord::object))
+        let own = self.records.get(&address).and_then(get);
+        own.or_else(|| self.records.values().filter(is_it).find_map(get))
     }
 
     #[inline]
@@ -152,7 +179,7 @@ impl Held {
     pub fn bytes(&self) -> usize {
         self.records
             .values()
-            .map(|record| record.buf.bytes().len() + record.object().map_or(0, |object| object.memory()))
+            .map(|record| record.buf.bytes().len() + record.object_value(Stored::memory).unwrap_or(0))
             .sum()
     }
 

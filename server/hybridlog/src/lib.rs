@@ -100,7 +100,7 @@ pub use {
     held::{Held, HeldRecord},
     key::{HashSeed, Key},
     latched::Latch,
-    objects::{Decode, Object},
+    objects::{Decode, Load, Object, Spot},
     pinned::{Before, Exclusive, Found, Pinned, Place},
     planted::Planted,
     read_cache::{ReadCache, ReadCacheStats},

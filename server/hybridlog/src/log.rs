@@ -4,7 +4,7 @@ use crate::address::{Address, FIRST_ADDRESS, Paging, page_in};
 use crate::epoch::EpochTable;
 use crate::frames::{Frames, Owner};
 use crate::memory::{Memory, Supplied, Supply};
-use crate::objects::{Decode, Objects};
+use crate::objects::Objects;
 use crate::page_budget::PageBudget;
 use crate::record::{HEADER, LONG_KEY, Raw};
 use crate::regions::Regions;
@@ -87,7 +87,7 @@ struct Opener {
 }
 
 impl Log {
-    pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize, decode: Decode) -> Arc<Self> {
+    pub(crate) fn new(page_size: usize, mutable_pages: usize, read_only_pages: usize, objects: Objects) -> Arc<Self> {
         assert!(page_size.is_power_of_two() && page_size >= 4096, "page_size is a power of two of at least 4096");
         let budget = PageBudget::new(mutable_pages, read_only_pages);
         // Room for a burst of one command's writes beyond the budget: see `burst_pages`.
@@ -96,7 +96,7 @@ impl Log {
         let log = Arc::new(Self {
             paging,
             inline_bytes: page_size.min(RECORD_MAX),
-            objects: Objects::new(decode),
+            objects,
             regions: Regions::new(FIRST_ADDRESS, FIRST_ADDRESS),
             budget,
             frames: Frames::new(frames),

@@ -11,7 +11,7 @@ use crate::space::{NeedReason, NeedSpace};
 use ferrite_io::BLOCK;
 use ferrite_telemetry::{Tier, TraceBuffer};
 use std::cell::Cell;
-use std::sync::Arc;
+use std::ptr::NonNull;
 
 /// What [`Pinned::room_for`] promised to objects.
 #[derive(Default)]
@@ -84,15 +84,14 @@ impl Pinned<'_> {
     }
 
     fn stored<'s>(&'s self, raw: Raw, address: Address, tier: Tier, held: &'s Held) -> Option<&'s Stored> {
-        if tier == Tier::Disk {
-            return held.get(address)?.object().map(|object| &**object);
-        }
-        match self.store.log.objects.get(descriptor_of(raw).id) {
-            // SAFETY: it stays while we are pinned: an object leaves with its page, or through the collector whose guard we
-            // have; the latch keeps writers out.
-            Some(object) => Some(unsafe { &*object.as_ptr() }),
-            None => self.moved_object(raw, address, held).map(|object| &**object),
-        }
+        let object = match tier {
+            Tier::Disk => held.get(address)?.object(),
+            _ => self.store.log.objects.get(descriptor_of(raw).id).or_else(|| self.moved_object(raw, address, held)),
+        }?;
+        // SAFETY: it stays while we are pinned: one in memory leaves with its page, or through the collector whose guard we have;
+        // a held one stays with `held`, or becomes one in memory. The latch keeps writers out; who writes himself has no use for
+        // what he saw before.
+        Some(unsafe { &*object.as_ptr() })
     }
 
     /// Whether the object of a record, if that is in memory, was left where it is when the record was copied there: in its
@@ -122,7 +121,7 @@ impl Pinned<'_> {
 
     /// Such an object, if it was read. If not it can be, from now on, as if its record at `address` were on disk.
     #[cold]
-    pub(crate) fn moved_object<'s>(&self, raw: Raw, address: Address, held: &'s Held) -> Option<&'s Arc<Stored>> {
+    pub(crate) fn moved_object(&self, raw: Raw, address: Address, held: &Held) -> Option<NonNull<Stored>> {
         let descriptor = descriptor_of(raw);
         let object = held.object_of(address, descriptor.id);
         if object.is_none() && descriptor.extent.is_some() {
@@ -207,7 +206,7 @@ impl Pinned<'_> {
         self.debug_assert_latched(key.hash, true);
         let len = value.written_len();
         let long_key = self.store.log.is_long(key.bytes.len()).then(|| key.bytes.into());
-        let stored = Arc::new(Stored { key: long_key, value });
+        let stored = self.store.log.objects.stored(long_key, value);
         let room = self.room_for_object(key, stored.written_len(), stored.memory())?;
         let (access, size) = (self.access_after(place.access), room.size + stored.written_len());
         let moved = Moved { stored, twin: None };
@@ -241,10 +240,14 @@ impl Pinned<'_> {
             self.check_changeable(raw)?;
         }
         let (id, more) = if is_here {
+            let id = descriptor_of(raw).id;
+            if !self.promise.is_given() && objects.is_shared(id) {
+                return Err(NeedSpace { reason: NeedReason::ObjectShared { id }, bytes: self.owned_len(raw) });
+            }
             let more = self.promise_growth(raw, growth)?;
             // SAFETY: mutable.
             unsafe { raw.set_access(self.access_after(Some(raw.access()))) };
-            (descriptor_of(raw).id, more)
+            (id, more)
         } else {
             let slot = place.slot.expect("a record was found under it");
             match self.move_object(key, slot, (address, raw), raw.expire_at_ms(), growth, held)? {
@@ -303,6 +306,10 @@ impl Pinned<'_> {
         let descriptor = descriptor_of(raw);
         match self.store.log.objects.waits_for(descriptor.id) {
             Some(id) => Err(NeedSpace { reason: NeedReason::ObjectUnwritten { id }, bytes: self.owned_len(raw) }),
+            None if self.store.log.objects.is_shared(descriptor.id) => {
+                let reason = NeedReason::ObjectShared { id: descriptor.id };
+                Err(NeedSpace { reason, bytes: self.owned_len(raw) })
+            }
             None => Ok(()),
         }
     }
@@ -327,7 +334,7 @@ impl Pinned<'_> {
         let in_memory = if tier == Tier::Disk { None } else { objects.take(descriptor.id) };
         let moved = in_memory.unwrap_or_else(|| {
             objects.release(&descriptor, &self.guard);
-            let stored = held.object_of(address, descriptor.id).expect("seen just now").clone();
+            let stored = held.take_object_of(address, descriptor.id).expect("seen just now");
             Moved { stored, twin: None }
         });
         let new = NewObject { moved, kind, expire_at_ms, access };

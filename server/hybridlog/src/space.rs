@@ -19,6 +19,8 @@ pub enum NeedReason {
     ObjectFile,
     /// The large value is being written as it is, and too large to be copied for a change meanwhile.
     ObjectUnwritten { id: u64 },
+    /// The same, for a record that the value has left since.
+    ObjectShared { id: u64 },
     /// Waiting does not help: no value has more than `max` bytes.
     ValueTooLarge { max: usize },
     /// Waiting does not help: the command's writes, which must all be possible before the first of them, have keys and

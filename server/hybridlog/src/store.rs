@@ -7,7 +7,7 @@ use crate::imaging::Imaging;
 use crate::index::{Chunk, Index};
 use crate::key::{HashSeed, Key, hash_in};
 use crate::log::{FILE_RESERVE, Log};
-use crate::objects::{Decode, decode_bytes, padded};
+use crate::objects::{Decode, Objects, decode_bytes, padded};
 use crate::pinned::{Own, Pinned};
 use crate::read_cache::ReadCache;
 use crate::reclaim::{Guard, Participant, Reclaim, defer};
@@ -44,7 +44,7 @@ pub struct Store {
     /// What a checkpoint under way has to know.
     pub(crate) imaging: Imaging,
     /// Wakes [`crate::tend_index`].
-    pub(crate) index_work: Notify,
+    pub(crate) index_work: Arc<Notify>,
     /// Of an index that was given up: what no batch reads any more, to be freed piece by piece.
     discarded: Arc<Mutex<Vec<Chunk>>>,
     /// Bytes of such an index that are not freed yet.
@@ -99,6 +99,11 @@ pub struct StoreStats {
     pub page_bytes: usize,
     /// Large values in memory.
     pub object_bytes: usize,
+    /// Large values that nobody needs any more and that are not freed yet, the bytes of memory that they take, and how many were
+    /// freed that way.
+    pub objects_freeing: usize,
+    pub freeing_bytes: usize,
+    pub objects_freed: u64,
     /// Values in the file of extents, and the bytes that they take there.
     pub extents: usize,
     pub extent_bytes: u64,
@@ -109,7 +114,7 @@ pub struct StoreStats {
     pub extent_file_bytes: u64,
     /// Of these, what no extent takes.
     pub extent_free_bytes: u64,
-    /// `index_bytes + page_bytes + object_bytes`.
+    /// `index_bytes + page_bytes + object_bytes + freeing_bytes`.
     pub memory_bytes: usize,
     pub pages_flushed: u64,
     /// Written by the flush: pages, and the objects of their records in whole blocks.
@@ -142,14 +147,17 @@ impl Store {
     /// As [`Store::new`].
     pub fn with_objects(config: StoreConfig, decode: Decode) -> Arc<Self> {
         assert!(config.workers >= 1, "a store has at least one worker");
+        let index_work: Arc<Notify> = Arc::default();
+        let work = index_work.clone();
+        let objects = Objects::new(decode, Box::new(move || work.notify_one()));
         Arc::new(Self {
             index: Index::new(config.index_buckets, config.workers),
-            log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages, decode),
+            log: Log::new(config.page_size, config.mutable_pages, config.read_only_pages, objects),
             epochs: EpochTable::new(config.workers),
             retired: Retired::default(),
             read_cache: ReadCache::new(config.workers),
             imaging: Imaging::default(),
-            index_work: Notify::new(),
+            index_work,
             discarded: Arc::default(),
             discarded_bytes: AtomicUsize::new(0),
             reclaim: Reclaim::new(),
@@ -322,6 +330,14 @@ impl Store {
                         return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                 }
+                NeedReason::ObjectShared { id } => {
+                    if !self.log.objects.is_shared(id) {
+                        return Ok(());
+                    }
+                    if let Some(message) = self.log.failing.lock().clone() {
+                        return Err(StorageError::Failed { message, stack: StackTrace::capture() });
+                    }
+                }
                 _ if self.log.has_room(need, reserve) => return Ok(()),
                 // By now it may be memory that lacks.
                 NeedReason::LogFile if self.log.is_full() && self.log.lacks_file_space(need, reserve) => {
@@ -365,6 +381,7 @@ impl Store {
         let (index_bytes, page_bytes) =
             (self.index.bytes() + self.discarded_bytes.load(Ordering::Relaxed), log.bytes());
         let (object_bytes, extents) = (log.objects.bytes(), log.objects.extents.stats());
+        let (objects_freeing, freeing_bytes) = log.objects.remains.waiting();
         StoreStats {
             begin: log.regions.begin(),
             head,
@@ -383,13 +400,16 @@ impl Store {
             index_bytes,
             page_bytes,
             object_bytes,
+            objects_freeing,
+            freeing_bytes,
+            objects_freed: log.objects.remains.freed(),
             extents: extents.extents,
             extent_bytes: extents.used_bytes,
             extents_in_limbo: extents.in_limbo,
             extent_limbo_bytes: extents.limbo_bytes,
             extent_file_bytes: extents.file_bytes,
             extent_free_bytes: extents.free_bytes,
-            memory_bytes: index_bytes + page_bytes + object_bytes,
+            memory_bytes: index_bytes + page_bytes + object_bytes + freeing_bytes,
             pages_flushed: self.counters.pages_flushed.load(Ordering::Relaxed),
             bytes_flushed: self.counters.bytes_flushed.load(Ordering::Relaxed),
             pages_in_flight: self.counters.pages_in_flight.load(Ordering::Relaxed),

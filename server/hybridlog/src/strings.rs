@@ -27,8 +27,19 @@ impl<'a> ByteStrings<'a> {
 
     /// Appends one string.
     pub fn push(out: &mut Vec<u8>, string: &[u8]) {
-        put_number(out, string.len() as u64);
+        Self::push_length(out, string.len());
         out.extend_from_slice(string);
+    }
+
+    /// Appends what a string of `len` bytes has in front.
+    pub fn push_length(out: &mut Vec<u8>, len: usize) {
+        put_number(out, len as u64);
+    }
+
+    /// The first string of bytes that may end within it, and how many it takes; `None` if it does not end here, or is none.
+    pub fn first(bytes: &[u8]) -> Option<(&[u8], usize)> {
+        let (string, rest) = split(bytes)?;
+        Some((string, bytes.len() - rest.len()))
     }
 
     /// Bytes that a string of this length takes.

@@ -1,6 +1,6 @@
 //! The index's background work, in slices that other tasks run between: growth that a large command has left behind,
-//! shrinking, the entries of retired spaces, the memory of an index that was given up, extents that
-//! were kept for a checkpoint, or given up with everything.
+//! shrinking, the entries of retired spaces, the memory of an index that was given up, large values that nobody needs any more,
+//! extents that were kept for a checkpoint, or given up with everything.
 
 use crate::device::LogDevice;
 use crate::held::Held;
@@ -48,6 +48,9 @@ pub async fn tend_index<W: World>(handle: &WorkerHandle, device: &LogDevice<W>, 
                 true => give_way().await,
                 false => world.clock().sleep(FREE_AGAIN_AFTER).await,
             }
+        }
+        while store.log.objects.remains.free_some() {
+            give_way().await;
         }
         while store.log.objects.extents.free_some(EXTENTS_FREED_PER_SLICE) {
             give_way().await;

@@ -3,23 +3,24 @@
 //! Pairs lie in a tree in the order in which their fields were added. Another tree orders them by their fields' hash values,
 //! which is how a field is found, and the order of a scan. A list of all of them, in any order, is what fair draws draw from.
 //!
-//! Written, it is the seed of the hash values, so that a cursor survives the way to disk and back, and the packed form.
+//! `written_hash` has the way to disk and back.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use ferrite_hybridlog::{ByteStrings, Kind, Object};
+use ferrite_hybridlog::{ByteStrings, Object, Spot};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
-use crate::packed::{HEADER, Packed, header_of, is_well_formed};
+use crate::packed::{HEADER, Packed, header_of};
+use crate::written_hash::{SEED, write_part};
 
 /// Bits of a field's hash value: a cursor is exact as a double, too.
 const CURSOR_BITS: u32 = 48;
 /// Numbers in one chunk of the list: what a growing hash allocates at once.
 const CHUNK: usize = 512;
-/// Bytes before the packed form: the seed.
-const SEED: usize = 8;
+/// Pairs that are freed at a time.
+const SHED: usize = 256;
 /// What a pair takes beside its bytes: the allocator's own, its places in the list and in the trees with what their nodes leave
 /// unused.
 const PAIR_OVERHEAD: usize = 16 + 8 + 26 + 85;
@@ -105,15 +106,6 @@ impl LargeHash {
             hash.set(field, value);
         }
         hash
-    }
-
-    /// What [`Object::write`] has written, if that is what the bytes are.
-    pub fn decode(kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
-        let (seed, packed) = bytes.split_first_chunk::<SEED>()?;
-        if !is_well_formed(kind, packed) {
-            return None;
-        }
-        Some(Box::new(Self::from_packed(Packed::of(packed), u64::from_le_bytes(*seed))))
     }
 
     /// The hash that an object is.
@@ -249,16 +241,12 @@ impl LargeHash {
     /// The packed form, which the append-only file has.
     pub fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(self.packed_len());
-        self.write_packed(&mut packed);
-        packed
-    }
-
-    fn write_packed(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&header_of(self.len(), self.outgrown));
+        packed.extend_from_slice(&header_of(self.len(), self.outgrown));
         for (field, value) in self.iter() {
-            ByteStrings::push(out, field);
-            ByteStrings::push(out, value);
+            ByteStrings::push(&mut packed, field);
+            ByteStrings::push(&mut packed, value);
         }
+        packed
     }
 
     pub fn packed_len(&self) -> usize {
@@ -271,13 +259,27 @@ impl Object for LargeHash {
         SEED + self.packed_len()
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.seed.to_le_bytes());
-        self.write_packed(out);
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot {
+        let pairs = self.pairs.range(from.element.saturating_sub(1)..);
+        let pairs = pairs.map(|(&number, place)| (number, place.pair.split()));
+        write_part(self.seed, (self.len(), self.outgrown), pairs, from, out)
     }
 
     fn memory(&self) -> usize {
         size_of::<Self>() + self.list.capacity() * size_of::<Vec<u64>>() + self.memory
+    }
+
+    fn shed(&mut self) -> bool {
+        for _ in 0..SHED {
+            let Some((_, Place { pair, .. })) = self.pairs.pop_first() else { break };
+            self.forget(&pair);
+            self.order.pop_first();
+            #[cfg(test)]
+            self.touched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        let chunks = self.pairs.len().div_ceil(CHUNK);
+        self.list.truncate(chunks);
+        !self.pairs.is_empty()
     }
 
     fn duplicate(&self) -> Box<dyn Object> {
@@ -292,6 +294,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::written_hash::tests::{read_back, written_in};
 
     fn field(n: usize) -> Vec<u8> {
         format!("field:{n}").into_bytes()
@@ -320,6 +323,19 @@ mod tests {
         assert!(touched(&mut |hash| assert_eq!(hash.get(b"field:5"), Some(&b"new"[..]))) <= 2);
         assert!(touched(&mut |hash| assert_ne!(hash.scan(1 << 40, 10, &mut |_, _| {}), 0)) <= 10);
         assert_eq!(hash.len(), 1_000_000);
+    }
+
+    #[test]
+    fn a_large_hash_is_freed_some_pairs_at_a_time() {
+        let (mut hash, fields) = (hash_of(100_000), 100_000);
+        let (mut steps, mut before, mut memory) = (0, hash.touched.load(Relaxed), hash.memory());
+        while hash.shed() {
+            let (touched, now) = (hash.touched.load(Relaxed), hash.memory());
+            assert!(touched - before <= SHED && now < memory, "{touched} pairs, {now} bytes");
+            (steps, before, memory) = (steps + 1, touched, now);
+        }
+        assert!(steps >= fields / SHED);
+        assert!(hash.pairs.is_empty() && hash.order.is_empty() && hash.list.is_empty() && hash.written == 0);
     }
 
     #[test]
@@ -352,9 +368,7 @@ mod tests {
             hash.set(format!("new{calls}").as_bytes(), b"");
             if calls == 20 {
                 // The way to disk and back.
-                let mut written = Vec::new();
-                hash.write(&mut written);
-                let read = LargeHash::decode(Kind::Hash, written).expect("well-formed");
+                let read = read_back(&written_in(&hash, 100), 33).expect("well-formed");
                 hash = LargeHash::of(&*read).expect("a hash").clone();
             }
             if cursor == 0 {
@@ -365,21 +379,12 @@ mod tests {
         assert_eq!(found.iter().filter(|field| field.starts_with(b"field")).count(), 500);
     }
 
-    #[test]
-    fn what_is_no_hash_is_not_decoded() {
-        for bytes in
-            [&b""[..], b"1234567", b"12345678", b"12345678\x02\0\0\0\x01a\x011", b"12345678\x01\0\0\0\x01a\x021"]
-        {
-            assert!(LargeHash::decode(Kind::Hash, bytes.to_vec()).is_none(), "{bytes:?}");
-        }
-        assert!(LargeHash::decode(Kind::Set, b"12345678\0\0\0\0".to_vec()).is_none());
-    }
-
     proptest! {
         #[test]
         fn answers_as_a_map_does(
             ops in prop::collection::vec((0..60usize, prop::option::of(0..300usize)), 0..400),
             outgrown: bool,
+            part in 1..500usize,
         ) {
             let mut hash = LargeHash::new(3);
             if outgrown {
@@ -394,10 +399,8 @@ mod tests {
                 }
                 prop_assert_eq!(hash.len(), map.len());
             }
-            let mut written = Vec::new();
-            hash.write(&mut written);
-            prop_assert_eq!(written.len(), hash.written_len());
-            let read = LargeHash::decode(Kind::Hash, written).expect("well-formed");
+            let written = written_in(&hash, part);
+            let read = read_back(&written, part).expect("well-formed");
             for hash in [&hash, LargeHash::of(&*read).expect("a hash")] {
                 let pairs: BTreeMap<_, _> = hash.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect();
                 prop_assert_eq!(&pairs, &map);

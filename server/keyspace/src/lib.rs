@@ -29,6 +29,7 @@ mod unseen;
 mod view;
 mod watch;
 mod wheel;
+mod written_hash;
 
 pub use active::{Deleted, Due, cold_records, expire_due};
 pub use checkpoint::{Reminders, RestoreError};
@@ -51,12 +52,12 @@ pub use watch::WatchSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrite_hybridlog::{Address, NeedSpace, Object};
+use ferrite_hybridlog::{Address, Load, NeedSpace};
 
 /// Makes the large collections that the engine reads back: for [`ferrite_hybridlog::Store::with_objects`].
-pub fn decode_object(kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
+pub fn decode_object(kind: Kind, _len: usize) -> Option<Box<dyn Load>> {
     match kind {
-        Kind::Hash => large_hash::LargeHash::decode(kind, bytes),
+        Kind::Hash => Some(Box::new(written_hash::LoadHash::new())),
         _ => None,
     }
 }

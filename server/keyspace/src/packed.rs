@@ -45,6 +45,12 @@ pub(crate) fn header_of(len: usize, outgrown: bool) -> [u8; HEADER] {
     (len as u32 | if outgrown { OUTGROWN } else { 0 }).to_le_bytes()
 }
 
+/// What [`header_of`] was given.
+pub(crate) fn split_header(header: [u8; HEADER]) -> (usize, bool) {
+    let header = u32::from_le_bytes(header);
+    ((header & !OUTGROWN) as usize, header & OUTGROWN != 0)
+}
+
 /// Whether `value` is a packed collection of this type: for bytes that come from a file.
 pub(crate) fn is_well_formed(kind: Kind, value: &[u8]) -> bool {
     let Kind::Hash = kind else { return false };

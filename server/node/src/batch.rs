@@ -436,6 +436,7 @@ pub(crate) async fn wait_for_space(node: &Node, need: NeedSpace) -> Result<(), F
         | NeedReason::ObjectMemory
         | NeedReason::ObjectFile
         | NeedReason::ObjectUnwritten { .. }
+        | NeedReason::ObjectShared { .. }
         | NeedReason::ValueTooLarge { .. }
         | NeedReason::BurstTooLarge { .. } => Ok(node.store.wait_for_space(&need).await?),
     }

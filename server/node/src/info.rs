@@ -75,6 +75,8 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             index_overflow_buckets: store.index_overflow_buckets as u64,
             index_longest_chain: store.index_longest_chain as u64,
             index_entries: store.index_entries as u64,
+            objects_freeing: store.objects_freeing as u64,
+            objects_freed: store.objects_freed,
         },
         persistence: PersistenceInfo {
             changes_since_save: figures.changes - saves.changes,

@@ -38,6 +38,7 @@ impl Node {
             startup: self.memory.startup.load(Relaxed),
             // The objects of their records weigh on the same budget.
             pages: (store.page_bytes + store.object_bytes) as u64,
+            freeing: store.freeing_bytes as u64,
             index: store.index_bytes as u64,
             expiry: self.databases.expiry_bytes() as u64,
             clients: self.clients.buffer_bytes(),

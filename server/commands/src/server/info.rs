@@ -144,6 +144,9 @@ pub struct MemoryInfo {
     /// Buckets of the longest chain, the first included.
     pub index_longest_chain: u64,
     pub index_entries: u64,
+    /// Large values that nobody needs any more: how many are not freed yet, and how many were.
+    pub objects_freeing: u64,
+    pub objects_freed: u64,
 }
 
 /// Where the process's memory is, in bytes. Their sum is what INFO calls `used_memory`.
@@ -153,6 +156,8 @@ pub struct MemoryAccounts {
     pub startup: u64,
     /// Pages of the log in memory, as far as they are used, and the read-only region's maps.
     pub pages: u64,
+    /// Large values that nobody needs any more and that are not freed yet.
+    pub freeing: u64,
     pub index: u64,
     /// The timing wheel.
     pub expiry: u64,
@@ -174,10 +179,11 @@ pub struct MemoryAccounts {
 
 impl MemoryAccounts {
     /// Each account with its name.
-    pub fn each(&self) -> [(&'static str, u64); 11] {
+    pub fn each(&self) -> [(&'static str, u64); 12] {
         [
             ("startup", self.startup),
             ("pages", self.pages),
+            ("freeing", self.freeing),
             ("index", self.index),
             ("expiry", self.expiry),
             ("clients", self.clients),

@@ -225,7 +225,9 @@ fn memory(info: &InfoSnapshot, text: &mut Text) {
     text.field("mem_cluster_links", 0);
     text.field("mem_aof_buffer", accounts.aof_buffer);
     text.field("mem_allocator", "libc");
-    text.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+    text.zeros(&["active_defrag_running"]);
+    text.field("lazyfree_pending_objects", memory.objects_freeing);
+    text.field("lazyfreed_objects", memory.objects_freed);
     text.field("ferrite_data_bytes", memory.data);
     text.field("ferrite_data_bytes_per_key", per_key(memory.data, keys));
     text.field("ferrite_mutable_bytes", memory.mutable);
@@ -502,6 +504,7 @@ mod tests {
         info.memory.accounts = crate::server::info::MemoryAccounts {
             startup: 1000,
             pages: 2000,
+            freeing: 0,
             index: 50,
             expiry: 1,
             clients: 2,

@@ -22,9 +22,10 @@ use crate::aof::testing::{Fate, TestWorld, run_with};
 use crate::datadir::{
     DataDirConfig, NamedCheckpoint, OpenError, Recover, check_data_dir, named_checkpoints, recover_data_dir,
 };
+use crate::objects::Bytes;
 use crate::{
-    Before, ByteStrings, Found, Held, Kind, LogDevice, NeedSpace, Object, Pinned, Store, StoreConfig, WorkerHandle,
-    create_log, flush_task, open_log, tend_index,
+    Before, ByteStrings, Found, Held, Kind, Load, LogDevice, NeedSpace, Object, Pinned, Spot, Store, StoreConfig,
+    WorkerHandle, create_log, flush_task, open_log, tend_index,
 };
 
 const LOG: &str = "data/hybrid.log";
@@ -130,19 +131,23 @@ impl Object for Growing {
     fn written_len(&self) -> usize {
         self.0.len()
     }
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0);
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot {
+        out.copy_from_slice(&self.0[from.byte..][..out.len()]);
+        Spot { byte: from.byte + out.len(), ..from }
     }
     fn memory(&self) -> usize {
         self.0.len()
+    }
+    fn shed(&mut self) -> bool {
+        false
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(Self(self.0.clone()))
     }
 }
 
-fn decode(_: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
-    Some(Box::new(Growing(bytes)))
+fn decode(_: Kind, len: usize) -> Option<Box<dyn Load>> {
+    Some(Box::new(Bytes::new(len, |bytes| Some(Box::new(Growing(bytes))))))
 }
 
 /// What a command lacks.

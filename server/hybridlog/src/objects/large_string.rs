@@ -1,7 +1,10 @@
 //! A string that does not fit into a page.
 
-use super::Object;
+use super::{Object, Spot};
 use std::any::Any;
+
+/// Bytes that are freed at a time.
+const SHED: usize = 1 << 20;
 
 pub(crate) struct LargeString(Vec<u8>);
 
@@ -40,8 +43,10 @@ impl Object for LargeString {
         self.0.len()
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0);
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot {
+        let end = from.byte + out.len();
+        out.copy_from_slice(&self.0[from.byte..end]);
+        Spot { byte: end, ..from }
     }
 
     fn as_written(&self) -> Option<&[u8]> {
@@ -50,6 +55,15 @@ impl Object for LargeString {
 
     fn memory(&self) -> usize {
         size_of::<Self>() + self.0.capacity()
+    }
+
+    fn shed(&mut self) -> bool {
+        let Some(left) = self.0.capacity().checked_sub(SHED).filter(|&left| left > SHED) else { return false };
+        self.0.truncate(left);
+        // What is as large is mapped: its end goes back to the kernel, and nothing is copied.
+        self.0.shrink_to(left);
+        // An allocator that does not shrink it would be asked for ever.
+        self.0.capacity() <= left
     }
 
     fn duplicate(&self) -> Box<dyn Object> {

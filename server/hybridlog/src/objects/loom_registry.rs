@@ -1,7 +1,7 @@
 //! An object that moves to another record, or dies, while the flush writes it to its extent, in every order. A fault that is
 //! planted must make its model fail.
 
-use super::{Descriptor, Extent, Moved, Object, Objects, Stored, decode_bytes, padded};
+use super::{Descriptor, Extent, Moved, Object, Objects, Spot, decode_bytes, padded};
 use crate::mutant::Mutant;
 use crate::reclaim::Reclaim;
 use crate::sync::Arc;
@@ -27,12 +27,17 @@ impl Object for Number {
         4
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.get().to_le_bytes());
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot {
+        out.copy_from_slice(&self.get().to_le_bytes()[from.byte..][..out.len()]);
+        Spot { byte: from.byte + out.len(), ..from }
     }
 
     fn memory(&self) -> usize {
         4
+    }
+
+    fn shed(&mut self) -> bool {
+        false
     }
 
     fn duplicate(&self) -> Box<dyn Object> {
@@ -51,11 +56,11 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let model = Self { objects: Objects::new(decode_bytes), reclaim: Reclaim::new(), id: 1 };
+        let model = Self { objects: Objects::new(decode_bytes, Box::new(|| {})), reclaim: Reclaim::new(), id: 1 };
         let id = model.objects.new_id();
         assert_eq!(id, model.id);
         let value = Box::new(Number(UnsafeCell::new(BEFORE)));
-        model.insert(id, 0, Moved { stored: Arc::new(Stored { key: None, value }), twin: None });
+        model.insert(id, 0, Moved { stored: model.objects.stored(None, value), twin: None });
         model
     }
 
@@ -67,11 +72,12 @@ impl Model {
     /// The flush, as `write_page_objects` does it. What it wrote, if the object was still there.
     fn flush(&self) -> Option<u32> {
         let (stored, offset) = self.objects.begin_writing(self.id).expect("space was promised")?;
-        let mut written = Vec::new();
-        stored.value.write(&mut written);
+        let mut written = [0; 4];
+        let half = stored.value.write_part(Spot::default(), &mut written[..2]);
+        stored.value.write_part(half, &mut written[2..]);
         drop(stored);
         self.objects.end_writing(self.id, Extent { offset, len: 4, crc: 0, key_len: 0 });
-        Some(u32::from_le_bytes(written.try_into().expect("four bytes")))
+        Some(u32::from_le_bytes(written))
     }
 
     /// A command that changes the object, whose record is read-only: it gets a new one.

@@ -22,10 +22,12 @@ mod grow;
 mod large_string;
 mod leaving;
 mod limbo;
+mod load;
 #[cfg(all(test, loom))]
 mod loom_registry;
 mod moved;
 mod registry;
+mod remains;
 #[cfg(not(loom))]
 mod transfer;
 
@@ -35,46 +37,64 @@ pub(crate) use extents::{EXTENT_HEADER, Extents, NamedExtent, padded};
 pub(crate) use grow::ExtentReserve;
 pub(crate) use large_string::LargeString;
 pub(crate) use limbo::Cut;
+#[cfg(all(test, not(loom)))]
+pub(crate) use load::Bytes;
+pub(crate) use load::decode_bytes;
+pub use load::{Decode, Load};
 pub(crate) use moved::MovedRecords;
 #[cfg(test)]
 pub(crate) use registry::COPIED_MAX;
 pub(crate) use registry::{Moved, Objects};
+pub(crate) use remains::{FREED_IN_ONE_GO, Remains};
 #[cfg(not(loom))]
 pub(crate) use transfer::{ExtentError, read_extent, verify_extent, write_page_objects};
+#[cfg(all(test, not(loom)))]
+pub(crate) use transfer::{IN_ONE_GO, LOADED_IN_ONE_GO};
 
-use crate::record::Kind;
 use std::any::Any;
 
 /// A value on the heap that a record owns. Changed only through [`crate::Pinned::update_object`].
 pub trait Object: Any + Send + Sync {
     /// Bytes of the written form.
     fn written_len(&self) -> usize;
-    /// Appends the written form: [`Object::written_len`] bytes.
-    fn write(&self, out: &mut Vec<u8>);
+    /// Fills `out` with what the written form has from `from` on; where it goes on behind that. `out` is not longer than what is
+    /// left. Between two parts the object does not change, but a worker does other things: it is asked for little at a time.
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot;
     /// The written form, if that is how it lies in memory.
     fn as_written(&self) -> Option<&[u8]> {
         None
     }
     /// Bytes of memory it takes.
     fn memory(&self) -> usize;
+    /// Frees a part of what it holds, no more than some ten microseconds take; false: what is left is freed in as little time.
+    /// Nobody looks at it any more: what is left is no value, but for [`Object::memory`].
+    fn shed(&mut self) -> bool;
     /// For the rare change of an object that is just being written to disk.
     fn duplicate(&self) -> Box<dyn Object>;
 }
 
-/// Makes an object of its written form; `None` if these bytes are none of that type. It is not asked for strings: they are
-/// the engine's own.
-pub type Decode = fn(Kind, Vec<u8>) -> Option<Box<dyn Object>>;
-
-/// Whatever the type, the bytes as they are.
-pub(crate) fn decode_bytes(_: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
-    Some(Box::new(LargeString::new(bytes)))
+/// A place in an object's written form, in the object's own terms; the default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spot {
+    pub element: u64,
+    /// Bytes of that element's written form that lie before the place.
+    pub byte: usize,
 }
 
-/// An object with what the record has no place for.
+/// An object with what the record has no place for. If it is large it does not go with who drops it, but is left to [`Remains`].
 pub(crate) struct Stored {
     /// The key, if it is too long for the record.
     pub(crate) key: Option<Box<[u8]>>,
     pub(crate) value: Box<dyn Object>,
+    remains: std::sync::Arc<Remains>,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        if self.value.memory() > FREED_IN_ONE_GO {
+            self.remains.take(std::mem::replace(&mut self.value, Box::new(remains::Nothing)));
+        }
+    }
 }
 
 impl Stored {
@@ -92,7 +112,7 @@ impl Stored {
     }
 
     pub(crate) fn duplicate(&self) -> Self {
-        Self { key: self.key.clone(), value: self.value.duplicate() }
+        Self { key: self.key.clone(), value: self.value.duplicate(), remains: self.remains.clone() }
     }
 }
 

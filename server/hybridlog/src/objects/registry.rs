@@ -2,7 +2,8 @@
 
 use super::extents::Written;
 use super::extents::padded;
-use super::{Decode, Descriptor, Extent, Extents, LargeString, MovedRecords, Object, Stored};
+use super::remains::Wake;
+use super::{Decode, Descriptor, Extent, Extents, Load, MovedRecords, Object, Remains, Stored, decode_bytes};
 use crate::mutant::Mutant;
 use crate::reclaim::{Guard, defer};
 use crate::record::Kind;
@@ -38,6 +39,7 @@ pub(crate) struct Objects {
     /// Of a store that was emptied: no batch looks at them any more.
     condemned: Arc<Mutex<Vec<BTreeMap<u64, Entry>>>>,
     condemned_count: Arc<AtomicUsize>,
+    pub(crate) remains: std::sync::Arc<Remains>,
     decode: Decode,
 }
 
@@ -91,7 +93,8 @@ enum State {
 }
 
 impl Objects {
-    pub(crate) fn new(decode: Decode) -> Self {
+    /// `wake` has [`Objects::remains`] freed.
+    pub(crate) fn new(decode: Decode, wake: Wake) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::new(BTreeMap::new())),
             pages: Mutex::default(),
@@ -106,6 +109,7 @@ impl Objects {
             lost: Mutex::default(),
             condemned: Arc::default(),
             condemned_count: Arc::default(),
+            remains: std::sync::Arc::new(Remains::new(wake)),
             decode,
         }
     }
@@ -176,10 +180,16 @@ impl Objects {
         self.is_unwritten(twin).then_some(twin)
     }
 
-    pub(crate) fn decode(&self, kind: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
+    /// An object for a record, which has not the key if that is given here.
+    pub(crate) fn stored(&self, key: Option<Box<[u8]>>, value: Box<dyn Object>) -> Arc<Stored> {
+        Arc::new(Stored { key, value, remains: self.remains.clone() })
+    }
+
+    /// See [`Decode`].
+    pub(crate) fn load(&self, kind: Kind, len: usize) -> Option<Box<dyn Load>> {
         match kind {
-            Kind::String => Some(Box::new(LargeString::new(bytes))),
-            _ => (self.decode)(kind, bytes),
+            Kind::String => decode_bytes(kind, len),
+            _ => (self.decode)(kind, len),
         }
     }
 
@@ -233,6 +243,13 @@ impl Objects {
     /// The object under an id, which stays while the caller is pinned and holds the latch of its record's bucket.
     pub(crate) fn get(&self, id: u64) -> Option<NonNull<Stored>> {
         self.shard(id).lock().get(&id).map(|entry| NonNull::from(&*entry.stored))
+    }
+
+    /// Whether the flush still writes the object for a record that it has left, and it is no small thing to copy for a change.
+    pub(crate) fn is_shared(&self, id: u64) -> bool {
+        let mut shard = self.shard(id).lock();
+        let large = shard.get_mut(&id).filter(|entry| entry.bytes > COPIED_MAX);
+        large.is_some_and(|entry| Arc::get_mut(&mut entry.stored).is_none())
     }
 
     /// The object for changing it; the caller, who holds the latch for writing, calls [`Objects::changed`] afterwards.

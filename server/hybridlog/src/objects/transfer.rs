@@ -1,18 +1,24 @@
 //! Objects to their extents and back.
 
 use super::extents::padded;
-use super::{Descriptor, Extent, Object, Stored};
+use super::{Descriptor, Extent, Object, Spot, Stored};
 use crate::flush_run::PageReport;
 use crate::page_image::PageImage;
 use crate::record::Kind;
 use crate::store::Store;
-use ferrite_io::{AlignedBuf, BLOCK, Clock, File, SubmissionId, World};
+use crate::sync::Ordering;
+use ferrite_io::{AlignedBuf, BLOCK, Clock, File, SubmissionId, World, give_way};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest single transfer: bounds the copy that the kernel or we hold. Whole blocks.
-const PIECE: usize = 1 << 20;
+/// Longest single transfers: they bound the copies that we hold. Whole blocks.
+const WRITTEN_AT_ONCE: usize = crate::page_image::PIECE;
+const READ_AT_ONCE: usize = 1 << 20;
+/// Bytes of a written form that are made, or checked, in one go: some ten microseconds, elements of a few bytes included.
+pub(crate) const IN_ONE_GO: usize = 64 << 10;
+/// Bytes that become an object in one go: that takes several times as long, since each element is to be found.
+pub(crate) const LOADED_IN_ONE_GO: usize = 16 << 10;
 /// Wait before the file of extents is asked again whether it has grown.
 const GROWN_AFTER: Duration = Duration::from_millis(10);
 
@@ -59,6 +65,8 @@ async fn begin<W: World>(store: &Store, world: &W, id: u64) -> Option<(Arc<Store
     }
 }
 
+/// Piece by piece: a worker that wrote the form of a million elements down in one go would serve nobody meanwhile. The object
+/// stays as it is: its record is read-only, and who changes it later has a copy, or waits.
 async fn write<W: World>(
     store: &Store,
     file: &impl File,
@@ -67,41 +75,56 @@ async fn write<W: World>(
     stored: &Stored,
     offset: u64,
 ) -> Extent {
-    let mut made = Vec::new();
-    let value = match stored.value.as_written() {
-        Some(bytes) => bytes,
-        None => {
-            made.reserve_exact(stored.value.written_len());
-            stored.value.write(&mut made);
-            debug_assert_eq!(made.len(), stored.value.written_len());
-            &made
-        }
-    };
-    let key = stored.key.as_deref().unwrap_or_default();
-    let len = key.len() + value.len();
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(checksum_of_id(id), key), value);
+    let len = stored.written_len();
+    let (mut form, mut crc) = (Form::of(stored), checksum_of_id(id));
+    let mut piece = AlignedBuf::zeroed((padded(len) as usize).min(WRITTEN_AT_ONCE));
+    let held = piece.len() as u64;
+    store.counters.flush_bytes.fetch_add(held, Ordering::Relaxed);
     let mut at = 0;
     while at < len {
-        let mut piece = AlignedBuf::zeroed((padded(len) as usize - at).min(PIECE));
-        let end = (at + piece.len()).min(len);
-        copy_range([key, value], at, &mut piece[..end - at]);
-        report.write(store, file, piece, offset + at as u64).await;
-        at = end;
+        let filled = (len - at).min(piece.len());
+        piece.truncate(filled.next_multiple_of(BLOCK));
+        piece[filled..].fill(0);
+        for (number, part) in piece[..filled].chunks_mut(IN_ONE_GO).enumerate() {
+            if number > 0 {
+                give_way().await;
+            }
+            form.fill(part);
+            crc = crc32c::crc32c_append(crc, part);
+        }
+        piece = report.write(store, file, piece, offset + at as u64).await;
+        at += filled;
     }
-    Extent { offset, len: len as u64, crc, key_len: key.len() as u32 }
+    store.counters.flush_bytes.fetch_sub(held, Ordering::Relaxed);
+    Extent { offset, len: len as u64, crc, key_len: stored.key_len() as u32 }
 }
 
-/// Copies what lies at `at` of the concatenation of two parts.
-fn copy_range([first, second]: [&[u8]; 2], at: usize, into: &mut [u8]) {
-    let of_first = first.get(at..).unwrap_or_default();
-    let split = of_first.len().min(into.len());
-    let (begin, rest) = into.split_at_mut(split);
-    begin.copy_from_slice(&of_first[..split]);
-    let from = (at + split) - first.len().min(at + split);
-    rest.copy_from_slice(&second[from..from + rest.len()]);
+/// What an extent gets of an object, from its beginning on: the key, if that is long, then the value.
+struct Form<'s> {
+    key: &'s [u8],
+    value: &'s dyn Object,
+    from: Spot,
 }
 
-/// Reads an object back: as many transfers as it takes, each counted by `count`. Gives the last one's id, too.
+impl<'s> Form<'s> {
+    fn of(stored: &'s Stored) -> Self {
+        Self { key: stored.key.as_deref().unwrap_or_default(), value: &*stored.value, from: Spot::default() }
+    }
+
+    /// The next bytes, of which there are as many.
+    fn fill(&mut self, out: &mut [u8]) {
+        let (of_key, of_value) = out.split_at_mut(self.key.len().min(out.len()));
+        let (now, rest) = self.key.split_at(of_key.len());
+        of_key.copy_from_slice(now);
+        self.key = rest;
+        if !of_value.is_empty() {
+            self.from = self.value.write_part(self.from, of_value);
+        }
+    }
+}
+
+/// Reads an object back: as many transfers as it takes, each counted by `count`. Gives the last one's id, too. What is read is
+/// checked and made an object of part by part; what comes of it is nobody's before its checksum was right.
 pub(crate) async fn read_extent(
     store: &Store,
     file: &impl File,
@@ -115,18 +138,31 @@ pub(crate) async fn read_extent(
     if !objects.extents.belongs(extent.offset, id) {
         return Err(ExtentError::Gone);
     }
-    let mut bytes = Vec::with_capacity(len);
-    let mut last = None;
+    let Some(value_len) = len.checked_sub(key_len) else { return Err(ExtentError::Damaged(None)) };
+    let Some(mut value) = objects.load(kind, value_len) else { return Err(ExtentError::Damaged(None)) };
+    let (mut key, mut crc, mut at, mut last) = (Vec::with_capacity(key_len), checksum_of_id(id), 0, None);
     let mut read = async || {
-        while bytes.len() < len {
+        while at < len {
             count();
-            let at = bytes.len();
             let (piece, id) = read_piece(file, &extent, at).await?;
-            if piece.len() < (len - at).min(PIECE) {
+            if piece.len() < (len - at).min(READ_AT_ONCE) {
                 return Err(ExtentError::Short(id));
             }
-            bytes.extend_from_slice(&piece);
-            last = Some(id);
+            for (number, part) in piece.chunks(IN_ONE_GO).enumerate() {
+                if number > 0 {
+                    give_way().await;
+                }
+                crc = crc32c::crc32c_append(crc, part);
+                let (of_key, of_value) = part.split_at((key_len - key.len()).min(part.len()));
+                key.extend_from_slice(of_key);
+                for some in of_value.chunks(LOADED_IN_ONE_GO) {
+                    value.take(some);
+                    if of_value.len() > LOADED_IN_ONE_GO {
+                        give_way().await;
+                    }
+                }
+            }
+            (at, last) = (at + piece.len(), Some(id));
         }
         Ok(())
     };
@@ -136,25 +172,18 @@ pub(crate) async fn read_extent(
         return Err(ExtentError::Gone);
     }
     result?;
-    let is_whole = key_len <= len && crc32c::crc32c_append(checksum_of_id(id), &bytes) == extent.crc;
-    if !is_whole {
+    if crc != extent.crc {
         return Err(ExtentError::Damaged(last));
     }
-    let (key, value) = match key_len {
-        0 => (None, bytes),
-        _ => {
-            let value = bytes.split_off(key_len);
-            (Some(bytes.into_boxed_slice()), value)
-        }
-    };
-    let value: Box<dyn Object> = objects.decode(kind, value).ok_or(ExtentError::Damaged(last))?;
-    Ok((Arc::new(Stored { key, value }), last))
+    let value = value.finish().ok_or(ExtentError::Damaged(last))?;
+    let key = (key_len > 0).then(|| key.into_boxed_slice());
+    Ok((objects.stored(key, value), last))
 }
 
 /// Reads what an extent has from `at` on, a piece at most.
 async fn read_piece(file: &impl File, extent: &Extent, at: usize) -> Result<(AlignedBuf, SubmissionId), ExtentError> {
     let left = extent.len as usize - at;
-    let buf = AlignedBuf::zeroed(left.next_multiple_of(BLOCK).min(PIECE));
+    let buf = AlignedBuf::zeroed(left.next_multiple_of(BLOCK).min(READ_AT_ONCE));
     let mut done = file.read_at(buf, extent.offset + at as u64).await;
     match done.result {
         Ok(0) => Err(ExtentError::Short(done.id)),
@@ -179,21 +208,4 @@ pub(crate) async fn verify_extent(file: &impl File, id: u64, extent: Extent) -> 
 
 fn checksum_of_id(id: u64) -> u32 {
     crc32c::crc32c(&id.to_le_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_of_two_parts() {
-        let parts = [&b"abc"[..], b"defgh"];
-        for at in 0..8 {
-            for end in at..=8 {
-                let mut out = vec![0; end - at];
-                copy_range(parts, at, &mut out);
-                assert_eq!(out, b"abcdefgh"[at..end], "{at}..{end}");
-            }
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod flush;
 mod growth;
 mod model;
 mod objects;
+mod objects_in_pieces;
 pub(crate) mod pages;
 mod stress;
 mod tiers;

@@ -1,8 +1,10 @@
 //! Values and keys larger than a page: in every tier, on their way between them, and gone without a trace.
 
 use super::{Engine, Wait, silent, tiny};
+use crate::objects::Bytes;
 use crate::{
-    Found, Held, Kind, LogDevice, LogFiles, NeedReason, Object, ReadError, StorageError, Store, StoreConfig, tend_index,
+    Found, Held, Kind, Load, LogDevice, LogFiles, NeedReason, Object, ReadError, Spot, StorageError, Store,
+    StoreConfig, tend_index,
 };
 use proptest::prelude::*;
 use std::any::Any;
@@ -374,20 +376,27 @@ impl Object for Numbers {
     fn written_len(&self) -> usize {
         8 * self.0.len()
     }
-    fn write(&self, out: &mut Vec<u8>) {
-        self.0.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    fn write_part(&self, from: Spot, out: &mut [u8]) -> Spot {
+        let bytes = self.0[from.byte / 8..].iter().flat_map(|number| number.to_le_bytes()).skip(from.byte % 8);
+        out.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+        Spot { byte: from.byte + out.len(), ..from }
     }
     fn memory(&self) -> usize {
         8 * self.0.len()
+    }
+    fn shed(&mut self) -> bool {
+        false
     }
     fn duplicate(&self) -> Box<dyn Object> {
         Box::new(self.clone())
     }
 }
 
-fn decode_numbers(_: Kind, bytes: Vec<u8>) -> Option<Box<dyn Object>> {
-    let numbers = bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
-    Some(Box::new(Numbers(numbers)))
+fn decode_numbers(_: Kind, len: usize) -> Option<Box<dyn Load>> {
+    Some(Box::new(Bytes::new(len, |bytes| {
+        let numbers = bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
+        Some(Box::new(Numbers(numbers)))
+    })))
 }
 
 #[test]
