@@ -113,6 +113,8 @@ const VOLATILE: &[(Attribute, &str)] = &[
     (Attribute::ExceptionStacktrace, "<stacktrace>"),
     (Attribute::ServerPort, "<port>"),
     (Attribute::DataDirPath, "<path>"),
+    (Attribute::RetryDelayMs, "<ms>"),
+    (Attribute::LatchWaitNs, "<ns>"),
 ];
 
 /// The canonical text of these spans; empty for none. Equal for two runs of one scenario, whatever their ids, times,

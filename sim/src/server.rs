@@ -88,9 +88,21 @@ pub fn launch(
     config_file: Option<(PathBuf, RenderConfig)>,
     ended: impl Fn(usize, Result<(), StartError>) + Clone + 'static,
 ) -> Starting {
+    launch_beside(0, world, config, config_file, ended)
+}
+
+/// As [`launch`], with room in the store for `others` workers more: whoever takes their handles may do on another thread what only
+/// happens between two of them.
+pub fn launch_beside(
+    others: usize,
+    world: &SimWorld,
+    config: Config,
+    config_file: Option<(PathBuf, RenderConfig)>,
+    ended: impl Fn(usize, Result<(), StartError>) + Clone + 'static,
+) -> Starting {
     let workers = config.server.workers.max(1);
     let node = Node::new(Setup {
-        workers,
+        workers: workers + others,
         process_id: 1,
         executable: "ferrite".to_owned(),
         os: "simulated".to_owned(),
@@ -100,7 +112,7 @@ pub fn launch(
         started_unix_ns: world.clock().unix_ns(),
         started_monotonic_ns: world.clock().monotonic_ns(),
         telemetry: Telemetry {
-            metrics: Metrics::new(workers, table::index_count()),
+            metrics: Metrics::new(workers + others, table::index_count()),
             queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
             logs: Arc::new(LogQueue::new(config.telemetry.logs_queue_size, config.telemetry.logs_batch_size)),
             sampling: Sampling::new(config.telemetry.policy().expect("the configuration is valid").0),

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use ferrite_golden_traces::{Attribute, Span, Value, canonical};
@@ -15,9 +16,10 @@ use ferrite_node::{Node, RenderConfig};
 use ferrite_otlp::{ColdSpans, ExportQueue, LogFormat, LogSettings, subscriber};
 use ferrite_sim::client::RawClient;
 use ferrite_sim::resp::{Reply, encode_command};
-use ferrite_sim::server::{PAGE_BYTES, config, launch, start};
+use ferrite_sim::server::{PAGE_BYTES, config, launch_beside, start};
 
 use ferrite_sim::{FaultPlan, Host, Scenario, ScenarioFuture, Sim, SimWorld, run};
+use ferrite_telemetry::schema::EventName;
 use ferrite_telemetry::{Probability, RemoteContext, Sampling, SpanName};
 
 const SEEDS: std::ops::Range<u64> = 0..4;
@@ -27,6 +29,24 @@ const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
 
 /// What CONFIG REWRITE is to replace. No scenario makes it.
 const CONFIG_FILE: &str = "/etc/ferrite.toml";
+
+/// Workers of the store that are not the server's: see [`elsewhere`].
+const OTHER_WORKERS: usize = 1;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread beside the simulated one, for what happens between two threads alone. None can be made within a simulation.
+#[allow(clippy::disallowed_methods, reason = "it is a real thread")]
+static ELSEWHERE: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+    let (sender, jobs) = channel::<Job>();
+    std::thread::spawn(move || jobs.iter().for_each(|job| job()));
+    Mutex::new(sender)
+});
+
+/// Has that thread do this.
+fn elsewhere(job: impl FnOnce() + Send + 'static) {
+    ELSEWHERE.lock().expect("nobody panics with it").send(Box::new(job)).expect("the thread lives as long as the test");
+}
 
 /// A running server and one connection to it.
 struct Stage {
@@ -94,7 +114,7 @@ async fn play(sim: Sim, server: Server, script: Script) {
         config.telemetry.baggage_extraction = true;
         config.telemetry.baggage_allowed_keys = ["tenant.id", "tenant.tier"].map(str::to_owned).into();
         let file: (PathBuf, RenderConfig) = (PathBuf::from(CONFIG_FILE), Box::new(|text, _| Ok(text.to_owned())));
-        let starting = launch(&world, config, Some(file), move |id, result| {
+        let starting = launch_beside(OTHER_WORKERS, &world, config, Some(file), move |id, result| {
             if let Err(error) = result {
                 assert!(server.may_fail, "worker {id}: {error}");
             }
@@ -161,6 +181,35 @@ impl Stage {
     async fn traced_from_here(&mut self) {
         self.settle().await;
         self.exported();
+    }
+
+    /// Sends a command while another worker has the latch of its key; keeps its trace.
+    #[allow(clippy::disallowed_methods, reason = "the other thread is real, and so is its time")]
+    async fn command_behind_a_latch(&mut self, line: &str, key: &'static str) -> Reply {
+        // A busy machine may let the latch go before this thread is there.
+        for longer in 4.. {
+            self.traced_from_here().await;
+            let (store, space) = (Arc::clone(&self.node.store), self.node.databases.space(0));
+            let (latched, is_latched) = channel();
+            elsewhere(move || {
+                let handle = store.worker(1);
+                let pinned = handle.pin();
+                let _latch = pinned.latch(pinned.key(space, key.as_bytes()).hash, true);
+                latched.send(()).expect("it is waited for");
+                std::thread::sleep(Duration::from_millis(1 << longer));
+            });
+            is_latched.recv().expect("the latch is free");
+            let reply = self.command(line).await;
+            self.settle().await;
+            let spans = self.exported();
+            let contended =
+                |span: &Span| span.events.iter().any(|event| event.name == EventName::LatchContended.as_str());
+            if spans.iter().any(contended) {
+                self.keep(spans);
+                return reply;
+            }
+        }
+        unreachable!("each time it is held for longer")
     }
 
     /// Sets the key to a string of 100 bytes, then others until it is where it is wanted.
@@ -240,6 +289,28 @@ golden! {
         stage.traced_from_here().await;
         let reply = stage.command("GET large-dataset:partition-7:offset-9999").await;
         assert_eq!(reply, Reply::Bulk(vec![b'v'; 100]));
+    }
+
+    get_of_a_latched_key(FULL) |stage| {
+        stage.command("SET key value").await;
+        assert_eq!(stage.command_behind_a_latch("GET key", "key").await, Reply::Bulk(b"value".to_vec()));
+    }
+
+    set_that_waits_for_room(FULL) |stage| {
+        let pad = "p".repeat(3900);
+        let mut bytes = Vec::new();
+        for number in 0..12 {
+            encode_command(&["SET", &format!("key:{number}"), &pad], &mut bytes);
+        }
+        stage.client.send(&bytes).await.expect("connected");
+        for _ in 0..12 {
+            assert_eq!(stage.client.read_reply().await.expect("answers"), Reply::ok());
+        }
+        stage.settle().await;
+        let spans = stage.exported();
+        let retried = |span: &&Span| span.events.iter().any(|event| event.name == EventName::RetryAttempt.as_str());
+        let first = spans.iter().find(retried).expect("there is not so much room").trace_id;
+        stage.keep(spans.into_iter().filter(|span| span.trace_id == first).collect());
     }
 
     set_of_a_cold_key(FULL) |stage| {
@@ -666,6 +737,7 @@ fn golden() -> impl Iterator<Item = &'static Scenario> {
 
 /// The canonical text of a scenario, the same for every seed.
 fn text_of(scenario: &Scenario) -> String {
+    LazyLock::force(&ELSEWHERE);
     let mut texts = BTreeSet::new();
     for seed in SEEDS {
         let report = run(seed, scenario);
@@ -709,7 +781,10 @@ fn names(text: &str) -> Vec<String> {
         let indented = line.trim_start();
         if let Some(tier) = indented.strip_prefix("ferrite.storage.tier = ") {
             let name = names.last_mut().expect("an attribute belongs to a span");
-            *name = format!("{name}[{}]", tier.trim_matches('"'));
+            // An event of the span may name it again.
+            if !name.ends_with(']') {
+                *name = format!("{name}[{}]", tier.trim_matches('"'));
+            }
         } else if indented.ends_with(" SERVER") || indented.ends_with(" INTERNAL") {
             let depth = line.len() - indented.len();
             names.push(format!("{}{}", " ".repeat(depth), indented.rsplit_once(' ').expect("it has a kind").0));

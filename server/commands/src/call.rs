@@ -124,7 +124,13 @@ fn run(
     let mut keys = Keyspace::new(parts.lent, session.db);
     keys.no_touch = session.no_touch;
     // Held until the effects are in the AOF: its order is that in which writes become visible.
-    let _latch = latched.map(|key| pinned.latch(keys.hash(key), spec.has(flag::WRITE)));
+    let latch = latched.map(|key| pinned.latch(keys.hash(key), spec.has(flag::WRITE)));
+    if let (Some(latch), Some(key)) = (&latch, latched)
+        && latch.was_contended()
+    {
+        let bucket = pinned.bucket_of(keys.hash(key));
+        keys.trace().latch_contended(bucket);
+    }
     let start = reply.out.len();
     let (host, proto_max_bulk_len) = (parts.host, parts.proto_max_bulk_len);
     let mut call = Call { spec, args, keys, session, reply, host, proto_max_bulk_len, in_transaction: false };

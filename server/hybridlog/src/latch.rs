@@ -12,29 +12,37 @@ const LATCHED: u64 = !(READER - 1);
 /// The part of the word that is not the latch.
 pub(crate) const LINK_MASK: u64 = READER - 1;
 
+/// True if a writer had it. Other readers who count themselves in the same moment are no contention.
 #[inline]
-fn lock_shared(word: &AtomicU64) {
+fn lock_shared(word: &AtomicU64) -> bool {
     let mut backoff = Backoff::new();
+    let mut contended = false;
     loop {
         let seen = word.load(Ordering::Relaxed);
-        if (seen & WRITER == 0 || Mutant::ReaderIgnoresWriter.is_planted())
-            && word.compare_exchange_weak(seen, seen + READER, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
-            return;
+        if seen & WRITER == 0 || Mutant::ReaderIgnoresWriter.is_planted() {
+            if word.compare_exchange_weak(seen, seen + READER, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return contended;
+            }
+        } else {
+            contended = true;
         }
         backoff.wait();
     }
 }
 
+/// True if someone had it.
 #[inline]
-fn lock_exclusive(word: &AtomicU64) {
+fn lock_exclusive(word: &AtomicU64) -> bool {
     let mut backoff = Backoff::new();
+    let mut contended = false;
     loop {
         let seen = word.load(Ordering::Relaxed);
-        if (seen & LATCHED == 0 || Mutant::WriterIgnoresReaders.is_planted())
-            && word.compare_exchange_weak(seen, seen | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
-            return;
+        if seen & LATCHED == 0 || Mutant::WriterIgnoresReaders.is_planted() {
+            if word.compare_exchange_weak(seen, seen | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                return contended;
+            }
+        } else {
+            contended = true;
         }
         backoff.wait();
     }
@@ -67,11 +75,14 @@ fn unlock_alone(word: &AtomicU64, write: bool) {
     word.store(seen - if write { WRITER } else { READER }, Ordering::Relaxed);
 }
 
-/// Takes the latch, for writing or reading; `alone` if there is a single worker.
+/// Takes the latch, for writing or reading; `alone` if there is a single worker. True if it had to wait for another.
 #[inline]
-pub(crate) fn lock(word: &AtomicU64, write: bool, alone: bool) {
+pub(crate) fn lock(word: &AtomicU64, write: bool, alone: bool) -> bool {
     match (alone, write) {
-        (true, _) => lock_alone(word, write),
+        (true, _) => {
+            lock_alone(word, write);
+            false
+        }
         (false, true) => lock_exclusive(word),
         (false, false) => lock_shared(word),
     }
@@ -111,16 +122,45 @@ mod tests {
     #[test]
     fn latch_and_link_share_a_word() {
         let word = AtomicU64::new(0);
-        lock_exclusive(&word);
+        assert!(!lock_exclusive(&word));
         set_link(&word, 77);
         assert!(is_locked_exclusive(word.load(Ordering::Relaxed)));
         unlock_exclusive(&word);
-        lock_shared(&word);
-        lock_shared(&word);
+        assert!(!lock_shared(&word));
+        assert!(!lock_shared(&word), "readers do not wait for each other");
         unlock_shared(&word);
         assert!(is_locked(word.load(Ordering::Relaxed)));
         unlock_shared(&word);
         assert_eq!(word.load(Ordering::Relaxed), 77);
+    }
+
+    /// Whether a thread that wants the latch finds it held, which another holds for so long.
+    fn waits(held: bool, wanted: bool, hold: std::time::Duration) -> bool {
+        let word = AtomicU64::new(0);
+        lock(&word, held, false);
+        let began = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                began.wait();
+                let contended = lock(&word, wanted, false);
+                unlock(&word, wanted, false);
+                contended
+            });
+            began.wait();
+            std::thread::sleep(hold);
+            unlock(&word, held, false);
+            waits.join().expect("it ends")
+        })
+    }
+
+    #[test]
+    fn who_had_to_wait_is_told_so() {
+        for (held, wanted) in [(true, true), (true, false), (false, true)] {
+            // A busy machine may let the other thread begin late.
+            let told = (0..10).any(|longer| waits(held, wanted, std::time::Duration::from_millis(1 << longer)));
+            assert!(told, "held for writing: {held}, wanted for writing: {wanted}");
+        }
+        assert!(!waits(false, false, std::time::Duration::from_millis(1)), "readers do not wait for each other");
     }
 }
 

@@ -11,7 +11,16 @@ pub struct Latch<'p> {
     write: bool,
     /// With one worker nobody else can take it: no locked instructions needed.
     alone: bool,
+    contended: bool,
     not_send: PhantomData<*const ()>,
+}
+
+impl Latch<'_> {
+    /// Whether another worker had it, so that this one had to wait.
+    #[inline]
+    pub fn was_contended(&self) -> bool {
+        self.contended
+    }
 }
 
 impl Pinned<'_> {
@@ -19,7 +28,8 @@ impl Pinned<'_> {
     #[inline]
     pub fn latch(&self, hash: u64, write: bool) -> Latch<'_> {
         let alone = self.is_alone();
-        Latch { word: self.store.index.latch(hash, write, alone), write, alone, not_send: PhantomData }
+        let (word, contended) = self.store.index.latch(hash, write, alone);
+        Latch { word, write, alone, contended, not_send: PhantomData }
     }
 
     /// The bucket at a cursor and its latch, which the exclusive mode does without; and the next cursor.
@@ -31,7 +41,8 @@ impl Pinned<'_> {
         }
         let alone = self.is_alone();
         let (visit, word) = index.latch_at(cursor, write, alone);
-        (visit.bucket, visit.next(), Some(Latch { word, write, alone, not_send: PhantomData }))
+        let latch = Latch { word, write, alone, contended: false, not_send: PhantomData };
+        (visit.bucket, visit.next(), Some(latch))
     }
 
     /// No other worker exists.

@@ -23,7 +23,7 @@ struct Model {
 fn delete(model: &Model, worker: usize) {
     let looked_early = Mutant::LooksBeforeItsBatch.is_planted().then(|| model.imaging.is_on());
     model.epochs.enter(worker);
-    let word = model.index.latch(GOES, true, false);
+    let (word, _) = model.index.latch(GOES, true, false);
     model.index.remove(model.index.find(GOES).expect("it is there"), worker);
     if looked_early.unwrap_or_else(|| model.imaging.is_on()) {
         model.imaging.removed(GOES, TAIL);

@@ -46,6 +46,10 @@ struct Paused {
     checkpoint: Checkpoint,
     /// Bytes of the wrapper before its own name, in arguments.
     skip: usize,
+    /// It has waited for its keys before.
+    waited: bool,
+    /// How often it was tried again because what it had waited for was not enough.
+    retries: u32,
 }
 
 /// Why a synchronous stretch ended.
@@ -202,7 +206,9 @@ impl<W: World> Connection<W> {
                         self.finish(progress, reply_start, Some(spec));
                         continue;
                     }
-                    progress.paused = Some(Paused { spec, checkpoint, skip });
+                    let (waited, retries) =
+                        progress.paused.as_ref().map_or((false, 0), |paused| (paused.waited, paused.retries));
+                    progress.paused = Some(Paused { spec, checkpoint, skip, waited, retries });
                     if matches!(pause, Pause::Keys) && self.finds_in_cache(progress, &pinned, count) {
                         continue;
                     }
@@ -356,6 +362,9 @@ impl<W: World> Connection<W> {
         let checkpoint = progress.paused.as_ref().expect("a paused command").checkpoint;
         let command = self.commands[progress.at].trace;
         self.trace.select(command);
+        let began_ns = self.worker.now_ns();
+        let for_keys = matches!(pause, Pause::Keys);
+        let for_space = matches!(pause, Pause::Space(_));
         match pause {
             Pause::Keys => {
                 self.trace.rollback(checkpoint);
@@ -402,6 +411,12 @@ impl<W: World> Connection<W> {
         // What was recorded while it waited stays, whatever becomes of the next run.
         self.trace.select(command);
         if let Some(paused) = &mut progress.paused {
+            // To wait for a key once is how a command reads from disk; to wait for it again, or for room, is to try again.
+            if for_space || for_keys && std::mem::replace(&mut paused.waited, true) {
+                paused.retries += 1;
+                let now_ns = self.worker.now_ns();
+                self.trace.retry(paused.retries, now_ns - began_ns, now_ns);
+            }
             paused.checkpoint = self.trace.checkpoint();
         }
     }

@@ -120,8 +120,11 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
         each_key(pending, input, command == from, |bytes| {
             trace.select(pending.trace);
             let key = pinned.key(space, bytes);
-            trace.mute(true);
             let latch = pinned.latch(key.hash, false);
+            if latch.was_contended() {
+                trace.latch_contended(pinned.bucket_of(key.hash));
+            }
+            trace.mute(true);
             let found = match pinned.find(&key, held, trace) {
                 Found::Cold(address) => Some(address),
                 Found::Record(_) | Found::Missing => None,

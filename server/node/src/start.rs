@@ -320,6 +320,7 @@ async fn worker<W: World>(
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
         candidates: RefCell::default(),
         told: RefCell::default(),
+        attempts: RefCell::default(),
     }))
 }
 

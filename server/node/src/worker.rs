@@ -11,6 +11,7 @@ use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::{Candidates, Lent, Scratch};
 use ferrite_telemetry::{Attribute, Recorder, SpanName, TraceBuffer, Value};
 
+use crate::attempts::Attempts;
 use crate::evict;
 use crate::expire;
 use crate::failure::{Failure, Told};
@@ -31,6 +32,7 @@ pub(crate) struct Worker<W: World> {
     /// What the last eviction knew and the next may use.
     pub candidates: RefCell<Candidates>,
     pub told: RefCell<Told>,
+    pub attempts: RefCell<Attempts>,
 }
 
 impl<W: World> Worker<W> {
@@ -67,9 +69,13 @@ impl<W: World> Worker<W> {
         if let Some(exception) = &mut exception {
             self.told.borrow_mut().shorten(exception, self.now_ns());
         }
+        let retry = self.attempts.borrow_mut().attempt(name, began_ns, self.now_ns(), error.is_some());
         let mut recorder = self.recorder.borrow_mut();
         let mut trace = recorder.buffer();
         trace.work(name, began_ns, attributes, error.as_deref(), exception.as_ref());
+        if let Some(retry) = retry {
+            trace.retry(retry.count, retry.delay_ns, began_ns);
+        }
         recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
     }
 

@@ -178,6 +178,7 @@ impl<'t> Tree<'t> {
         let mut span = self.span(command.name(), 0, command.start, self.end_ns);
         span.kind = command.name().root_kind();
         span.events = self.events(0);
+        span.dropped_events = command.events_dropped.into();
         if let Some(rare) = self.batch.rare_of(command)
             && command.has(REMOTE)
         {
@@ -261,6 +262,7 @@ impl<'t> Tree<'t> {
                 let nested = &self.batch.commands[record.arg as usize];
                 describe(&self.batch, nested, &mut span);
                 span.events = self.events(record.arg as usize);
+                span.dropped_events = nested.events_dropped.into();
                 if let Some(rare) = self.batch.rare_of(nested)
                     && nested.has(LINKED)
                 {
@@ -290,6 +292,14 @@ impl<'t> Tree<'t> {
                     add(Attribute::IoUringSqeId, int(record.arg));
                 } else {
                     add(Attribute::StorageEpoch, int(record.arg));
+                }
+                if record.is_miss() {
+                    span.events.push(Event {
+                        name: EventName::CacheMiss,
+                        time_ns: end,
+                        attributes: vec![(Attribute::StorageTier, record.tier().into())],
+                        dropped_attributes: 0,
+                    });
                 }
             }
             SpanName::EpochProtect | SpanName::EpochAdvance => add(Attribute::StorageEpoch, int(record.arg)),

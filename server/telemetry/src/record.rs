@@ -141,6 +141,11 @@ impl SpanRecord {
     pub fn cache_hit(&self) -> bool {
         self.head & CACHE_HIT != 0
     }
+
+    /// A tier in memory was searched in vain.
+    pub fn is_miss(&self) -> bool {
+        self.is(SpanName::StorageRead) && self.tier() != Tier::Disk && !self.cache_hit()
+    }
 }
 
 /// Has a parent in another process.
@@ -207,7 +212,8 @@ pub(crate) struct CommandRecord {
     pub rare: u16,
     /// What a root is; if not a command, its statement is its attributes as [`crate::values`] has them.
     pub name: u16,
-    pub reserved: u16,
+    /// Events that found no room.
+    pub events_dropped: u16,
 }
 
 impl CommandRecord {

@@ -79,7 +79,7 @@ fn resize(what: Resize, mutant: Option<Mutant>, entries: &'static [(u64, u64)], 
 }
 
 fn latch<'m>(model: &'m Model, hash: u64, write: bool) -> &'m AtomicU64 {
-    let word = model.index.latch(hash, write, false);
+    let (word, _) = model.index.latch(hash, write, false);
     assert!(std::ptr::eq(word, model.index.word(hash)), "another bucket is latched");
     word
 }

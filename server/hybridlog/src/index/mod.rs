@@ -141,18 +141,20 @@ impl Index {
         &self.main(hash).latch_and_link
     }
 
-    /// Latches the hash's bucket; spins. With `alone` there is no other worker, and nobody to wait for.
+    /// Latches the hash's bucket; spins. With `alone` there is no other worker, and nobody to wait for. Beside the latch, whether
+    /// another had it.
     #[inline]
-    pub(crate) fn latch(&self, hash: u64, write: bool, alone: bool) -> &AtomicU64 {
+    pub(crate) fn latch(&self, hash: u64, write: bool, alone: bool) -> (&AtomicU64, bool) {
+        let mut contended = false;
         loop {
             let count = self.count.load(Ordering::Acquire);
             let place = self.place(hash, count);
             let word = &self.buckets.get(place).latch_and_link;
-            latch::lock(word, write, alone);
+            contended |= latch::lock(word, write, alone);
             // While we waited the bucket may have been split, and the hash's half have moved away; or it was merged.
             let now = self.count.load(Ordering::Acquire);
             if now == count || self.place(hash, now) == place || Mutant::NoSecondLook.is_planted() {
-                return word;
+                return (word, contended);
             }
             latch::unlock(word, write, alone);
         }

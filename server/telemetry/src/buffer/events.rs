@@ -3,10 +3,15 @@
 use super::TraceBuffer;
 use crate::context::{SpanId, TraceId};
 use crate::exception::Exception;
-use crate::record::{CommandRecord, DISCARDED, EventRecord, FINISHED};
+use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, FINISHED};
 use crate::schema::{Attribute, EventName, Outcome, SpanName};
-use crate::span::Value;
+use crate::span::{Value, int};
 use crate::values;
+
+/// Events of one command, exceptions not counted: as many as the specification has a span keep. Those beyond are counted.
+const EVENTS_PER_COMMAND_MAX: usize = 128;
+/// Events of one batch, exceptions not counted, of which each command has two at most: their number has 16 bits.
+const EVENTS_PER_BATCH_MAX: usize = 4 * 1024;
 
 impl TraceBuffer {
     /// Something happened within the current command, now.
@@ -17,7 +22,36 @@ impl TraceBuffer {
         }
     }
 
+    /// The latch of the current command's bucket was taken just now, from another worker. What it waited is the time since the
+    /// last lap, of which the wait is nearly all.
+    #[cold]
+    pub fn latch_contended(&mut self, bucket: u64) {
+        if self.level >= Detail::Storage as u8 {
+            let time = self.now();
+            let attributes =
+                [(Attribute::IndexBucket, int(bucket)), (Attribute::LatchWaitNs, int(time.saturating_sub(self.mark)))];
+            self.event_of(self.current, EventName::LatchContended, time, &attributes);
+        }
+    }
+
+    /// The current command, or the work that was just recorded, is tried again: the `count`th time, this long after the attempt
+    /// before had ended.
+    #[cold]
+    pub fn retry(&mut self, count: u32, delay_ns: u64, at_ns: u64) {
+        if self.configured == 0 || self.current().is_none_or(|command| command.has(DISCARDED)) {
+            return;
+        }
+        let attributes =
+            [(Attribute::RetryCount, int(count.into())), (Attribute::RetryDelayMs, int(delay_ns / 1_000_000))];
+        self.event_of(self.current, EventName::RetryAttempt, at_ns, &attributes);
+    }
+
     fn event_of(&mut self, command: u16, name: EventName, time: u64, attributes: &[(Attribute, Value)]) {
+        if name != EventName::Exception && !self.has_room_for_event(command) {
+            let dropped = &mut self.commands[usize::from(command)].events_dropped;
+            *dropped = dropped.saturating_add(1);
+            return;
+        }
         let (values_at, values_len) = self.stores_values(attributes);
         self.events.push(EventRecord {
             name: name as u16,
@@ -27,6 +61,11 @@ impl TraceBuffer {
             time,
             ..EventRecord::default()
         });
+    }
+
+    fn has_room_for_event(&self, command: u16) -> bool {
+        let own = self.events.iter().filter(|event| event.command == command);
+        self.events.len() < EVENTS_PER_BATCH_MAX && own.count() < EVENTS_PER_COMMAND_MAX
     }
 
     fn stores_values(&mut self, attributes: &[(Attribute, Value)]) -> (u32, u16) {

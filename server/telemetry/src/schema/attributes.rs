@@ -142,6 +142,12 @@ names! {
         ExceptionMessage = "exception.message",
         /// Where the failure was noticed: functions and places, the innermost first.
         ExceptionStacktrace = "exception.stacktrace",
+        /// Which attempt this is after the first.
+        RetryCount = "retry.count",
+        /// Milliseconds from the end of the attempt before to this one.
+        RetryDelayMs = "retry.delay_ms",
+        /// Nanoseconds until the latch was taken.
+        LatchWaitNs = "ferrite.latch.wait_ns",
     }
 }
 
@@ -198,7 +204,10 @@ impl Attribute {
             | Self::ConnectionCommandsCount
             | Self::ConnectionBytesReceived
             | Self::ConnectionBytesSent
-            | Self::ReplicationOffset => ValueType::Int,
+            | Self::ReplicationOffset
+            | Self::RetryCount
+            | Self::RetryDelayMs
+            | Self::LatchWaitNs => ValueType::Int,
             _ => ValueType::Str,
         }
     }

@@ -145,14 +145,12 @@ impl SpanName {
     /// The events that a span of this name may have.
     pub const fn events(self) -> &'static [EventName] {
         match self {
-            Self::Command
-            | Self::AofRewrite
-            | Self::Eviction
-            | Self::Checkpoint
-            | Self::Flush
-            | Self::Expiry
-            | Self::UnseenSettle
-            | Self::Compaction => &[EventName::Exception],
+            Self::Command => &[EventName::Exception, EventName::RetryAttempt, EventName::LatchContended],
+            Self::StorageRead => &[EventName::CacheMiss],
+            Self::Flush | Self::Compaction => &[EventName::Exception, EventName::RetryAttempt],
+            Self::AofRewrite | Self::Eviction | Self::Checkpoint | Self::Expiry | Self::UnseenSettle => {
+                &[EventName::Exception]
+            }
             _ => &[],
         }
     }
@@ -163,6 +161,9 @@ impl EventName {
     pub const fn attributes(self) -> &'static [A] {
         match self {
             Self::Exception => &[A::ExceptionType, A::ExceptionMessage, A::ExceptionStacktrace],
+            Self::CacheMiss => &[A::StorageTier],
+            Self::RetryAttempt => &[A::RetryCount, A::RetryDelayMs],
+            Self::LatchContended => &[A::IndexBucket, A::LatchWaitNs],
         }
     }
 }

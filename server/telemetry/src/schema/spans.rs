@@ -162,6 +162,12 @@ names! {
     EventName {
         /// An unexpected failure (I/O, corruption), with type, message and stack trace.
         Exception = "exception",
+        /// A tier in memory was searched in vain: the next one is asked.
+        CacheMiss = "cache.miss",
+        /// What was tried before is tried again, after a wait.
+        RetryAttempt = "retry.attempt",
+        /// Another worker had the latch of the key's bucket.
+        LatchContended = "ferrite.latch.contended",
     }
 }
 
