@@ -103,6 +103,30 @@ fn baggage_becomes_attributes_only_where_it_is_allowed() {
 }
 
 #[test]
+fn the_wrapper_carries_baggage_which_is_nearer_than_the_attribute_s() {
+    let allowed = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "tenant.id"];
+    // What is named W3C's by its place in the wrapper is not a propagator's to read.
+    let server = Server::ferrite(&[&["--workers", "1", "--telemetry.propagators", "none"], &allowed[..]].concat());
+    let traceparent = format!("00-{TRACE}-{SPAN}-01");
+    let tree_of = |attributes: &[(&str, &str)], headers: &[&str]| {
+        let command = [&["OTEL.TRACE", &traceparent], headers, &["GET", "key"]].concat();
+        let mut connection = server.connect();
+        connection.send(&with_attributes(attributes, &command)).expect("the server takes what is sent");
+        assert_eq!(connection.reply().expect("a context never fails a command"), b"$-1\r\n");
+        let tree = connection.call(&["OTEL.TRACES", "LAST"]).expect("OTEL.TRACES answers");
+        let tree = String::from_utf8(tree).expect("UTF-8");
+        assert!(belongs_to_the_caller(&tree), "{tree}");
+        tree
+    };
+    for headers in [&["vendor=1", "tenant.id=acme,secret=x"], &["", "tenant.id=acme,secret=x"]] {
+        let tree = tree_of(&[("baggage", "tenant.id=other")], headers);
+        assert!(tree.contains("tenant.id: acme") && !tree.contains("secret"), "{tree}");
+    }
+    assert!(!tree_of(&[], &["vendor=1", ""]).contains("tenant.id"));
+    assert!(!tree_of(&[], &["tenant.id=acme"]).contains("tenant.id"), "alone it is the tracestate");
+}
+
+#[test]
 fn a_caller_s_request_id_is_in_its_command_s_log_line() {
     let allowed = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "request.id"];
     let arguments = [&["--workers", "1", "--logging.commands", "all"], &allowed[..]].concat();

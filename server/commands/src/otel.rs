@@ -27,6 +27,7 @@ pub static SPECS: &[CommandSpec] = &[
         .args(&[
             Arg::string("traceparent"),
             Arg::string("tracestate").optional(),
+            Arg::string("baggage").optional(),
             Arg::string("command"),
             Arg::string("arg").optional().multiple(),
         ]),
@@ -67,12 +68,14 @@ static CONTEXT: &[CommandSpec] = &[
     sub("otel.context|help", 2, context_help).complexity("O(1)").summary("Explains the subcommands."),
 ];
 
-/// A command inside `OTEL.TRACE <traceparent> [tracestate] command …`.
+/// A command inside `OTEL.TRACE <traceparent> [tracestate [baggage]] command …`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wrapped<'a> {
     pub traceparent: &'a [u8],
     /// Empty if there is none.
     pub tracestate: &'a [u8],
+    /// W3C's, as its header has it; empty if there is none.
+    pub baggage: &'a [u8],
     /// Arguments before the command's own name.
     pub skip: usize,
 }
@@ -98,11 +101,18 @@ fn unwrap_named(args: Args<'_>) -> Option<Wrapped<'_>> {
     if !args.get(0).eq_ignore_ascii_case(TRACE) {
         return None;
     }
-    let state = args.len() > 2 && memchr::memchr(b'=', args.get(2)).is_some();
-    let skip = if state { 3 } else { 2 };
+    // No command's name is empty or has an equals sign.
+    let header = |at: usize| {
+        let word = (at < args.len()).then(|| args.get(at))?;
+        (word.is_empty() || memchr::memchr(b'=', word).is_some()).then_some(word)
+    };
+    let tracestate = header(2);
+    let baggage = tracestate.and_then(|_| header(3));
+    let skip = 2 + usize::from(tracestate.is_some()) + usize::from(baggage.is_some());
     (skip < args.len()).then(|| Wrapped {
         traceparent: args.get(1),
-        tracestate: if state { args.get(2) } else { b"" },
+        tracestate: tracestate.unwrap_or_default(),
+        baggage: baggage.unwrap_or_default(),
         skip,
     })
 }
@@ -197,23 +207,35 @@ mod tests {
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn the_wrapper_s_third_argument_is_tracestate_if_it_has_an_equals_sign() {
+    fn what_stands_before_the_wrapped_command_s_name_is_tracestate_then_baggage() {
         let seen = |command: &str| {
             words(command, |args| {
                 unwrap(args).map(|wrapped| {
                     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("ASCII");
-                    (text(wrapped.traceparent), text(wrapped.tracestate), wrapped.skip)
+                    let headers = [wrapped.traceparent, wrapped.tracestate, wrapped.baggage].map(text);
+                    (headers.join("|"), wrapped.skip)
                 })
             })
         };
-        let found = |parent: &str, state: &str, at| Some((parent.to_owned(), state.to_owned(), at));
-        assert_eq!(seen("OTEL.TRACE p GET k"), found("p", "", 2));
-        assert_eq!(seen("otel.trace p a=b GET k"), found("p", "a=b", 3));
+        let found = |headers: &str, at| Some((headers.to_owned(), at));
+        assert_eq!(seen("OTEL.TRACE p GET k"), found("p||", 2));
+        assert_eq!(seen("otel.trace p a=b GET k"), found("p|a=b|", 3));
+        assert_eq!(seen("OTEL.TRACE p a=b c=d GET k"), found("p|a=b|c=d", 4));
+        // Two spaces: an empty argument. Without a tracestate it keeps the place before the baggage.
+        assert_eq!(seen("OTEL.TRACE p  c=d GET k"), found("p||c=d", 4));
+        assert_eq!(seen("OTEL.TRACE p a=b  GET k"), found("p|a=b|", 4));
+        assert_eq!(seen("OTEL.TRACE p a=b c=d e=f k"), found("p|a=b|c=d", 4));
         // A key with an equals sign is not at the place of the command's name.
-        assert_eq!(seen("OTEL.TRACE p GET a=b"), found("p", "", 2));
-        for other in
-            ["OTEL.TRACE", "OTEL.TRACE p", "OTEL.TRACE p a=b", "OTEL.TRACES p GET k", "GET k", "OTELxTRACE p GET k"]
-        {
+        assert_eq!(seen("OTEL.TRACE p GET a=b"), found("p||", 2));
+        for other in [
+            "OTEL.TRACE",
+            "OTEL.TRACE p",
+            "OTEL.TRACE p a=b",
+            "OTEL.TRACE p a=b c=d",
+            "OTEL.TRACES p GET k",
+            "GET k",
+            "OTELxTRACE p GET k",
+        ] {
             assert_eq!(seen(other), None, "{other}");
         }
     }
@@ -224,6 +246,7 @@ mod tests {
         assert_eq!(client.run(&format!("OTEL.TRACE {PARENT} PING")), "+PONG\r\n");
         assert_eq!(client.run("OTEL.TRACE nonsense ECHO hi"), "$2\r\nhi\r\n");
         assert_eq!(client.run(&format!("OTEL.TRACE {PARENT} a=b PING")), "+PONG\r\n");
+        assert_eq!(client.run(&format!("OTEL.TRACE {PARENT} a=b nonsense= PING")), "+PONG\r\n");
         assert_eq!(
             client.run("OTEL.TRACE p nope x"),
             "-ERR unknown command 'nope', with args beginning with: 'x' \r\n"

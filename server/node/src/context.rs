@@ -5,7 +5,7 @@
 use ferrite_commands::session::ConnectionContext;
 use ferrite_commands::{Session, otel};
 use ferrite_resp::Args;
-use ferrite_telemetry::{Propagators, RemoteContext, TraceBuffer};
+use ferrite_telemetry::{Baggage, Propagators, RemoteContext, TraceBuffer};
 
 /// What is read of a caller's context.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,16 +37,20 @@ pub(crate) fn resolve<'a>(
     let extracted = wanted.propagators.extract(attributes.inspect(|pair| asks |= asks_for_response(*pair)));
     session.trace_response = asks;
     context = extracted.context.map(RemoteContext::into_owned).or(context);
+    let mut baggage = extracted.baggage;
     let mut skip = 0;
     if let Some(wrapped) = wrapped {
         skip = wrapped.skip;
         context = wrapped.context().map(RemoteContext::into_owned).or(context);
+        if !wrapped.baggage.is_empty() {
+            baggage = Baggage::new(wrapped.baggage.into());
+        }
     }
     if let Some(context) = &context {
         trace.set_context(context);
     }
-    if !extracted.baggage.is_empty() {
-        trace.set_baggage(extracted.baggage.chosen(&wanted.baggage_keys));
+    if !baggage.is_empty() {
+        trace.set_baggage(baggage.chosen(&wanted.baggage_keys));
     }
     session.command_context = context;
     skip

@@ -20,7 +20,8 @@ pub struct Member<'b> {
 }
 
 impl<'a> Baggage<'a> {
-    pub(super) fn new(text: Cow<'a, [u8]>) -> Self {
+    /// What a header's value says; checked as it is read.
+    pub fn new(text: Cow<'a, [u8]>) -> Self {
         Self(text)
     }
 
