@@ -18,10 +18,10 @@ use ferrite_telemetry::schema::{SpanKind, SpanName};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::backend::Backend;
 use crate::jaeger::{self, JaegerSpan, SpanLine};
 use crate::schema;
 use crate::server::Server;
+use crate::shared_backend::SharedBackend;
 use crate::stock_redis::StockRedis;
 
 /// How many requests are under way at once.
@@ -74,9 +74,9 @@ async fn run(program: &mut Command, port: u16, endpoint: &str, key: &str, reques
 /// Everything that a language's helper must show. `program` makes the command without its arguments; `service` is the name
 /// under which the program exports.
 pub async fn check(service: &str, program: impl Fn() -> Command) {
-    let backend = Backend::start().await;
+    let backend = SharedBackend::get().await;
     // The caller's decision counts: its traces are sampled, others not.
-    let server = Server::exporting(&backend, &["--telemetry.sampler", "parentbased_always_off"]).await;
+    let server = Server::exporting_to(&backend.endpoint, &["--telemetry.sampler", "parentbased_always_off"]).await;
     let key = format!("{service}:1");
     let report = run(&mut program(), server.port, &backend.endpoint, &key, REQUESTS).await;
     assert!(report.advertised);
@@ -91,7 +91,7 @@ pub async fn check(service: &str, program: impl Fn() -> Command) {
 }
 
 /// The application's span, the library's, the command's and those of the storage hang together.
-async fn one_trace_from_request_to_storage(backend: &Backend, service: &str, key: &str, report: &Report) {
+async fn one_trace_from_request_to_storage(backend: &SharedBackend, service: &str, key: &str, report: &Report) {
     let (trace_id, request_id) = &report.request;
     let commands = |spans: &[JaegerSpan]| -> Vec<JaegerSpan> {
         let ours = |span: &&JaegerSpan| {
@@ -138,7 +138,7 @@ async fn one_trace_from_request_to_storage(backend: &Backend, service: &str, key
 }
 
 /// Each of the many commands belongs to the trace in which it was sent, below the library's span of that request.
-async fn requests_do_not_cross(backend: &Backend, service: &str, report: &Report) {
+async fn requests_do_not_cross(backend: &SharedBackend, service: &str, report: &Report) {
     let port = backend.jaeger_port;
     // A library sets its connections up within the request that needs one: those commands have no key.
     let is_command = |span: &&SpanLine| {

@@ -1,7 +1,7 @@
 //! The real server beside a real OpenTelemetry Collector and a real Jaeger, in containers.
 //!
-//! What the tests in `tests/` need: [`server`] starts the `ferrite` binary, [`backend`] the two containers, [`jaeger`] reads
-//! traces back, [`prometheus`] a metrics page, [`clients`] says what a client's helper must do, [`schema`] what may be emitted,
+//! What the tests in `tests/` need: [`server`] starts the `ferrite` binary, [`backend`] the two containers
+//! ([`shared_backend`] once for several tests), [`jaeger`] reads traces back, [`prometheus`] a metrics page, [`clients`] says what a client's helper must do, [`schema`] what may be emitted,
 //! [`browser`] looks at the page on the admin port. Nothing is skipped where something is missing: the test fails and says what
 //! starts it.
 
@@ -13,6 +13,7 @@ pub mod jaeger;
 pub mod prometheus;
 pub mod schema;
 pub mod server;
+pub mod shared_backend;
 pub mod stock_redis;
 
 use std::time::{Duration, Instant};

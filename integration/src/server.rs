@@ -31,7 +31,12 @@ pub struct Server {
 impl Server {
     /// [`Self::start`] for a server that exports everything to this backend, as far as the options do not say otherwise.
     pub async fn exporting(backend: &Backend, options: &[&str]) -> Self {
-        let export = ["--telemetry.enabled", "true", "--telemetry.endpoint", &backend.endpoint];
+        Self::exporting_to(&backend.endpoint, options).await
+    }
+
+    /// The same for whatever listens at this endpoint.
+    pub async fn exporting_to(endpoint: &str, options: &[&str]) -> Self {
+        let export = ["--telemetry.enabled", "true", "--telemetry.endpoint", endpoint];
         Self::start(&[&export, options].concat()).await
     }
 
