@@ -24,9 +24,9 @@ otelcol_binary="$cache/bin/otelcol-$otelcol_version-$(content_key "$root/integra
 jaeger_binary="$cache/bin/jaeger-$jaeger_version"
 go_sampler="$cache/bin/go-sampler-$(content_key "$root"/conformance/peers/sampler-go/*)"
 go_client="$cache/bin/go-client-$(content_key "$root"/integration/clients/go/{go.mod,go.sum,*.go,cmd/*/*.go})"
-node_client="$cache/node-$(content_key "$root"/integration/clients/node/package{,-lock}.json)"
-java_client="$cache/java-$(cd "$root/integration/clients/java" && content_key pom.xml $(find src -name '*.java' | sort))"
-venv="$cache/python-$(content_key "$root/integration/clients/python/requirements.txt")"
+node_client="$cache/node-$(cd "$root/integration/clients/node" && content_key package{,-lock}.json {context,ioredis,redis}.js *.ts README.md)"
+java_client="$cache/java-$(cd "$root/integration/clients/java" && content_key $(find . -name pom.xml -o -name '*.java' | sort))"
+venv="$cache/python-$(cd "$root/integration/clients/python" && content_key requirements.txt pyproject.toml README.md ferrite_tracing/*.py)"
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$@"; exit 1; }

@@ -7,13 +7,13 @@
 //! ```
 //!
 //! In a span `handle-request`: SET, GET, a pipeline of APPEND and STRLEN, a transaction of GETRANGE; outside of any span an
-//! EXISTS; then so many SETs of `KEY:<number>` at once, each in a span `request` that is a trace of its own. It prints what
-//! [`Report::parse`] reads.
+//! EXISTS; then so many SETs of `KEY:<number>` at once, each in a span `request` that is a trace of its own. Both have
+//! baggage with them: their key as `request.key`, and a `secret`. It prints what [`Report::parse`] reads.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use ferrite_golden_traces::Attribute;
+use ferrite_golden_traces::{Attribute, Value as AttributeValue};
 use ferrite_telemetry::schema::{SpanKind, SpanName};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -26,6 +26,10 @@ use crate::stock_redis::StockRedis;
 
 /// How many requests are under way at once.
 const REQUESTS: usize = 1000;
+/// The member of the baggage that the server is told to show.
+const MEMBER: &str = "request.key";
+/// And one that it is not.
+const SECRET: &str = "secret";
 /// A client may take this long for all of them, on a busy machine.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 
@@ -76,7 +80,9 @@ async fn run(program: &mut Command, port: u16, endpoint: &str, key: &str, reques
 pub async fn check(service: &str, program: impl Fn() -> Command) {
     let backend = SharedBackend::get().await;
     // The caller's decision counts: its traces are sampled, others not.
-    let server = Server::exporting_to(&backend.endpoint, &["--telemetry.sampler", "parentbased_always_off"]).await;
+    let options = ["--telemetry.sampler", "parentbased_always_off"];
+    let baggage = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", MEMBER];
+    let server = Server::exporting_to(&backend.endpoint, &[&options[..], &baggage].concat()).await;
     let key = format!("{service}:1");
     let report = run(&mut program(), server.port, &backend.endpoint, &key, REQUESTS).await;
     assert!(report.advertised);
@@ -105,7 +111,15 @@ async fn one_trace_from_request_to_storage(backend: &SharedBackend, service: &st
         commands(spans).len() >= 6 && spans.iter().any(|span| span.span.name == "handle-request")
     })
     .await;
-    schema::has_all_of(&spans);
+    for span in spans.iter().filter(|span| span.service == "ferrite") {
+        assert_eq!(span.span.attributes.get(MEMBER), Some(&AttributeValue::Str(key.to_owned().into())), "{span:?}");
+        assert!(!span.span.attributes.contains_key(SECRET), "{span:?}");
+    }
+    let own = |mut span: JaegerSpan| {
+        span.span.attributes.remove(MEMBER);
+        span
+    };
+    schema::has_all_of(&spans.iter().cloned().map(own).collect::<Vec<_>>());
     let by_id: HashMap<String, &JaegerSpan> = spans.iter().map(|span| (span.span.span_id.to_string(), span)).collect();
     let parent = |span: &JaegerSpan| by_id.get(&span.span.parent?.to_string()).copied();
     let commands = commands(&spans);
@@ -160,6 +174,7 @@ async fn requests_do_not_cross(backend: &SharedBackend, service: &str, report: &
     for (trace_id, span_id, key) in &report.requests {
         let command = commands.get(key.as_str()).unwrap_or_else(|| panic!("{key} is not in Jaeger"));
         assert_eq!(command.trace_id, *trace_id, "{key} is in another's trace");
+        assert_eq!(command.tags.get(MEMBER), Some(key), "{key} has no baggage or another's");
         let above = by_id[&(trace_id.as_str(), command.parent.as_str())];
         assert_eq!((above.service.as_str(), above.tags["span.kind"].as_str()), (service, "client"), "{key}");
         assert_eq!(above.parent, *span_id, "{key} is below another request");

@@ -19,7 +19,8 @@ fn source(path: &str) -> PathBuf {
 async fn commands_of_redis_py_are_children_of_its_spans() {
     clients::check("python-client", || {
         let mut program = Command::new(made_ready("FERRITE_PYTHON"));
-        program.arg(source("python/traced_client.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+        // Not the folder beside the program: the helper is the package that is installed.
+        program.arg(source("python/traced_client.py")).env("PYTHONSAFEPATH", "1");
         program
     })
     .await;
@@ -35,7 +36,7 @@ async fn commands_of_go_redis_are_children_of_its_spans() {
     clients::check("go-client", || Command::new(made_ready("FERRITE_GO_CLIENT"))).await;
 }
 
-/// The packages lie in the cache: the program and its helpers are run where they are.
+/// The packages, the helper's own among them, lie in the cache; the program is run where it is.
 fn node(library: &str) -> Command {
     let mut program = Command::new("node");
     program.arg(source("node/traced-client.js")).arg(library).env("NODE_PATH", made_ready("FERRITE_NODE_MODULES"));
@@ -52,15 +53,21 @@ async fn commands_of_node_redis_are_children_of_its_spans() {
     clients::check("redis-client", || node("redis")).await;
 }
 
+fn java(library: &str) -> Command {
+    let built = made_ready("FERRITE_JAVA_CLIENT");
+    let mut program = Command::new("java");
+    // A short run: what it would gain from the better compiler it does not live to see.
+    program.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    program.arg(format!("{built}/program/target/classes:{built}/program/lib/*")).args(["TracedClient", library]);
+    program
+}
+
 #[tokio::test]
 async fn commands_of_jedis_are_children_of_its_spans() {
-    clients::check("java-client", || {
-        let built = made_ready("FERRITE_JAVA_CLIENT");
-        let mut program = Command::new("java");
-        // A short run: what it would gain from the better compiler it does not live to see.
-        program.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
-        program.arg(format!("{built}/target/classes:{built}/target/test-classes:{built}/lib/*")).arg("TracedClient");
-        program
-    })
-    .await;
+    clients::check("jedis-client", || java("jedis")).await;
+}
+
+#[tokio::test]
+async fn commands_of_lettuce_are_children_of_its_spans() {
+    clients::check("lettuce-client", || java("lettuce")).await;
 }

@@ -4,7 +4,7 @@
 //	ferritetracing.Instrument(client) // behind it: then a command carries the span that redisotel made for it
 //
 // Ferrite says in HELLO's reply (trace-context) that it takes contexts. A server that does not is sent plain commands. go-redis
-// lets a hook change a command's arguments and nothing before them, so the context travels in OTEL.TRACE, without baggage.
+// lets a hook change a command's arguments and nothing before them, so the context and the baggage travel in OTEL.TRACE.
 package ferritetracing
 
 import (
@@ -81,14 +81,23 @@ func (h *hook) carrying(ctx context.Context, cmd redis.Cmder) redis.Cmder {
 	if headers["traceparent"] == "" || strings.HasPrefix(cmd.Name(), "himport") {
 		return cmd
 	}
-	return &tracedCmd{Cmder: cmd, hook: h, traceparent: headers["traceparent"], tracestate: headers["tracestate"]}
+	carried := []interface{}{"otel.trace", headers["traceparent"]}
+	// Their order tells them apart: a baggage stands behind a tracestate, if only an empty one.
+	if headers["tracestate"] != "" || headers["baggage"] != "" {
+		carried = append(carried, headers["tracestate"])
+	}
+	if headers["baggage"] != "" {
+		carried = append(carried, headers["baggage"])
+	}
+	return &tracedCmd{Cmder: cmd, hook: h, carried: carried}
 }
 
 // tracedCmd is the command it holds, but for the arguments that are written.
 type tracedCmd struct {
 	redis.Cmder
-	hook                    *hook
-	traceparent, tracestate string
+	hook *hook
+	// The wrapper's arguments, which stand in front of the command's own.
+	carried []interface{}
 }
 
 // Args is what go-redis writes: by then there is a connection, and its server has answered HELLO.
@@ -97,9 +106,5 @@ func (c *tracedCmd) Args() []interface{} {
 	if !c.hook.takesContext.Load() {
 		return args
 	}
-	carrying := append(make([]interface{}, 0, len(args)+3), "otel.trace", c.traceparent)
-	if c.tracestate != "" {
-		carrying = append(carrying, c.tracestate)
-	}
-	return append(carrying, args...)
+	return append(append(make([]interface{}, 0, len(c.carried)+len(args)), c.carried...), args...)
 }

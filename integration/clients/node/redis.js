@@ -11,7 +11,7 @@ const { advertises, headersOf } = require("./context");
  *
  *     registerInstrumentations({ instrumentations: [new RedisContextInstrumentation(), new RedisInstrumentation()] });
  *
- * All commands pass the client's queue as arguments, so the context travels in OTEL.TRACE, without baggage. The client asks the
+ * All commands pass the client's queue as arguments, so the context travels in OTEL.TRACE. The client asks the
  * server with HELLO if it speaks RESP3 (version 6 does by itself); what is called before it has connected carries nothing.
  */
 class RedisContextInstrumentation extends InstrumentationBase {
@@ -63,8 +63,11 @@ function carrying(addCommand) {
   };
 }
 
-function wrapped({ traceparent, tracestate }, args) {
-  return ["OTEL.TRACE", traceparent, ...(tracestate ? [tracestate] : []), ...args];
+/** Their order tells the headers apart: a baggage stands behind a tracestate, if only an empty one. */
+function wrapped({ traceparent, tracestate = "", baggage = "" }, args) {
+  const headers = [traceparent, tracestate, baggage];
+  while (!headers.at(-1)) headers.pop();
+  return ["OTEL.TRACE", ...headers, ...args];
 }
 
 module.exports = { RedisContextInstrumentation };

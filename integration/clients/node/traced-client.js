@@ -3,15 +3,15 @@
 //
 //     node traced-client.js ioredis|redis REDIS_PORT OTLP_ENDPOINT KEY REQUESTS
 
-const { ROOT_CONTEXT, trace } = require("@opentelemetry/api");
+const { ROOT_CONTEXT, propagation, trace } = require("@opentelemetry/api");
 const { OTLPTraceExporter } = require("@opentelemetry/exporter-trace-otlp-grpc");
 const { registerInstrumentations } = require("@opentelemetry/instrumentation");
 const { IORedisInstrumentation } = require("@opentelemetry/instrumentation-ioredis");
 const { RedisInstrumentation } = require("@opentelemetry/instrumentation-redis");
 const { resourceFromAttributes } = require("@opentelemetry/resources");
 const { BatchSpanProcessor, NodeTracerProvider } = require("@opentelemetry/sdk-trace-node");
-const { requestHook, traceContext } = require("./ioredis");
-const { RedisContextInstrumentation } = require("./redis");
+const { requestHook, traceContext } = require("ferrite-tracing/ioredis");
+const { RedisContextInstrumentation } = require("ferrite-tracing/redis");
 
 const [library, port, endpoint, key, requests] = process.argv.slice(2);
 
@@ -61,9 +61,10 @@ const libraries = {
 
 const ids = (span) => [span.spanContext().traceId, span.spanContext().spanId];
 
-/** Runs work within a span that is the root of a trace. */
-function within(name, work) {
-  return tracer.startActiveSpan(name, { root: true }, ROOT_CONTEXT, async (span) => {
+/** Runs work within a span that is the root of a trace, with baggage of which the server is to show the first member. */
+function within(name, key, work) {
+  const baggage = propagation.createBaggage({ "request.key": { value: key }, secret: { value: "x" } });
+  return tracer.startActiveSpan(name, { root: true }, propagation.setBaggage(ROOT_CONTEXT, baggage), async (span) => {
     try {
       return await work(span);
     } finally {
@@ -74,7 +75,7 @@ function within(name, work) {
 
 async function main() {
   const client = await libraries[library]();
-  const handled = await within("handle-request", async (span) => {
+  const handled = await within("handle-request", key, async (span) => {
     await client.set(key, "value");
     const value = await client.get();
     return { request: ids(span), value, replies: [...(await client.pipeline()), ...(await client.transaction())] };
@@ -83,11 +84,13 @@ async function main() {
   await client.exists();
   const hello = await client.hello();
 
-  const one = (_, number) =>
-    within("request", async (span) => {
-      await client.set(`${key}:${number}`, String(number));
-      return [...ids(span), `${key}:${number}`];
+  const one = (_, number) => {
+    const name = `${key}:${number}`;
+    return within("request", name, async (span) => {
+      await client.set(name, String(number));
+      return [...ids(span), name];
     });
+  };
   const done = await Promise.all(Array.from({ length: Number(requests) }, one));
   await client.quit();
   await provider.shutdown();

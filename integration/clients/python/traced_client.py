@@ -9,7 +9,7 @@ import sys
 
 import redis
 import redis.asyncio
-from opentelemetry import context, trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.sdk.resources import Resource
@@ -32,9 +32,15 @@ def ids(span):
     return [trace.format_trace_id(of_span.trace_id), trace.format_span_id(of_span.span_id)]
 
 
+def carrying(name):
+    """A context with baggage, of which the server is to show the first member."""
+    return baggage.set_baggage("secret", "x", baggage.set_baggage("request.key", name, context.Context()))
+
+
 pool = redis.ConnectionPool(connection_class=TracingConnection, host="127.0.0.1", port=int(port))
 client = redis.Redis(connection_pool=pool)
 
+outside = context.attach(carrying(key))
 with tracer.start_as_current_span("handle-request") as request:
     client.set(key, "value")
     value = client.get(key)
@@ -44,6 +50,7 @@ with tracer.start_as_current_span("handle-request") as request:
         replies += pipeline.getrange(key, 0, 0).execute()
 
 # Outside of a span there is no context to carry.
+context.detach(outside)
 client.exists(key)
 
 connection = pool.get_connection()
@@ -59,7 +66,8 @@ async def many(count):
 
     async def one(number):
         name = f"{key}:{number}"
-        with tracer.start_as_current_span("request", context=context.Context()) as span:
+        context.attach(carrying(name))
+        with tracer.start_as_current_span("request") as span:
             await client.set(name, number)
             return [*ids(span), name]
 

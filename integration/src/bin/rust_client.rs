@@ -1,11 +1,13 @@
 //! The redis crate's program of the client tests; see `ferrite_integration::clients` for what it does and prints.
 
 use ferrite_redis_tracing::Traced;
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
-use opentelemetry::{Context, global};
+use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::propagation::{BaggagePropagator, TraceContextPropagator};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde_json::{Value, json};
 
@@ -21,7 +23,11 @@ async fn main() -> Result<(), Failure> {
     let resource = Resource::builder().with_service_name("rust-client").build();
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
     global::set_tracer_provider(provider.clone());
-    global::set_text_map_propagator(TraceContextPropagator::new());
+    let both = TextMapCompositePropagator::new(vec![
+        Box::new(TraceContextPropagator::new()),
+        Box::new(BaggagePropagator::new()),
+    ]);
+    global::set_text_map_propagator(both);
     let tracer = provider.tracer("test");
 
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
@@ -29,7 +35,7 @@ async fn main() -> Result<(), Failure> {
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
     let connection = Traced::new(connection).await?;
-    let request = Context::new().with_span(tracer.start("handle-request"));
+    let request = carrying(key).with_span(tracer.start("handle-request"));
     let (value, mut replies) = handle_request(connection.clone(), key).with_context(request.clone()).await?;
 
     // The blocking connection, within the same span.
@@ -49,7 +55,7 @@ async fn main() -> Result<(), Failure> {
     let mut under_way = Vec::new();
     for number in 0..requests.parse::<usize>()? {
         let (mut connection, name) = (connection.clone(), format!("{key}:{number}"));
-        let span = Context::new().with_span(tracer.start_with_context("request", &Context::new()));
+        let span = carrying(&name).with_span(tracer.start_with_context("request", &Context::new()));
         let within = span.clone();
         let one = async move {
             redis::cmd("SET").arg(&name).arg(number).exec_async(&mut connection).await?;
@@ -75,6 +81,11 @@ async fn main() -> Result<(), Failure> {
     });
     println!("{report}");
     Ok(())
+}
+
+/// Baggage of which the server is to show the first member.
+fn carrying(key: &str) -> Context {
+    Context::new().with_baggage([KeyValue::new("request.key", key.to_owned()), KeyValue::new("secret", "x")])
 }
 
 /// On the asynchronous connection.

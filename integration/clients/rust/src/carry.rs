@@ -1,7 +1,7 @@
 //! The forms in which a command carries a context: wrapped in `OTEL.TRACE`, or behind a RESP attribute.
 //!
 //! An asynchronous connection takes commands as arguments, which leaves the wrapper; a blocking one takes bytes, so that the
-//! attribute, which carries baggage too, can stand in front of them.
+//! attribute can stand in front of them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -23,8 +23,14 @@ pub fn name(cmd: &Cmd) -> String {
 pub fn wrapped(inner: &Cmd, headers: &HashMap<String, String>) -> Option<Cmd> {
     let mut outer = cmd("OTEL.TRACE");
     outer.arg(headers.get("traceparent")?);
-    // What is there is empty, or has an equals sign: so the server tells it from a command's name.
-    outer.arg(headers.get("tracestate").filter(|state| !state.is_empty()));
+    let header = |name| headers.get(name).filter(|value| !value.is_empty());
+    let (tracestate, baggage) = (header("tracestate"), header("baggage"));
+    // Their order tells them apart: a baggage stands behind a tracestate, if only an empty one.
+    match (tracestate, baggage) {
+        (None, Some(_)) => outer.arg(""),
+        (state, _) => outer.arg(state),
+    };
+    outer.arg(baggage);
     for argument in inner.args_iter() {
         match argument {
             Arg::Simple(bytes) => outer.arg(bytes),
@@ -113,16 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapper_has_the_state_only_if_there_is_one() {
+    fn a_wrapper_has_state_and_baggage_only_if_there_are_any() {
         let mut get = cmd("GET");
         get.arg("k");
         let wrap = |pairs: &[(&str, &str)]| wrapped(&get, &headers(pairs)).map(|cmd| words(&cmd));
         assert_eq!(wrap(&[]), None);
         assert_eq!(wrap(&[("traceparent", "p"), ("tracestate", "")]).unwrap(), ["OTEL.TRACE", "p", "GET", "k"]);
-        assert_eq!(
-            wrap(&[("traceparent", "p"), ("tracestate", "a=1")]).unwrap(),
-            ["OTEL.TRACE", "p", "a=1", "GET", "k"]
-        );
+        let (parent, state, baggage) = (("traceparent", "p"), ("tracestate", "a=1"), ("baggage", "b=2"));
+        assert_eq!(wrap(&[parent, state]).unwrap(), ["OTEL.TRACE", "p", "a=1", "GET", "k"]);
+        assert_eq!(wrap(&[parent, state, baggage]).unwrap(), ["OTEL.TRACE", "p", "a=1", "b=2", "GET", "k"]);
+        assert_eq!(wrap(&[parent, baggage]).unwrap(), ["OTEL.TRACE", "p", "", "b=2", "GET", "k"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/baggage"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -36,6 +37,17 @@ func ids(span trace.Span) []string {
 	return []string{of.TraceID().String(), of.SpanID().String()}
 }
 
+// Baggage of which the server is to show the first member.
+func carrying(ctx context.Context, key string) context.Context {
+	told, err := baggage.NewMemberRaw("request.key", key)
+	must(err)
+	untold, err := baggage.NewMemberRaw("secret", "x")
+	must(err)
+	both, err := baggage.New(told, untold)
+	must(err)
+	return baggage.ContextWithBaggage(ctx, both)
+}
+
 func main() {
 	if len(os.Args) != 5 {
 		log.Fatal("usage: traced-client REDIS_PORT OTLP_ENDPOINT KEY REQUESTS")
@@ -52,14 +64,14 @@ func main() {
 		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "go-client"))),
 	)
 	otel.SetTracerProvider(provider)
-	otel.SetTextMapPropagator(propagation.TraceContext{})
+	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	tracer := provider.Tracer("test")
 
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:" + port, PoolSize: 16})
 	must(redisotel.InstrumentTracing(client))
 	must(ferritetracing.Instrument(client))
 
-	ctx, request := tracer.Start(background, "handle-request")
+	ctx, request := tracer.Start(carrying(background, key), "handle-request")
 	must(client.Set(ctx, key, "value", 0).Err())
 	value, err := client.Get(ctx, key).Result()
 	must(err)
@@ -85,7 +97,7 @@ func main() {
 		go func() {
 			defer all.Done()
 			name := fmt.Sprintf("%s:%d", key, number)
-			ctx, span := tracer.Start(background, "request", trace.WithNewRoot())
+			ctx, span := tracer.Start(carrying(background, name), "request", trace.WithNewRoot())
 			must(client.Set(ctx, name, number, 0).Err())
 			span.End()
 			done[number] = append(ids(span), name)

@@ -1,4 +1,4 @@
-package io.ferrite.tracing;
+package io.ferrite.tracing.jedis;
 
 import org.apache.commons.pool2.PooledObject;
 import org.apache.commons.pool2.impl.DefaultPooledObject;

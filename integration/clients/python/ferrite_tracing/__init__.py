@@ -7,9 +7,13 @@ Ferrite takes the trace context from a RESP attribute in front of a command and 
 A server that does not say so (stock Redis does not know attributes on input) is sent plain commands.
 """
 
+from __future__ import annotations
+
 import redis
 import redis.asyncio
 from opentelemetry import propagate
+
+__all__ = ["AsyncTracingConnection", "TracingConnection", "advertises_context", "context_attribute"]
 
 # What of the propagators' headers a command may carry.
 CARRIED = ("traceparent", "tracestate", "baggage")
@@ -17,7 +21,7 @@ CARRIED = ("traceparent", "tracestate", "baggage")
 
 def context_attribute() -> bytes:
     """The current context as a RESP attribute; empty outside of a span."""
-    headers = {}
+    headers: dict[str, str] = {}
     propagate.inject(headers)
     pairs = [(name.encode(), headers[name].encode()) for name in CARRIED if headers.get(name)]
     if not any(name == b"traceparent" for name, _ in pairs):
@@ -26,9 +30,9 @@ def context_attribute() -> bytes:
     return b"|%d\r\n%s" % (len(pairs), bulks)
 
 
-def advertises_context(hello) -> bool:
+def advertises_context(hello: object) -> bool:
     """Whether a reply to HELLO, a map or RESP2's flat list of pairs, says that the server takes contexts."""
-    names = list(hello) if isinstance(hello, dict) else hello[::2]
+    names = list(hello) if isinstance(hello, dict) else hello[::2] if isinstance(hello, list) else []
     return "trace-context" in names or b"trace-context" in names
 
 
@@ -41,7 +45,7 @@ class TracingConnection(redis.Connection):
         """False until the server was asked: what connects carries nothing."""
         return self._takes_context
 
-    def on_connect_check_health(self, check_health: bool = True):
+    def on_connect_check_health(self, check_health: bool = True) -> None:
         self._takes_context = False
         super().on_connect_check_health(check_health)
         self.send_command("HELLO", check_health=False)

@@ -1,4 +1,4 @@
-package io.ferrite.tracing;
+package io.ferrite.tracing.jedis;
 
 import io.opentelemetry.api.GlobalOpenTelemetry;
 import io.opentelemetry.api.trace.Span;
@@ -22,7 +22,7 @@ import redis.clients.jedis.exceptions.JedisDataException;
 /**
  * A connection whose commands are client spans and carry their context, if the server says in HELLO's reply that it takes
  * contexts; else they are sent as they are. Jedis writes arguments and nothing before them, so the context travels in
- * OTEL.TRACE, without baggage.
+ * OTEL.TRACE.
  */
 public class TracedConnection extends Connection {
   private static final ProtocolCommand OTEL_TRACE = () -> "OTEL.TRACE".getBytes(StandardCharsets.UTF_8);
@@ -102,8 +102,14 @@ public class TracedConnection extends Connection {
       return arguments;
     }
     CommandArguments carrying = new CommandArguments(OTEL_TRACE).add(headers.get("traceparent"));
-    if (!headers.getOrDefault("tracestate", "").isEmpty()) {
-      carrying.add(headers.get("tracestate"));
+    String tracestate = headers.getOrDefault("tracestate", "");
+    String baggage = headers.getOrDefault("baggage", "");
+    // Their order tells them apart: a baggage stands behind a tracestate, if only an empty one.
+    if (!tracestate.isEmpty() || !baggage.isEmpty()) {
+      carrying.add(tracestate);
+    }
+    if (!baggage.isEmpty()) {
+      carrying.add(baggage);
     }
     for (Rawable argument : arguments) {
       carrying.add(argument);
