@@ -10,10 +10,14 @@ use crate::scratch::has_expired;
 use crate::view::{Keyspace, Lent};
 use crate::wheel::Reminder;
 
-/// Below this, keys that are gone are left to their time.
-const STALE_MIN: u64 = 64 * 1024;
+/// So many more reminders than keys that expire, and a part of those, are left to their time.
+const STALE_MIN: u64 = 4096;
+const STALE_PART: u64 = 4;
+/// What there is beyond is looked for a part at a time, once a call.
+const SWEEP_PART: u64 = 16;
 
-/// Reminders taken from the wheel: of keys whose time has come, or some of any.
+/// Reminders taken from the wheel: of keys whose time has come, or some of any. Until each is settled, by [`expire_due`] or
+/// [`Databases::put_back`], nobody else gets it.
 #[derive(Default)]
 pub struct Due {
     reminders: Vec<Reminder>,
@@ -43,45 +47,61 @@ impl Due {
     }
 
     /// Gives up the key that [`expire_due`] would look at next: a read that meets it will find that it has expired.
-    pub fn skip(&mut self) {
-        self.reminders.pop();
+    pub fn skip(&mut self, databases: &Databases) {
+        if let Some(reminder) = self.reminders.pop() {
+            databases.settle_reminder(reminder.hash, None);
+        }
     }
 }
 
 impl Databases {
-    /// Takes at most `max` keys that may have expired before `now_ms`; true: there may be more.
+    /// Takes at most `max` keys that may have expired before `now_ms`, or are gone; true: there may be more.
     pub fn take_due(&self, now_ms: u64, max: usize, due: &mut Due) -> bool {
-        self.wheel.lock().take_due(now_ms, max, &mut due.reminders)
+        // What was emptied is freed without the lock.
+        let (more, _garbage) = {
+            let mut wheel = self.wheel.lock();
+            (wheel.take_due(now_ms, max, &mut due.reminders), wheel.take_garbage())
+        };
+        more
     }
 
-    /// Takes at most `max` reminders of any time if most of them must be of keys that are gone. A key that is deleted
-    /// leaves its reminder behind, since finding it would cost more than keeping it.
-    pub fn take_stale(&self, max: usize, due: &mut Due) {
+    /// How many reminders should be looked at now, since there are more than keys that expire: a database that is emptied
+    /// beside others leaves its reminders, as does what is overwritten without being read.
+    pub fn stale_reminders(&self) -> usize {
         let expiring: u64 = (0..self.count()).map(|db| self.expires(db)).sum();
-        let mut wheel = self.wheel.lock();
-        if wheel.len() as u64 > 2 * expiring + STALE_MIN {
-            wheel.sample(max, &mut due.reminders);
-        }
+        let surplus = self.reminders().saturating_sub(expiring);
+        if surplus > expiring / STALE_PART + STALE_MIN { (surplus / SWEEP_PART) as usize } else { 0 }
+    }
+
+    /// Takes at most `max` reminders of any time, going round.
+    pub fn take_stale(&self, max: usize, due: &mut Due) {
+        self.wheel.lock().sample(max, &mut due.reminders);
     }
 
     /// Takes one of all reminders, the one that `random` points to, if there is any.
     pub(crate) fn take_any(&self, random: u64, due: &mut Due) {
-        due.reminders.extend(self.wheel.lock().take_any(random));
+        self.wheel.lock().take_any(random, &mut due.reminders);
     }
 
-    pub(crate) fn remind(&self, reminder: Reminder) {
-        self.wheel.lock().add(reminder);
+    /// What a look at the key of a reminder that was taken has found: when it expires; `None`: never, or it is gone.
+    pub(crate) fn settle_reminder(&self, hash: u64, due_ms: Option<u64>) {
+        self.wheel.lock().settle(hash, due_ms);
     }
 
     /// Puts back what was taken.
     pub fn put_back(&self, due: &mut Due) {
         let mut wheel = self.wheel.lock();
-        due.reminders.drain(..).for_each(|reminder| wheel.add(reminder));
+        due.reminders.drain(..).for_each(|reminder| wheel.settle(reminder.hash, Some(reminder.due_ms)));
     }
 
     /// Bytes that watched keys take.
     pub fn watch_bytes(&self) -> usize {
         self.watchers.bytes()
+    }
+
+    /// Reminders that there are: one for each key that expires, and some of keys that no longer do.
+    pub fn reminders(&self) -> u64 {
+        self.wheel.lock().len() as u64
     }
 
     /// Bytes that the times of expiry take beside the keys.
@@ -111,21 +131,22 @@ pub fn expire_due(lent: Lent<'_>, due: &mut Due) -> Result<bool, Pause> {
     let Some(&reminder) = due.reminders.last() else { return Ok(false) };
     let Lent { pinned, held, databases, now_ms, .. } = lent;
     let _latch = pinned.latch(reminder.hash, true);
-    let (db, key, expire_at_ms) = match pinned.find_by_hash(reminder.hash, held) {
+    let expiring = match pinned.find_by_hash(reminder.hash, held) {
         Found::Cold(address) => return Err(Pause::Records(vec![address])),
-        Found::Record(record) if record.expire_at_ms != 0 => match databases.db_of(record.space) {
-            Some(db) => (db, record.key.to_vec(), record.expire_at_ms),
-            None => return Ok(due.reminders.pop().is_some()),
-        },
+        Found::Record(record) if record.expire_at_ms != 0 => databases.db_of(record.space).map(|db| (db, record)),
         // Deleted, or it stays for ever: the reminder has done its work.
-        Found::Record(_) | Found::Missing => return Ok(due.reminders.pop().is_some()),
+        Found::Record(_) | Found::Missing => None,
     };
-    if has_expired(expire_at_ms, now_ms) {
-        Keyspace::silent(lent, db).delete_expired(&key)?;
-        due.deleted.keys += 1;
-        due.deleted.databases.insert(db);
-    } else {
-        databases.wheel.lock().add(Reminder { hash: reminder.hash, due_ms: expire_at_ms });
-    }
+    let later = match expiring {
+        Some((db, record)) if has_expired(record.expire_at_ms, now_ms) => {
+            let key = record.key.to_vec();
+            Keyspace::silent(lent, db).delete_expired(&key)?;
+            due.deleted.keys += 1;
+            due.deleted.databases.insert(db);
+            None
+        }
+        other => other.map(|(_, record)| record.expire_at_ms),
+    };
+    databases.settle_reminder(reminder.hash, later);
     Ok(due.reminders.pop().is_some())
 }

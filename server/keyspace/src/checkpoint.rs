@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::databases::Databases;
 use crate::unseen::Unseen;
-use crate::wheel::{Copying, Reminder};
+use crate::wheel::Reminder;
 
 const WORD: usize = 8;
 const WORDS_OF_SLOT: usize = 5;
@@ -20,7 +20,6 @@ const UNSEEN: u64 = 1 << 63;
 /// A copy of the reminders that is made in steps while commands run. Dropped it ends.
 pub struct Reminders<'d> {
     databases: &'d Databases,
-    copying: Copying,
 }
 
 impl Drop for Reminders<'_> {
@@ -32,14 +31,14 @@ impl Drop for Reminders<'_> {
 impl Reminders<'_> {
     /// Appends at most `max` reminders. False: those that there were have been copied.
     pub fn step(&mut self, max: usize, out: &mut Vec<u8>) -> bool {
-        self.databases.wheel.lock().copy(&mut self.copying, max, &mut |reminder| encode(reminder, out))
+        self.databases.wheel.lock().copy(max, |reminder| encode(reminder, out))
     }
 
     /// Appends what the steps may have missed, and ends the copy. After that a batch that has ended since the copy began has
     /// left no reminder out.
     pub fn finish(self, out: &mut Vec<u8>) {
         let journal = self.databases.wheel.lock().end_copy();
-        journal.into_iter().for_each(|reminder| encode(reminder, out));
+        journal.into_iter().flatten().for_each(|reminder| encode(reminder, out));
     }
 }
 
@@ -68,7 +67,8 @@ pub enum RestoreError {
 impl Databases {
     /// Begins a copy of the reminders: there is one at a time.
     pub fn copy_reminders(&self) -> Reminders<'_> {
-        Reminders { databases: self, copying: self.wheel.lock().begin_copy() }
+        self.wheel.lock().begin_copy();
+        Reminders { databases: self }
     }
 
     /// What a checkpoint keeps of this moment. Exclusive mode only.

@@ -18,7 +18,6 @@ use crate::random::Random;
 use crate::scratch::{Presence, has_expired};
 use crate::view::{Keyspace, Lent};
 use crate::watch::Touch;
-use crate::wheel::Reminder;
 
 /// The best keys of earlier draws that are kept.
 const CANDIDATES_MAX: usize = 16;
@@ -169,7 +168,7 @@ impl Evictor {
         match next {
             Err(cold) => {
                 self.cursor = Some(cursor);
-                Err(Pause::Records(cold))
+                Err(Pause::Headers(cold))
             }
             Ok(next) => {
                 if self.drawn == before {
@@ -196,16 +195,18 @@ impl Evictor {
         }
         let cold = cold_records(pinned, held, &self.due);
         if !cold.is_empty() {
-            return Err(Pause::Records(cold));
+            return Err(Pause::Headers(cold));
         }
         while let Some(reminder) = self.due.take() {
             let _latch = pinned.latch(reminder.hash, false);
-            let Found::Record(record) = pinned.find_by_hash(reminder.hash, held) else { continue };
-            // One that is of no use any more is dropped.
-            if record.expire_at_ms != 0 && consider(lent, rank, &mut self.random, &mut self.candidates, &record) {
-                self.drawn += 1;
-                databases.remind(Reminder { hash: reminder.hash, due_ms: reminder.due_ms.min(record.expire_at_ms) });
-            }
+            let record = match pinned.find_by_hash(reminder.hash, held) {
+                Found::Record(record) if record.expire_at_ms != 0 => Some(record),
+                Found::Record(_) | Found::Missing | Found::Cold(_) => None,
+            };
+            let shown = record.filter(|record| consider(lent, rank, &mut self.random, &mut self.candidates, record));
+            self.drawn += usize::from(shown.is_some());
+            // One that is of no use any more goes.
+            databases.settle_reminder(reminder.hash, shown.map(|record| record.expire_at_ms));
         }
         Ok(true)
     }
@@ -271,7 +272,7 @@ fn consider(
 /// Deletes some keys. The worker is not in the exclusive mode and holds no latch.
 ///
 /// # Errors
-/// A pause, after which it is called again; [`Pause::Records`] names what to read. Where that cannot be read, call
+/// A pause, after which it is called again; [`Pause::Headers`] names what to read. Where that cannot be read, call
 /// [`Evictor::skip`].
 pub fn evict_slice(mut lent: Lent<'_>, evictor: &mut Evictor) -> Result<Slice, Pause> {
     let Some(rank) = evictor.policy.rank() else { return Ok(Slice::Nothing) };
@@ -305,13 +306,15 @@ impl Keyspace<'_> {
     }
 
     fn evict_if(&mut self, key: &[u8], still: impl FnOnce(&RecordView<'_>) -> bool) -> Result<Option<usize>, Pause> {
-        let mut cold = Vec::new();
-        self.cold(key, &mut cold);
-        if !cold.is_empty() {
-            return Err(Pause::Records(cold));
-        }
-        let goes = self.lookup(key)?.is_some_and(|record| still(&record));
-        let presence = self.presence(key)?;
+        let hash = self.hash(key);
+        let Lent { pinned, held, .. } = self.lent;
+        // The value is not asked for: a large one has not been read.
+        let goes = match pinned.find_by_hash(hash, held) {
+            Found::Cold(address) => return Err(Pause::Headers(vec![address])),
+            Found::Missing => false,
+            Found::Record(record) => record.key == key && still(&record),
+        };
+        let presence = self.presence_for_write(key)?;
         let Presence::Present { expire_at_ms, size } = presence else { return Ok(None) };
         let touch = match has_expired(expire_at_ms, self.now_ms()) {
             true => Touch::Expired,

@@ -10,8 +10,8 @@ use crate::scratch::has_expired;
 
 /// A key's entry in the index.
 pub const INDEX_ENTRY_BYTES: usize = 8;
-/// A key's place in the timing wheel.
-pub const EXPIRY_BYTES: usize = 16;
+/// A key's place in the timing wheel, and in the table that finds it there.
+pub const EXPIRY_BYTES: usize = 32;
 
 /// `maxmemory-policy`: Redis's, and Ferrite's own default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -308,7 +308,7 @@ impl<'a> Keyspace<'a> {
         let databases = self.lent.databases;
         if databases.total_keys() == databases.keys(self.db) {
             // Nobody has keys but this one: nothing is left for a sweep.
-            self.lent.pinned.forget_all();
+            self.forget_all();
             self.empty(self.db);
         } else if databases.keys(self.db) > 0 {
             let retired = self.empty(self.db);
@@ -325,7 +325,7 @@ impl<'a> Keyspace<'a> {
         for db in 0..self.lent.databases.count() {
             self.empty(db);
         }
-        self.lent.pinned.forget_all();
+        self.forget_all();
         self.effect(Effect::FlushAll);
         Ok(())
     }
@@ -530,7 +530,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// [`Keyspace::presence`] for a write that does not read the value: the trace shows the index alone.
-    fn presence_for_write(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
+    pub(crate) fn presence_for_write(&mut self, bytes: &[u8]) -> Result<Presence, Pause> {
         let key = self.key(bytes);
         if let Some(presence) = self.remembered() {
             return Ok(presence);
@@ -650,15 +650,22 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    /// Puts a key's time of expiry down for the active cycle. A time moved on needs no second reminder: the first one
+    /// Tells the active cycle of a key's time of expiry. One that is moved on changes nothing: the reminder that there is
     /// finds the new time when it comes.
     #[inline]
     fn remind(&mut self, key: &[u8], before: Option<u64>, after: Option<u64>) {
-        let Some(due_ms) = after.filter(|at| *at != 0) else { return };
-        if before.is_none_or(|before| before == 0 || due_ms < before) {
+        let (before, due_ms) = (before.unwrap_or(0), after.unwrap_or(0));
+        if due_ms < before || before == 0 && due_ms != 0 {
             let hash = self.key(key).hash;
             self.lent.scratch.reminders.push(Reminder { hash, due_ms });
         }
+    }
+
+    /// Forgets every key, and when those that expire do: all workers have told what they knew of that.
+    fn forget_all(&mut self) {
+        self.lent.pinned.forget_all();
+        self.lent.scratch.reminders.clear();
+        self.lent.databases.wheel.lock().clear();
     }
 
     /// Returns the space that the database showed.

@@ -19,6 +19,8 @@ use crate::worker::Worker;
 const CYCLE: Duration = Duration::from_millis(100);
 /// Keys looked at before the commands that have come meanwhile have their turn: some tens of microseconds.
 const SLICE: usize = 64;
+/// When a cycle looks no more for keys that are gone; in slices, of which each gives way.
+const SWEEP_NS: u64 = 20_000_000;
 
 /// Runs until the node is shut down; on one worker.
 pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
@@ -35,9 +37,11 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>) {
         if !databases.active_expiry() {
             continue;
         }
-        databases.take_stale(SLICE, &mut due);
         let began_ns = worker.now_ns();
-        let result = cycle(&worker, &mut due).await;
+        let mut result = cycle(&worker, &mut due).await;
+        if result.is_ok() {
+            result = sweep(&worker, &mut due, began_ns + SWEEP_NS).await;
+        }
         let was_refused = std::mem::replace(&mut is_refused, result.is_err());
         let deleted = due.take_deleted();
         if deleted.keys > 0 || is_refused && !was_refused {
@@ -61,6 +65,22 @@ async fn cycle<W: World>(worker: &Worker<W>, due: &mut Due) -> Result<(), Failur
         }
         give_way().await;
     }
+}
+
+/// Looks at reminders of any time where too many keys are gone, up to a time: what is left has its turn in the next cycle.
+async fn sweep<W: World>(worker: &Worker<W>, due: &mut Due, end_ns: u64) -> Result<(), Failure> {
+    let databases = &worker.node.databases;
+    let mut left = databases.stale_reminders();
+    while left > 0 && worker.now_ns() < end_ns {
+        databases.take_stale(left.min(SLICE), due);
+        left = left.saturating_sub(SLICE);
+        if let Err(failure) = delete(worker, due).await {
+            databases.put_back(due);
+            return Err(failure);
+        }
+        give_way().await;
+    }
+    Ok(())
 }
 
 /// The cycle as a trace of its own.
@@ -96,7 +116,7 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> Result<(), Failu
             Ok(()) => {}
             Err(Pause::Records(addresses)) => {
                 if addresses.iter().any(|address| unreadable.contains(address)) {
-                    due.skip();
+                    due.skip(&worker.node.databases);
                 }
             }
             Err(Pause::Space(need)) => {

@@ -68,6 +68,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             max: node.databases.limits.maxmemory.load(Relaxed),
             policy: node.databases.limits.policy().name().to_owned(),
             data: node.databases.data_bytes(),
+            reminders: node.databases.reminders(),
             mutable: store.mutable_bytes,
             read_only: store.read_only_bytes,
             disk: store.disk_bytes,

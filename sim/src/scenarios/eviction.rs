@@ -21,7 +21,7 @@ const KEYS: u64 = 250;
 const VALUE_MAX: u64 = 500;
 /// What one command adds to the data at most: a record with its header, as much slack again, an index entry and a time
 /// of expiry.
-const COMMAND_MAX: u64 = 64 + 2 * VALUE_MAX + 8 + 16;
+const COMMAND_MAX: u64 = 64 + 2 * VALUE_MAX + 8 + 32;
 const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// The data stays below the limit, only keys that may go do, and what went stays away after a power loss.
@@ -40,6 +40,8 @@ pub(super) const EVICTION: Scenario = Scenario {
         "a record was read from disk",
         "keys were evicted",
         "an eviction was recorded",
+        "a checkpoint was taken",
+        "a checkpoint was restored",
         "a command was refused for lack of memory",
     ],
     run: |sim| -> ScenarioFuture { Box::pin(keys_are_evicted(sim)) },
@@ -116,6 +118,10 @@ async fn write(sim: &Sim, mut client: RawClient, mut rng: SimRng, limit: Limit) 
             // Between the two it may have gone: then it is a new key, without a time of expiry. It may have been refused.
             set.insert(other.clone(), ask(&mut client, &["PTTL", &other]).await != Reply::Int(-1));
         }
+        if rng.one_in(20) {
+            // Beside it keys are drawn, and reminders are with who looks at them.
+            ask(&mut client, &["BGSAVE"]).await;
+        }
         if number % 10 == 0 {
             check_bound(&mut client, limit).await;
         }
@@ -167,6 +173,12 @@ async fn check_sum(client: &mut RawClient, left: &BTreeSet<String>, info: &BTree
         }
     }
     assert_eq!(info["ferrite_data_bytes"], sum);
+    let mut expiring = 0;
+    for key in left {
+        expiring += u64::from(ask(client, &["PTTL", key]).await != Reply::Int(-1));
+    }
+    let reminders = info["ferrite_expiry_reminders"];
+    assert!(reminders >= expiring, "{reminders} reminders of {expiring} keys that expire");
     assert_eq!(ask(client, &["DBSIZE"]).await, Reply::Int(left.len() as i64));
 }
 

@@ -134,6 +134,8 @@ pub struct MemoryInfo {
     pub policy: String,
     /// What `max` bounds: the keys' records, index entries and times of expiry, wherever they lie.
     pub data: u64,
+    /// Reminders of keys that expire.
+    pub reminders: u64,
     /// The tiers of the log.
     pub mutable: u64,
     pub read_only: u64,

@@ -231,7 +231,7 @@ mod tests {
         client.run("SET key value");
         assert_eq!(client.run("MEMORY USAGE key"), format!(":{}\r\n", 48 + 8));
         client.run("EXPIRE key 100");
-        assert_eq!(client.run("MEMORY USAGE key"), format!(":{}\r\n", 48 + 8 + 16));
+        assert_eq!(client.run("MEMORY USAGE key"), format!(":{}\r\n", 48 + 8 + 32));
         client.run("SET other 12");
         client.run("APPEND other 3456789012345");
         client.run("HSET hash field value");
