@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use std::rc::Rc;
 
-use ferrite_hybridlog::{Address, Held};
+use ferrite_hybridlog::{Address, Held, ReadError};
 use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Evictor, Pause, Room, Slice, evict_slice};
 use ferrite_telemetry::schema::{Attribute, SpanName};
@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 
 use crate::batch::wait_for_space;
 use crate::config::Choice;
+use crate::failure::Failure;
 use crate::unseen;
 use crate::worker::Worker;
 
@@ -54,15 +55,19 @@ pub(crate) async fn make_room<W: World>(worker: &Worker<W>) -> bool {
         return databases.room() == Room::Free;
     };
     let began_ns = worker.now_ns();
-    slices(worker, &mut evictor).await;
-    if evictor.keys_evicted > 0 {
-        record(worker, began_ns, &evictor);
+    let failure = slices(worker, &mut evictor).await.err();
+    // As long as no run succeeds, the first that did not is told of.
+    let failed_before = worker.eviction_fails.replace(failure.is_some());
+    if evictor.keys_evicted > 0 || failure.is_some() && !failed_before {
+        record(worker, began_ns, &evictor, failure);
     }
     *worker.candidates.borrow_mut() = evictor.finish(databases);
     databases.room() == Room::Free
 }
 
-async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
+/// # Errors
+/// The disk refuses what it takes.
+async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) -> Result<(), Failure> {
     let databases = &worker.node.databases;
     let mut held = Held::default();
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
@@ -70,37 +75,37 @@ async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) {
     let mut failures = 0;
     loop {
         match slice(worker, evictor, &held, &mut trace) {
-            Ok(Slice::Enough | Slice::Nothing) => return,
+            Ok(Slice::Enough | Slice::Nothing) => return Ok(()),
             Ok(Slice::More) => {
                 held.clear();
                 give_way().await;
                 unseen::settled(worker).await;
             }
-            Err(Pause::Records(addresses) | Pause::Headers(addresses)) => {
+            Err(Pause::Headers(addresses)) => {
                 if held.len() > HELD_MAX {
                     held.clear();
                 }
-                if !fetch(worker, &addresses, &mut held).await {
+                if let Err(error) = fetch(worker, &addresses, &mut held).await {
                     evictor.skip(databases);
                     failures += 1;
                     if failures == FAILURES_MAX {
-                        tracing::warn!("keys cannot be evicted: their records cannot be read");
-                        return;
+                        tracing::warn!(%error, "keys cannot be evicted: their records cannot be read");
+                        return Err(error.into());
                     }
                 }
             }
             Err(Pause::Space(need)) => {
                 if let Err(failure) = wait_for_space(&worker.node, need).await {
                     tracing::debug!(error = failure.text, "keys cannot be evicted");
-                    return;
+                    return Err(failure);
                 }
             }
-            Err(Pause::Keys | Pause::Counts { .. } | Pause::Refused(_)) => {
+            Err(Pause::Keys | Pause::Records(_) | Pause::Counts { .. } | Pause::Refused(_)) => {
                 unreachable!("a deletion names its records and is never refused")
             }
         }
         if worker.node.shutdown.is_raised() {
-            return;
+            return Ok(());
         }
     }
 }
@@ -119,29 +124,32 @@ fn slice<W: World>(
     result
 }
 
-/// False: one of them cannot be read. Whoever asks for its key gets the error.
-async fn fetch<W: World>(worker: &Worker<W>, addresses: &[Address], held: &mut Held) -> bool {
-    let reads = join_all(addresses.iter().map(|&address| worker.device.read_record(address))).await;
-    let mut all = true;
+/// Reads the records alone: what large values hold decides nothing.
+///
+/// # Errors
+/// One of them cannot be read. Whoever asks for its key gets the error.
+async fn fetch<W: World>(worker: &Worker<W>, addresses: &[Address], held: &mut Held) -> Result<(), ReadError> {
+    let reads = join_all(addresses.iter().map(|&address| worker.device.read_header(address))).await;
+    let mut failed = None;
     for (&address, read) in addresses.iter().zip(reads) {
         match read {
             Ok(read) => {
                 held.insert(address, read.record);
                 worker.stats().disk_reads.add(1);
             }
-            Err(_) => all = false,
+            Err(error) => failed = Some(error),
         }
     }
-    all
+    failed.map_or(Ok(()), Err)
 }
 
 /// The run as a trace of its own.
-fn record<W: World>(worker: &Worker<W>, began_ns: u64, evictor: &Evictor) {
+fn record<W: World>(worker: &Worker<W>, began_ns: u64, evictor: &Evictor, failure: Option<Failure>) {
     let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let attributes = [
         (Attribute::EvictionPolicy, Value::Str(evictor.policy().name().into())),
         (Attribute::EvictionKeysCount, count(evictor.keys_evicted)),
         (Attribute::EvictionBytes, count(evictor.bytes_freed)),
     ];
-    worker.record_work(SpanName::Eviction, began_ns, &attributes, None);
+    worker.record_work(SpanName::Eviction, began_ns, &attributes, failure);
 }

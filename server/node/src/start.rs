@@ -1,6 +1,6 @@
 //! From a configuration to a serving node, and back: sockets, data directory, replay, workers, drain.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -319,6 +319,7 @@ async fn worker<W: World>(
         recorder: RefCell::new(recorder),
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
         candidates: RefCell::default(),
+        eviction_fails: Cell::new(false),
         told: RefCell::default(),
         attempts: RefCell::default(),
     }))

@@ -1,6 +1,6 @@
 //! One worker: its part of the store, its recorder, its connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,6 +31,8 @@ pub(crate) struct Worker<W: World> {
     pub scratch: RefCell<Scratch>,
     /// What the last eviction knew and the next may use.
     pub candidates: RefCell<Candidates>,
+    /// The last eviction has failed.
+    pub eviction_fails: Cell<bool>,
     pub told: RefCell<Told>,
     pub attempts: RefCell<Attempts>,
 }
