@@ -51,6 +51,24 @@ fn masked_attributes_are_named_but_not_told() {
 }
 
 #[test]
+fn a_masked_value_is_masked_under_the_names_of_either_convention() {
+    let convention = ["--telemetry.semconv_stability_opt_in", "database"];
+    let both = ["--telemetry.semconv_stability_opt_in", "database/dup"];
+    for masked in ["db.statement,net.peer.ip", "db.query.text,network.peer.address"] {
+        for opt_in in [&[][..], &convention, &both] {
+            let (tree, log) = told(&[opt_in, &["--telemetry.redaction.attributes", masked]].concat());
+            let values = ["db.statement: ", "db.query.text: ", "net.peer.ip: ", "network.peer.address: "];
+            let told: Vec<&str> = tree.lines().filter(|line| values.iter().any(|name| line.contains(name))).collect();
+            let expected = if opt_in == both { 4 } else { 2 };
+            assert_eq!(told.len(), expected, "{tree}");
+            assert!(told.iter().all(|line| line.ends_with(": [REDACTED]")), "{tree}");
+            let line = log.lines().find(|line| line.contains("\"SET\"")).expect("it was logged");
+            assert!(line.contains("\"client_addr\":\"[REDACTED]\""), "{line}");
+        }
+    }
+}
+
+#[test]
 fn the_stable_conventions_and_the_limits_shape_what_is_told() {
     let (tree, _) = told(&["--telemetry.semconv_stability_opt_in", "database"]);
     for line in [

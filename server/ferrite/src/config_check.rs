@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use ferrite_node::config::Config;
 
-use crate::config::{KEYS, Loaded};
+use crate::config::{KEYS, Key, Loaded};
 use crate::{EXIT_CONFIGURATION, load, log_settings};
 
-/// Keys whose values are not printed.
-const SECRETS: [&str; 3] = ["server.requirepass", "telemetry.headers", "telemetry.redaction.salt"];
+/// Keys whose values are printed without what is secret in them.
+const ENDPOINTS: [&str; 4] =
+    ["telemetry.endpoint", "telemetry.traces.endpoint", "telemetry.metrics.endpoint", "telemetry.logs.endpoint"];
 
 /// Prints every problem with its place, or that there is none; warnings too, which keep no server from starting. With `print`
 /// also every key's value. The exit code is 2 if a server would not start.
@@ -30,14 +31,24 @@ pub fn check(file: Option<PathBuf>, print: bool) -> ExitCode {
     }
     if print {
         for key in KEYS {
-            let shown = key.show(&loaded.config).to_string();
-            // What an empty one shows is no secret.
-            let is_secret = SECRETS.contains(&key.path) && shown != key.show(&Config::default()).to_string();
-            println!("{} = {}", key.path, if is_secret { "<set>" } else { shown.trim() });
+            println!("{} = {}", key.path, told(key, &loaded.config));
         }
     }
     println!("the configuration is sound");
     ExitCode::SUCCESS
+}
+
+/// A key's value as far as everybody may read it.
+fn told(key: &Key, config: &Config) -> String {
+    let value = key.show(config);
+    match value.as_str() {
+        // What an empty one shows is no secret.
+        _ if key.is_secret() && value.to_string() != key.show(&Config::default()).to_string() => "<set>".to_owned(),
+        Some(url) if ENDPOINTS.contains(&key.path) => {
+            toml_edit::Value::from(ferrite_otlp::without_secrets(url)).to_string()
+        }
+        _ => value.to_string().trim().to_owned(),
+    }
 }
 
 /// What single values do not show.
@@ -55,9 +66,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_secrets_are_keys() {
-        for secret in SECRETS {
-            assert!(KEYS.iter().any(|key| key.path == secret), "{secret}");
-        }
+    fn the_secrets_and_the_endpoints_of_all_signals_are_among_the_keys() {
+        let secrets = KEYS.iter().filter(|key| key.is_secret()).map(|key| key.path);
+        let expected = [
+            "server.requirepass",
+            "telemetry.headers",
+            "telemetry.traces.headers",
+            "telemetry.metrics.headers",
+            "telemetry.logs.headers",
+            "telemetry.redaction.salt",
+        ];
+        assert!(secrets.eq(expected));
+        let endpoints = KEYS.iter().filter(|key| key.name == "endpoint").map(|key| key.path);
+        assert!(endpoints.eq(ENDPOINTS));
     }
 }

@@ -57,6 +57,40 @@ fn the_full_configuration_reference_loads_and_is_printed() {
 }
 
 #[test]
+fn no_secret_is_printed_wherever_it_stands() {
+    let text = "[server]\nrequirepass = \"s3cret\"\n\
+                [telemetry]\nendpoint = \"https://me:s3cret@host:4317\"\n\
+                [telemetry.headers]\nauthorization = \"s3cret\"\n\
+                [telemetry.traces]\nendpoint = \"https://host/v1/traces?token=s3cret\"\n\
+                [telemetry.metrics.headers]\nx-key = \"s3cret\"\n\
+                [telemetry.redaction]\nsalt = \"s3cret\"\n";
+    let (_dir, path) = file(text);
+    let environment =
+        [("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=s3cret"), ("FERRITE_TELEMETRY__LOGS__HEADERS", "b=s3cret")];
+    let (code, printed, problems) = check(&[&path, "--print"], &environment);
+    assert_eq!((code, problems.as_str()), (Some(0), ""));
+    assert!(!printed.contains("s3cret"), "{printed}");
+    for line in [
+        "server.requirepass = <set>",
+        "telemetry.headers = <set>",
+        "telemetry.traces.headers = <set>",
+        "telemetry.metrics.headers = <set>",
+        "telemetry.logs.headers = <set>",
+        "telemetry.redaction.salt = <set>",
+        "telemetry.endpoint = \"https://host:4317\"",
+        "telemetry.traces.endpoint = \"https://host/v1/traces\"",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is not in\n{printed}");
+    }
+    // A header that was written as one is no pair; and a problem is no place to show it.
+    let environment = [("OTEL_EXPORTER_OTLP_HEADERS", "authorization: s3cret")];
+    let (code, printed, warnings) = check(&[], &environment);
+    assert_eq!((code, printed.as_str()), (Some(0), "the configuration is sound\n"));
+    assert!(warnings.starts_with("warning: OTEL_EXPORTER_OTLP_HEADERS is ignored: "), "{warnings}");
+    assert!(!warnings.contains("s3cret"), "{warnings}");
+}
+
+#[test]
 fn every_problem_is_named_with_its_line_and_nothing_is_started() {
     let (_dir, path) = file("[telemetry]\nenabled = perhaps\n");
     let (code, printed, problems) = check(&[&path], &[]);

@@ -30,9 +30,9 @@ pub(crate) fn write(
 ) {
     let Caller { client, ids, request_id } = caller;
     let redaction = &node.config.telemetry.redaction;
-    let is_hidden = |wanted: &str| redaction.attributes.iter().any(|name| name == wanted);
-    let is_masked = |attribute: Attribute| is_hidden(attribute.as_str());
-    let request_id = request_id.map(|id| match is_hidden(REQUEST_ID) {
+    let masked = &node.shape.masked;
+    let is_masked = |attribute: Attribute| masked.hides(attribute.as_str());
+    let request_id = request_id.map(|id| match masked.hides(REQUEST_ID) {
         true => MASK.into(),
         false => String::from_utf8_lossy(id),
     });

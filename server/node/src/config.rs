@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 pub use ferrite_keyspace::Policy;
 use ferrite_telemetry::{
-    Conventions, Keys, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits, TailSettings,
+    Conventions, Keys, Masks, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits, TailSettings,
 };
 
 use crate::context::ContextIn;
@@ -442,7 +442,7 @@ impl TelemetryConfig {
     pub fn shape(&self) -> Shape {
         Shape {
             conventions: Conventions::from_opt_in(self.semconv_stability_opt_in.as_deref().unwrap_or_default()),
-            masked: self.redaction.attributes.clone(),
+            masked: Masks::new(self.redaction.attributes.iter().cloned()),
             limits: self.limits,
         }
     }

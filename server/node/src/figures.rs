@@ -133,7 +133,7 @@ pub(crate) fn state(node: &Node, monotonic_ns: u64) -> Json {
         "export": {
             "state": export,
             // An address may hold a password; only where it leads is told.
-            "endpoint": telemetry.enabled.then(|| without_credentials(endpoint)),
+            "endpoint": telemetry.enabled.then(|| ferrite_otlp::without_secrets(endpoint)),
             "exported": queue.exported,
             "waiting": queue.depth,
             "dropped": dropped.iter().map(|(reason, count)| json!([reason.as_str(), count])).collect::<Vec<_>>(),
@@ -162,26 +162,12 @@ pub(crate) fn state(node: &Node, monotonic_ns: u64) -> Json {
     })
 }
 
-fn without_credentials(endpoint: &str) -> String {
-    match endpoint.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find(['/', '?']).unwrap_or(rest.len());
-            let (authority, path) = rest.split_at(end);
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            format!("{scheme}://{host}{}", path.split('?').next().unwrap_or_default())
-        }
-        None => endpoint.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_told_without_its_secrets() {
-        assert_eq!(without_credentials("https://me:pw@host:4317/v1?key=x"), "https://host:4317/v1");
-        assert_eq!(without_credentials("http://127.0.0.1:4317"), "http://127.0.0.1:4317");
+    fn bounds_are_nanoseconds() {
         assert_eq!(bounds_ns()[..2], [1_000, 2_000]);
     }
 }

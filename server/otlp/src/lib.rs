@@ -4,6 +4,7 @@
 
 #[cfg(feature = "otel")]
 mod cold;
+mod endpoint;
 #[cfg(feature = "otel")]
 mod export;
 mod json;
@@ -16,6 +17,7 @@ mod queue;
 #[cfg(feature = "otel")]
 mod transport;
 
+pub use endpoint::without_secrets;
 #[cfg(feature = "otel")]
 pub use export::{
     ExportSettings, FLUSH_MAX, MetricExportCounts, Temporality, export_logs, export_metrics, export_traces,

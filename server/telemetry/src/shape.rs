@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::masks::{Masks, stable_name};
 use crate::schema::{Attribute, MASK};
 use crate::span::{Event, Span, Status, Value};
 
@@ -58,21 +59,8 @@ impl Default for SpanLimits {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     pub conventions: Conventions,
-    /// Names of attributes whose values are not told, whether they are ours or members of a caller's baggage.
-    pub masked: Vec<String>,
+    pub masked: Masks,
     pub limits: SpanLimits,
-}
-
-/// What takes an attribute's place under the stable conventions.
-fn stable_name(attribute: Attribute) -> Option<Attribute> {
-    Some(match attribute {
-        Attribute::DbSystem => Attribute::DbSystemName,
-        Attribute::DbOperation => Attribute::DbOperationName,
-        Attribute::DbStatement => Attribute::DbQueryText,
-        Attribute::NetPeerIp => Attribute::NetworkPeerAddress,
-        Attribute::NetPeerPort => Attribute::NetworkPeerPort,
-        _ => return None,
-    })
 }
 
 impl Shape {
@@ -107,7 +95,7 @@ impl Shape {
     }
 
     fn mask(&self, span: &mut Span) {
-        let is_masked = |name: &str| self.masked.iter().any(|masked| masked == name);
+        let is_masked = |name: &str| self.masked.hides(name);
         let mask = |attributes: &mut Vec<(Attribute, Value)>| {
             for (key, value) in attributes {
                 if is_masked(key.as_str()) {
@@ -247,13 +235,29 @@ mod tests {
 
     #[test]
     fn masked_attributes_say_so_wherever_they_are() {
-        let masked = ["db.statement", "tenant.id", "exception.message", "net.peer.port"].map(str::to_owned).into();
+        let masked = ["db.statement", "tenant.id", "exception.message", "net.peer.port"].map(str::to_owned);
+        let masked = Masks::new(masked);
         let shaped = Shape { masked, ..Shape::default() }.apply(span());
         assert_eq!(shaped.attribute(Attribute::DbStatement), Some(&text("[REDACTED]")));
         assert_eq!(shaped.attribute(Attribute::NetPeerPort), Some(&text("[REDACTED]")));
         assert_eq!(shaped.baggage[0].1, "[REDACTED]");
         assert_eq!(shaped.baggage[1].1, "amélie");
         assert!(shaped.events.iter().all(|event| event.attributes[1].1 == text("[REDACTED]")));
+    }
+
+    #[test]
+    fn a_name_of_either_convention_masks_the_value_under_both() {
+        for (masked, old, stable) in [
+            ("db.statement", Attribute::DbStatement, Attribute::DbQueryText),
+            ("network.peer.port", Attribute::NetPeerPort, Attribute::NetworkPeerPort),
+        ] {
+            for conventions in [Conventions::Old, Conventions::Stable, Conventions::Both] {
+                let masked = Masks::new([masked.to_owned()]);
+                let shaped = Shape { conventions, masked, ..Shape::default() }.apply(span());
+                let told: Vec<_> = [old, stable].iter().filter_map(|name| shaped.attribute(*name)).collect();
+                assert!(!told.is_empty() && told.iter().all(|value| **value == text("[REDACTED]")), "{told:?}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@ use super::kinds::{
     OptionalText, Pairs, Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
 };
 
+/// Names of keys whose values are neither printed nor quoted in messages.
+const SECRETS: [&str; 3] = ["headers", "requirepass", "salt"];
+
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
@@ -41,9 +44,16 @@ impl Key {
     pub(super) fn apply(&self, config: &mut Config, given: &Given) -> Result<(), String> {
         if (self.read_into)(config, given) {
             Ok(())
+        } else if self.is_secret() {
+            Err(format!("expected {}; what was found is not shown", (self.expects)()))
         } else {
             Err(format!("expected {}, found {given}", (self.expects)()))
         }
+    }
+
+    /// Whether its value is nobody's business, in whichever section it stands.
+    pub fn is_secret(&self) -> bool {
+        SECRETS.contains(&self.name)
     }
 
     /// Its value as TOML.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ferrite_commands::{Searched, TracesWanted, otel};
 use ferrite_otlp::traces_data;
-use ferrite_telemetry::{Conventions, DumpError, KeptTrace, Ring, Shape, SpanName, read_dump};
+use ferrite_telemetry::{Conventions, DumpError, KeptTrace, Masks, Ring, Shape, SpanName, read_dump};
 use serde_json::{Value, json};
 
 use ferrite_node::Node;
@@ -49,7 +49,7 @@ pub fn read(path: &Path, words: &[String]) -> Result<Vec<Value>, FileError> {
         pairs.filter_map(|pair| <[String; 2]>::try_from(pair).ok().map(<(String, String)>::from)).collect();
     let shape = Shape {
         conventions: Conventions::from_opt_in(notes["semconv"].as_str().unwrap_or_default()),
-        masked: texts(&notes["masked"]),
+        masked: Masks::new(texts(&notes["masked"])),
         ..Shape::default()
     };
     let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();

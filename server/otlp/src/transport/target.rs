@@ -34,8 +34,7 @@ impl Target {
     pub(super) fn new(destination: &Destination) -> Result<Self, ExportError> {
         let url = destination.endpoint.url();
         let refuse = |reason: &str| ExportError::Endpoint {
-            // A password must not be shown.
-            endpoint: url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned(),
+            endpoint: crate::without_secrets(url),
             reason: reason.to_owned(),
             example: match destination.protocol {
                 Protocol::Grpc => "http://localhost:4317",
@@ -168,6 +167,8 @@ mod tests {
         }
         let message = uri(Endpoint::General("http://me:s3cret@host:1".to_owned()), Protocol::Grpc);
         assert!(message.contains("header") && !message.contains("s3cret"), "{message}");
+        let message = uri(Endpoint::Own("ftp://host:1/v1?token=s3cret".to_owned()), Protocol::Http);
+        assert!(message.contains("ftp://host:1/v1") && !message.contains("s3cret"), "{message}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) type Connector = std::convert::Infallible;
 
 #[cfg(not(feature = "tls"))]
 pub(super) fn connector(destination: &Destination) -> Result<Connector, ExportError> {
-    Err(ExportError::NoTls(destination.endpoint.url().to_owned()))
+    Err(ExportError::NoTls(crate::without_secrets(destination.endpoint.url())))
 }
 
 #[cfg(feature = "tls")]

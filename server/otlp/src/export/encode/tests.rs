@@ -1,7 +1,7 @@
 //! What is written is what OpenTelemetry's own messages read.
 
 use ferrite_telemetry::schema::EventName;
-use ferrite_telemetry::{SpanId, SpanName, TraceId};
+use ferrite_telemetry::{Masks, SpanId, SpanName, TraceId};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Kind;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -164,7 +164,7 @@ fn a_command_becomes_a_server_span_with_its_children_in_order() {
 #[test]
 fn a_shape_is_applied_before() {
     let masked = vec![Attribute::DbStatement.as_str().to_owned()];
-    let shape = Shape { masked, ..Shape::default() };
+    let shape = Shape { masked: Masks::new(masked), ..Shape::default() };
     let encoder = Encoder::new(&settings().resource(), Arc::new(shape));
     let request = ExportTraceServiceRequest::decode(encoder.encode(&[get(None).into()])).expect("it is one");
     let root = &request.resource_spans[0].scope_spans[0].spans[0];
