@@ -135,6 +135,7 @@ mod tests {
     }
 
     /// Whether a thread that wants the latch finds it held, which another holds for so long.
+    #[allow(clippy::disallowed_methods)] // Threads are what latches are for, and there is no World in them.
     fn waits(held: bool, wanted: bool, hold: std::time::Duration) -> bool {
         let word = AtomicU64::new(0);
         lock(&word, held, false);
