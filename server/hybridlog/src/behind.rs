@@ -24,17 +24,17 @@ pub enum Behind {
 }
 
 impl Pinned<'_> {
-    /// What a record that was read from disk says of the key with this hash. Two keys of one hash are not told apart, as in
+    /// What the record that was read from disk at `address` says of the key with this hash. Two keys of one hash are not told apart, as in
     /// [`Pinned::find_by_hash`].
-    pub fn behind(&self, record: &HeldRecord, space: u32, hash: u64) -> Behind {
+    pub fn behind(&self, address: Address, record: &HeldRecord, space: u32, hash: u64) -> Behind {
         let raw = record.raw();
         // SAFETY: nobody writes what was read.
         let own = raw.space() == space && self.store.hash_of(space, unsafe { raw.key() }, raw.has_long_key()) == hash;
-        match raw.previous() {
+        match self.behind_of(hash, address, raw.previous()) {
             _ if own && raw.is_tombstone() => Behind::Nothing,
             _ if own => Behind::Key { expire_at_ms: raw.expire_at_ms(), size: self.size_of(raw) },
-            older if self.ends_chain(older) => Behind::Nothing,
-            older => Behind::Older(older),
+            None => Behind::Nothing,
+            Some(older) => Behind::Older(older),
         }
     }
 

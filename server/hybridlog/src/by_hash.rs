@@ -10,7 +10,7 @@ impl Pinned<'_> {
     pub fn find_by_hash<'s>(&'s self, hash: u64, held: &'s Held) -> Found<'s> {
         let Some(slot) = self.store.index.find(hash) else { return Found::Missing };
         let head = self.store.log.regions.head();
-        for step in (Chain { pinned: self, head, since: 0, held, next: slot.address() }) {
+        for step in Chain::of(self, hash, slot.address(), head, held) {
             let (address, raw) = match step {
                 Ok(found) => found,
                 Err(address) => return Found::Cold(address),

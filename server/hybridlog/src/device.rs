@@ -188,7 +188,8 @@ impl<W: World> LogDevice<W> {
         {
             result = self.read_object(address, read.clone()).await;
         }
-        if result.is_err() && address < self.store.log.regions.begin() {
+        let is_left = |address| address >= self.store.log.regions.begin() || self.store.log.quarantine.has(address);
+        if result.is_err() && !is_left(address) {
             // Compacted away meanwhile: what its place holds says nothing.
             result = Ok(self.no_read(HeldRecord::gone()));
         }

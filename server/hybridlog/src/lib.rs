@@ -71,6 +71,8 @@ mod pinned_object;
 #[cfg(not(loom))]
 mod planted;
 #[cfg(not(loom))]
+mod quarantine;
+#[cfg(not(loom))]
 mod read_cache;
 mod record;
 #[cfg(not(loom))]

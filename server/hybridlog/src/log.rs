@@ -6,6 +6,7 @@ use crate::frames::{Frames, Owner};
 use crate::memory::{Memory, Supplied, Supply};
 use crate::objects::Objects;
 use crate::page_budget::PageBudget;
+use crate::quarantine::Quarantine;
 use crate::record::{HEADER, LONG_KEY, Raw};
 use crate::regions::Regions;
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
@@ -63,6 +64,8 @@ pub(crate) struct Log {
     pub(crate) punched: AtomicU64,
     /// No key has a record below this address: all were forgotten when it was the tail.
     pub(crate) forgotten: AtomicU64,
+    /// Pages that compaction has left behind, since it cannot read them.
+    pub(crate) quarantine: Quarantine,
     /// Pages below this are asked for by writers.
     pub(crate) wanted_pages: AtomicU64,
     /// The last attempt to reserve file space found the disk full.
@@ -113,6 +116,7 @@ impl Log {
             file_pages: AtomicU64::new(NO_DEVICE),
             punched: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
+            quarantine: Quarantine::default(),
             wanted_pages: AtomicU64::new(0),
             full: AtomicBool::new(false),
             given_back: AtomicBool::new(false),
@@ -397,6 +401,20 @@ impl Log {
     /// pages the log goes on at the beginning of one.
     pub(crate) fn page_on_disk(&self, address: Address) -> (Address, bool) {
         page_in(&self.eras.lock(), address)
+    }
+
+    /// The page on disk around an address: where it begins and ends.
+    pub(crate) fn page_around(&self, address: Address) -> (Address, Address) {
+        let eras = self.eras.lock();
+        let (end, _) = page_in(&eras, address);
+        let next = eras.partition_point(|&(from, _)| from <= address);
+        (end - eras[next.saturating_sub(1)].1, end)
+    }
+
+    /// The lowest address that anything is asked for at.
+    pub(crate) fn lowest(&self) -> Address {
+        let begin = self.regions.begin();
+        self.quarantine.lowest().map_or(begin, |page| page.min(begin))
     }
 
     /// The page sizes of what lies at `begin` and above.

@@ -202,6 +202,7 @@ impl<'p> Pinned<'p> {
             self.store.index_work.notify_one();
         }
         self.store.imaging.forget_all(self.tail());
+        self.store.log.quarantine.clear();
         self.store.log.forgotten.store(self.tail(), Ordering::Release);
         self.store.discard(self.store.index.clear(), &self.guard);
     }
@@ -278,13 +279,17 @@ impl<'p> Pinned<'p> {
     #[inline]
     fn walk(&self, from: Address, key: &Key<'_>, held: &Held, took_held: &mut bool) -> Walk {
         let head = self.store.log.regions.head();
-        let mut address = from;
+        let (mut address, mut above) = (from, Address::MAX);
         loop {
             let raw = if address >= head {
                 // SAFETY: we are pinned and just found it at or above head.
                 unsafe { self.store.log.at(address) }
             } else if self.ends_chain(address) {
-                return Walk::Missing;
+                match self.linked(key.hash, above) {
+                    Some(link) => address = link,
+                    None => return Walk::Missing,
+                }
+                continue;
             } else if let Some(record) = held.get(address) {
                 *took_held = true;
                 record.raw()
@@ -302,14 +307,26 @@ impl<'p> Pinned<'p> {
                 };
                 return Walk::Found { address, raw, tier };
             }
-            address = raw.previous();
+            (above, address) = (address, raw.previous());
         }
     }
 
-    /// Below the log's beginning, and at 0, there is nothing.
+    /// Below the log's beginning, and at 0, there is nothing but pages in quarantine.
     #[inline]
     pub(crate) fn ends_chain(&self, address: Address) -> bool {
-        address < self.store.log.regions.begin()
+        address < self.store.log.regions.begin() && !self.store.log.quarantine.has(address)
+    }
+
+    /// Where a chain that ends behind the record at `above` goes on all the same: in a page in quarantine.
+    #[inline]
+    pub(crate) fn linked(&self, hash: u64, above: Address) -> Option<Address> {
+        let quarantine = &self.store.log.quarantine;
+        if quarantine.is_empty() { None } else { quarantine.linked(self.store.index.entry_of(hash), above) }
+    }
+
+    /// What a chain has behind the record at `address`, of which `previous` is said.
+    pub(crate) fn behind_of(&self, hash: u64, address: Address, previous: Address) -> Option<Address> {
+        if self.ends_chain(previous) { self.linked(hash, address) } else { Some(previous) }
     }
 
     /// Looks for the place of a write, of which it is the first half: one search serves both. Records nothing.
@@ -319,13 +336,17 @@ impl<'p> Pinned<'p> {
         let slot = self.store.index.find(key.hash);
         let mut place = Place { slot, found: None, access: None, before: Before::Missing };
         let head = self.store.log.regions.head();
-        let mut address = slot.map_or(0, Slot::address);
+        let (mut address, mut above) = (slot.map_or(0, Slot::address), Address::MAX);
         loop {
             let raw = if address >= head {
                 // SAFETY: we are pinned and just found it at or above head.
                 unsafe { self.store.log.at(address) }
             } else if self.ends_chain(address) {
-                break;
+                match self.linked(key.hash, above) {
+                    Some(link) => address = link,
+                    None => break,
+                }
+                continue;
             } else if let Some(record) = held.get(address) {
                 record.raw()
             } else {
@@ -340,7 +361,7 @@ impl<'p> Pinned<'p> {
                 }
                 break;
             }
-            address = raw.previous();
+            (above, address) = (address, raw.previous());
         }
         place
     }
@@ -532,7 +553,9 @@ impl<'p> Pinned<'p> {
         };
         match walk {
             Walk::Missing => return Ok(false),
-            Walk::Found { address, raw, .. } if address == slot.address() && self.ends_chain(raw.previous()) => {
+            Walk::Found { address, raw, .. }
+                if address == slot.address() && self.behind_of(key.hash, address, raw.previous()).is_none() =>
+            {
                 if self.store.index.remove(slot, self.worker) {
                     self.store.index_work.notify_one();
                 }

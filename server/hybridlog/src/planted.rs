@@ -26,12 +26,14 @@ pub enum Planted {
     UnseenIsForgotten,
     /// An expired key goes without a word to anybody.
     ExpiredIsDropped,
+    /// A page that cannot be read is left behind, and forgotten.
+    DamageIsForgotten,
 }
 
 impl Planted {
     /// Each of them. The first two are about chains of several keys, which no simulation has: tests of this crate see them.
     #[cfg(any(test, feature = "planted"))]
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NeighbourSupersedes,
         Self::ChainGoesWithTombstone,
         Self::SupersededIsKept,
@@ -43,6 +45,7 @@ impl Planted {
         Self::ExtentIsFreed,
         Self::UnseenIsForgotten,
         Self::ExpiredIsDropped,
+        Self::DamageIsForgotten,
     ];
 
     #[cfg(not(any(test, feature = "planted")))]

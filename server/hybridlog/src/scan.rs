@@ -45,9 +45,9 @@ impl Pinned<'_> {
         };
         let mut seen: Vec<(u32, &[u8])> = Vec::new();
         for _ in 0..buckets {
-            end = self.with_chains(end, |newest| {
+            end = self.with_chains(end, |hash, newest| {
                 seen.clear();
-                for step in (Chain { pinned: self, head, since, held, next: newest }) {
+                for step in (Chain { since, ..Chain::of(self, hash, newest, head, held) }) {
                     match step {
                         Err(address) => cold.push(address),
                         // What a held record owns may not have been read. Of one that was replaced nothing is asked.
@@ -74,9 +74,9 @@ impl Pinned<'_> {
         // Buckets may have been split since the first pass: then there are more of them to the same end. Or merged: then the last
         // one goes beyond it, where the first pass has not looked for what is cold, and the next call begins at the end again.
         loop {
-            at = self.with_chains(at, |newest| {
+            at = self.with_chains(at, |hash, newest| {
                 seen.clear();
-                for (address, raw) in (Chain { pinned: self, head, since, held, next: newest }).flatten() {
+                for (address, raw) in (Chain { since, ..Chain::of(self, hash, newest, head, held) }).flatten() {
                     // SAFETY: the record stays while we are pinned and `held` is borrowed; keys are never changed.
                     let key: &[u8] = unsafe { raw.key() };
                     if seen.contains(&(raw.space(), key)) {
@@ -106,10 +106,11 @@ impl Pinned<'_> {
         self.store.index_buckets()
     }
 
-    /// Gives `f` every chain of the bucket at a cursor; returns the next cursor.
-    fn with_chains(&self, cursor: u64, mut f: impl FnMut(Address)) -> u64 {
+    /// Gives `f` every chain of the bucket at a cursor, with a hash of its entry; returns the next cursor.
+    fn with_chains(&self, cursor: u64, mut f: impl FnMut(u64, Address)) -> u64 {
         let (bucket, next, _latch) = self.latch_at(cursor, false);
-        self.store.index.each(bucket, |slot| f(slot.address()));
+        let index = &self.store.index;
+        index.each(bucket, |slot| f(index.hash_of(bucket, slot), slot.address()));
         next
     }
 
@@ -127,9 +128,11 @@ impl Pinned<'_> {
         for number in first..end {
             let (bucket, _, _latch) = self.latch_at(number, true);
             index.each(bucket, |slot| {
+                let hash = index.hash_of(bucket, slot);
                 if objects {
-                    self.release_swept(slot.address(), head, pass, held, &mut cold);
+                    self.release_swept((hash, slot.address()), head, pass, held, &mut cold);
                 }
+                let mut above = Address::MAX;
                 loop {
                     let address = slot.address();
                     if !pass.may_own(address) {
@@ -139,8 +142,14 @@ impl Pinned<'_> {
                         // SAFETY: pinned since before `head` was read.
                         unsafe { self.store.log.at(address) }
                     } else if self.ends_chain(address) {
-                        index.remove(slot, self.worker);
-                        return;
+                        match self.linked(hash, above) {
+                            Some(link) => slot.set_address(link),
+                            None => {
+                                index.remove(slot, self.worker);
+                                return;
+                            }
+                        }
+                        continue;
                     } else if let Some(record) = held.get(address) {
                         record.raw()
                     } else {
@@ -149,14 +158,15 @@ impl Pinned<'_> {
                     if !pass.owns(raw.space(), address) {
                         return;
                     }
-                    match raw.previous() {
-                        previous if self.ends_chain(previous) => {
+                    match self.behind_of(hash, address, raw.previous()) {
+                        None => {
                             // The task that sweeps looks by itself whether the index is to shrink.
                             index.remove(slot, self.worker);
                             return;
                         }
-                        previous => slot.set_address(previous),
+                        Some(behind) => slot.set_address(behind),
                     }
+                    above = address;
                 }
             });
         }
@@ -164,8 +174,15 @@ impl Pinned<'_> {
     }
 
     /// Lets go of the objects of a pass's spaces, wherever in a chain.
-    fn release_swept(&self, newest: Address, head: Address, pass: &Pass, held: &Held, cold: &mut Vec<Address>) {
-        for step in (Chain { pinned: self, head, since: 0, held, next: newest }) {
+    fn release_swept(
+        &self,
+        (hash, newest): (u64, Address),
+        head: Address,
+        pass: &Pass,
+        held: &Held,
+        cold: &mut Vec<Address>,
+    ) {
+        for step in Chain::of(self, hash, newest, head, held) {
             match step {
                 // Of one that was released before nothing is left to release.
                 Ok((address, raw)) if pass.owns(raw.space(), address) && raw.is_object() => self.release(raw),
@@ -189,34 +206,47 @@ impl Pinned<'_> {
 
 /// The records of a chain, newest first; ends with an error at a cold one.
 pub(crate) struct Chain<'c> {
-    pub(crate) pinned: &'c Pinned<'c>,
-    pub(crate) head: Address,
+    pinned: &'c Pinned<'c>,
+    /// Of any key of its entry.
+    hash: u64,
+    head: Address,
     /// Below it nothing is read from disk: the chain ends.
-    pub(crate) since: Address,
-    pub(crate) held: &'c Held,
-    pub(crate) next: Address,
+    since: Address,
+    held: &'c Held,
+    /// The record before.
+    above: Address,
+    next: Address,
+}
+
+impl<'c> Chain<'c> {
+    /// The whole chain that begins at `newest`, of the entry of `hash`.
+    pub(crate) fn of(pinned: &'c Pinned<'c>, hash: u64, newest: Address, head: Address, held: &'c Held) -> Self {
+        Self { pinned, hash, head, since: 0, held, above: Address::MAX, next: newest }
+    }
 }
 
 impl Iterator for Chain<'_> {
     type Item = Result<(Address, Raw), Address>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let address = self.next;
+        let address = match self.next {
+            next if next < self.head && self.pinned.ends_chain(next) => self.pinned.linked(self.hash, self.above)?,
+            next => next,
+        };
         let raw = if address >= self.head {
             // SAFETY: pinned since before `head` was read.
             unsafe { self.pinned.store.log.at(address) }
-        } else if self.pinned.ends_chain(address) {
-            return None;
         } else if let Some(record) = self.held.get(address) {
             record.raw()
         } else if address < self.since {
             // And all that lies behind it.
             return None;
         } else {
-            self.next = 0;
+            // Nothing lies below 0.
+            (self.above, self.next) = (0, 0);
             return Some(Err(address));
         };
-        self.next = raw.previous();
+        (self.above, self.next) = (address, raw.previous());
         Some(Ok((address, raw)))
     }
 }

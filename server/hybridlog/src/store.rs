@@ -128,7 +128,12 @@ pub struct StoreStats {
     /// Large values read from disk, each with one of `disk_reads` or more.
     pub object_reads: u64,
     pub checksum_errors: u64,
-    /// Bytes of the log in its file, between what was given back to the disk and the tail.
+    /// Pages of the log that compaction could not read and has left, and their bytes.
+    pub quarantined_pages: usize,
+    pub quarantined_bytes: u64,
+    /// Bytes of these below `begin`.
+    pub left_bytes: u64,
+    /// Bytes of the log in its file, between what was given back to the disk and the tail, and those left below.
     pub file_bytes: u64,
     /// The disk of the log file was full at the last attempt to reserve space.
     pub disk_full: bool,
@@ -374,6 +379,11 @@ impl Store {
         self.log.purge();
     }
 
+    /// Whether the address lies in a page that compaction could not read and has left.
+    pub fn is_left_behind(&self, address: Address) -> bool {
+        self.log.quarantine.has(address)
+    }
+
     pub fn stats(&self) -> StoreStats {
         let log = &self.log;
         let (head, read_only, tail) =
@@ -382,6 +392,7 @@ impl Store {
             (self.index.bytes() + self.discarded_bytes.load(Ordering::Relaxed), log.bytes());
         let (object_bytes, extents) = (log.objects.bytes(), log.objects.extents.stats());
         let (objects_freeing, freeing_bytes) = log.objects.remains.waiting();
+        let punched = log.punched.load(Ordering::Relaxed);
         StoreStats {
             begin: log.regions.begin(),
             head,
@@ -392,7 +403,7 @@ impl Store {
             epoch: self.epochs.current(),
             mutable_bytes: tail.saturating_sub(read_only),
             read_only_bytes: read_only.saturating_sub(head),
-            disk_bytes: head - log.regions.begin(),
+            disk_bytes: head - log.regions.begin() + log.quarantine.bytes_below(log.regions.begin()),
             index_buckets: self.index.len(),
             index_overflow_buckets: self.index.overflow_len(),
             index_longest_chain: self.index.longest_chain(),
@@ -418,7 +429,12 @@ impl Store {
             disk_reads: self.counters.disk_reads.load(Ordering::Relaxed),
             object_reads: self.counters.object_reads.load(Ordering::Relaxed),
             checksum_errors: self.counters.checksum_errors.load(Ordering::Relaxed),
-            file_bytes: tail.saturating_sub(log.punched.load(Ordering::Relaxed)),
+            quarantined_pages: log.quarantine.count(),
+            quarantined_bytes: log.quarantine.bytes_below(Address::MAX),
+            left_bytes: log.quarantine.bytes_below(log.regions.begin()),
+            file_bytes: tail.saturating_sub(punched)
+                + log.quarantine.bytes_below(punched)
+                + log.quarantine.freed_below(punched),
             disk_full: log.full.load(Ordering::Relaxed),
         }
     }

@@ -11,7 +11,7 @@ use crate::view::{Keyspace, Lent};
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compacted {
-    /// It was copied, and takes so many bytes.
+    /// It was copied, and takes so many bytes. A tombstone too, if what it may hide cannot be read.
     Kept(usize),
     Dropped,
     /// It was a key's whose time had come: that is deleted.
@@ -34,6 +34,10 @@ pub fn compact(lent: Lent<'_>, record: &OldRecord, may_expire: bool) -> Result<C
     }
     let is_deletion = record.is_tombstone() && !Planted::TombstoneIsRevived.is_there();
     let shown = if is_deletion { None } else { databases.db_of(record.space()) };
+    if record.is_tombstone() && databases.db_of(record.space()).is_some() && pinned.may_hide(record) {
+        let (_, after) = pinned.keep(record).map_err(Pause::Space)?;
+        return Ok(Compacted::Kept(after));
+    }
     let Some(db) = shown else {
         pinned.let_go(record);
         return Ok(Compacted::Dropped);

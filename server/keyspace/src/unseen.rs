@@ -250,6 +250,30 @@ impl UnseenWrites {
         ticket
     }
 
+    /// Whether all notes of the ticket are settled, but for those that fail in a way that `is_hopeless`; `None`: not yet.
+    ///
+    /// # Errors
+    /// How another one fails.
+    pub fn settled_but(
+        &self,
+        ticket: &Ticket,
+        is_hopeless: impl Fn(&ReadError) -> bool,
+    ) -> Option<Result<(), ReadError>> {
+        let queue = self.queue.lock();
+        let mut waits = false;
+        for (&number, note) in &queue.notes {
+            if !ticket.concerns(number, note.unseen.space) {
+                continue;
+            }
+            match &note.error {
+                Some(error) if is_hopeless(error) => {}
+                Some(error) => return Some(Err(error.clone())),
+                None => waits = true,
+            }
+        }
+        (!waits).then_some(Ok(()))
+    }
+
     /// For a checkpoint, which holds the counts as they are.
     pub(crate) fn all(&self) -> Vec<Unseen> {
         self.queue.lock().notes.values().map(|note| note.unseen).collect()
@@ -278,7 +302,7 @@ pub fn look_behind(
     at: Address,
     record: &HeldRecord,
 ) -> Option<Address> {
-    let state = match pinned.behind(record, unseen.space, unseen.hash) {
+    let state = match pinned.behind(at, record, unseen.space, unseen.hash) {
         Behind::Older(older) => return Some(older),
         Behind::Nothing => None,
         Behind::Key { expire_at_ms, size } => {

@@ -37,6 +37,8 @@ const FORGET_BYTES: u64 = 32 << 20;
 const HELD_MAX: usize = 256;
 /// Bytes read by one run: then it is in the traces, and the next begins.
 const RUN_BYTES_MAX: u64 = 1 << 30;
+/// Runs in a row that end at one damaged record before its page is left behind: the disk may read it well again.
+const DAMAGED_RUNS: u32 = 3;
 /// Wait after a failure: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -68,6 +70,19 @@ enum RunError {
     Punch(#[from] std::io::Error),
 }
 
+impl RunError {
+    /// Where a record is whose bytes are not those that were written.
+    fn damaged(&self) -> Option<Address> {
+        match self {
+            Self::Log(CompactionError::Damaged { address, .. })
+            | Self::Read(ReadError::Damaged { address, .. } | ReadError::ExtentDamaged { address, .. }) => {
+                Some(*address)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What one run did.
 #[derive(Default)]
 struct Run {
@@ -93,8 +108,9 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpo
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
     trace.configure(None);
     let (wait, held) = (Duration::ZERO, Held::default());
-    let mut task =
-        Task { worker, checkpoints, compactor, in_vain: None, wait, asked: None, quiet: Quiet::default(), held, trace };
+    let quiet = Quiet::default();
+    let (in_vain, asked, damaged, piece_at) = (None, None, None, None);
+    let mut task = Task { worker, checkpoints, compactor, in_vain, wait, damaged, piece_at, asked, quiet, held, trace };
     while !task.worker.node.shutdown.is_raised() {
         let (shutdown, pause) =
             (task.worker.node.shutdown.wait(), task.worker.world.clock().sleep(LOOK.max(task.wait)));
@@ -111,6 +127,10 @@ struct Task<W: World> {
     in_vain: Option<InVain>,
     /// After a failure.
     wait: Duration,
+    /// Where the last runs met damage, and how many of them.
+    damaged: Option<(Address, u32)>,
+    /// The piece whose records are being dealt with.
+    piece_at: Option<Address>,
     /// When a checkpoint was asked for in place of the last one.
     asked: Option<Asked>,
     quiet: Quiet,
@@ -203,7 +223,11 @@ impl<W: World> Task<W> {
             return;
         };
         self.wait = match result {
-            Ok(()) => Duration::ZERO,
+            Ok(()) => {
+                self.damaged = None;
+                Duration::ZERO
+            }
+            Err(error) if self.leave_damaged(&error) => Duration::ZERO,
             Err(error) => {
                 let first = self.wait.is_zero();
                 node.space_status.failures.fetch_add(1, Relaxed);
@@ -217,6 +241,31 @@ impl<W: World> Task<W> {
         };
     }
 
+    /// Whether the error is one of damage that stays, which is left where it is from now on: the work goes on behind it.
+    fn leave_damaged(&mut self, error: &RunError) -> bool {
+        let Some(address) = error.damaged() else {
+            self.damaged = None;
+            return false;
+        };
+        let runs = self.damaged.filter(|&(at, _)| at == address).map_or(1, |(_, runs)| runs + 1);
+        self.damaged = Some((address, runs));
+        if runs < DAMAGED_RUNS {
+            return false;
+        }
+        self.damaged = None;
+        // Where it cannot be told whether a record is of use because of a newer one, that one's page stays as well.
+        for page in [Some(address), self.piece_at].into_iter().flatten() {
+            if self.compactor.leave(page) {
+                let offset = self.compactor.page_offset(page);
+                tracing::error!(
+                    %error, offset,
+                    "a page of the log file cannot be compacted: it is left where it is, and the rest is compacted"
+                );
+            }
+        }
+        true
+    }
+
     /// Whether the log has grown since the last run that was in vain, or data has gone to disk, or has gone altogether.
     fn may_gain(&self, space: &Space) -> bool {
         let Some(InVain { tail, limit, live, change }) = self.in_vain else { return true };
@@ -228,7 +277,7 @@ impl<W: World> Task<W> {
     /// Gives space back as far as no checkpoint needs it.
     async fn free(&self) -> std::io::Result<u64> {
         let pinned = self.checkpoints.pinned().await;
-        let freed = self.compactor.free(pinned.from).await?;
+        let freed = self.compactor.free(&pinned).await?;
         self.worker.node.space_status.bytes_freed.fetch_add(freed, Relaxed);
         Ok(freed)
     }
@@ -277,6 +326,7 @@ impl<W: World> Task<W> {
         let (began_ns, before) = (self.worker.now_ns(), node.store.stats());
         let mut run = Run::default();
         node.space_status.running.store(true, Relaxed);
+        self.piece_at = None;
         let result = self.pieces(reason, &mut run).await;
         self.held.clear();
         node.space_status.running.store(false, Relaxed);
@@ -311,7 +361,9 @@ impl<W: World> Task<W> {
             };
             run.bytes_read += piece.bytes;
             node.space_status.bytes_read.fetch_add(piece.bytes, Relaxed);
+            self.piece_at = piece.records.first().map(|record| record.address);
             self.records(&piece, run).await?;
+            self.piece_at = None;
             self.compactor.done(&piece);
             run.whole = self.compactor.at() >= end;
             if self.compactor.ahead() >= FORGET_BYTES || run.whole {
@@ -336,8 +388,9 @@ impl<W: World> Task<W> {
         let databases = &self.worker.node.databases;
         if !databases.unseen.is_empty() && !Planted::UnseenIsForgotten.is_there() {
             // Writes that did not read what they replaced may still have to, and what they superseded was dropped.
-            let ticket = databases.unseen.ticket(databases, None);
-            unseen::wait(&self.worker, &ticket, None).await?;
+            // Who cannot look for damage that is left behind will not get any further.
+            let is_left = |address| self.worker.node.store.is_left_behind(address);
+            unseen::wait_but(&self.worker, is_left).await?;
         }
         self.compactor.forget();
         Ok(self.free().await?)

@@ -108,6 +108,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::COMPACTION_BYTES_KEPT, space.compaction_kept),
         Series::single(Metric::COMPACTION_BYTES_FREED, space.compaction_freed),
         Series::single(Metric::COMPACTION_FAILURES, space.compaction_failures),
+        Series::single(Metric::QUARANTINED_PAGES, space.quarantined_pages),
         Series::single(Metric::SPANS_CREATED, created),
         labelled(
             Metric::SPANS_SAMPLED,

@@ -32,11 +32,11 @@ pub struct SpaceStatus {
 pub(crate) struct Space {
     /// Of the keys' records and of what they own, as they are written.
     pub live: u64,
-    /// Of the log, from its beginning to its tail, and of the extents in use.
+    /// Of the log, from its beginning to its tail and what could not be read below, and of the extents in use.
     pub needed: u64,
     /// As `needed`, with what the file of the log still has of before its beginning.
     pub file: u64,
-    /// Below which nothing is compacted, whatever it holds: as configured, and what of the log is in memory.
+    /// Below which nothing is compacted, whatever it holds: as configured, what of the log is in memory, and what cannot be read.
     pub floor: u64,
     pub page: u64,
 }
@@ -45,9 +45,9 @@ impl Space {
     fn of(node: &Node, store: &StoreStats) -> Self {
         Self {
             live: node.databases.live_bytes(),
-            needed: store.tail - store.begin + store.extent_bytes,
+            needed: store.tail - store.begin + store.left_bytes + store.extent_bytes,
             file: store.file_bytes + store.extent_bytes,
-            floor: node.live.auto_compaction_min_size.load(Relaxed) + (store.tail - store.head),
+            floor: node.live.auto_compaction_min_size.load(Relaxed) + (store.tail - store.head) + store.left_bytes,
             page: node.store.page_size() as u64,
         }
     }
@@ -95,12 +95,12 @@ impl Node {
     }
 
     pub(crate) fn space_info(&self) -> SpaceInfo {
-        let space = self.space();
+        let (space, store) = (self.space(), self.store.stats());
         let status = &self.space_status;
         SpaceInfo {
             live: space.live,
             file: space.file,
-            extents_free: self.store.stats().extent_free_bytes,
+            extents_free: store.extent_free_bytes,
             amplification: space.amplification(),
             quota: self.live.disk_quota.load(Relaxed),
             quota_used: self.quota_used(),
@@ -111,6 +111,8 @@ impl Node {
             compaction_read: status.bytes_read.load(Relaxed),
             compaction_kept: status.bytes_kept.load(Relaxed),
             compaction_freed: status.bytes_freed.load(Relaxed),
+            quarantined_pages: store.quarantined_pages as u64,
+            quarantined: store.quarantined_bytes,
         }
     }
 }

@@ -73,6 +73,27 @@ pub(crate) async fn wait<W: World>(
     }
 }
 
+/// How often it is looked whether a damaged record was left behind meanwhile.
+const LEFT_LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for all notes of now, but for those that cannot be settled because of a damaged record that `is_left` for good.
+///
+/// # Errors
+/// What another one has replaced cannot be read.
+pub(crate) async fn wait_but<W: World>(worker: &Worker<W>, is_left: impl Fn(Address) -> bool) -> Result<(), ReadError> {
+    let databases = &worker.node.databases;
+    let ticket = databases.unseen.ticket(databases, None);
+    loop {
+        ticket.settled().await;
+        let is_hopeless = |error: &ReadError| matches!(error, ReadError::Damaged { address, .. } | ReadError::ExtentDamaged { address, .. } if is_left(*address));
+        if let Some(result) = databases.unseen.settled_but(&ticket, is_hopeless) {
+            return result;
+        }
+        // One can never be settled; the others may still be.
+        worker.world.clock().sleep(LEFT_LOOK).await;
+    }
+}
+
 type Numbered = (u64, Unseen);
 
 /// What became of a batch.

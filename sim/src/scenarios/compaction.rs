@@ -109,7 +109,8 @@ pub(super) async fn check_space(sim: &Sim, server: &Host, address: SocketAddr) {
             let in_memory = info["ferrite_mutable_bytes"] + info["ferrite_read_only_bytes"];
             // What a checkpoint keeps another one frees, which is asked for once nobody writes; each closes a page, and two are kept.
             let closed = if info["rdb_saves"] > 0 { CLOSED * page } else { 0 };
-            let allowed = 2 * info["ferrite_live_bytes"] + in_memory + closed;
+            let left = info["ferrite_quarantined_bytes"];
+            let allowed = 2 * info["ferrite_live_bytes"] + in_memory + closed + left;
             if info["ferrite_file_bytes"] <= allowed {
                 let space = disk.file_space(&format!("{DATA}/hybrid.log"));
                 let most = info["ferrite_file_bytes"] + AHEAD * page + PAGE_BYTES as u64;
@@ -124,7 +125,7 @@ pub(super) async fn check_space(sim: &Sim, server: &Host, address: SocketAddr) {
     task.await.expect("the client's host stays up");
 }
 
-async fn info(client: &mut RawClient) -> BTreeMap<String, u64> {
+pub(super) async fn info(client: &mut RawClient) -> BTreeMap<String, u64> {
     let Ok(Reply::Bulk(text)) = client.command(&["INFO", "everything"]).await else {
         panic!("INFO answers a bulk string")
     };

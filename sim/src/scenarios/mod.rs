@@ -13,6 +13,7 @@ mod faulty;
 mod mortal;
 pub mod node;
 pub mod redis;
+mod rotten;
 mod scan;
 mod shared;
 pub mod toy;

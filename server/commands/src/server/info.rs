@@ -261,6 +261,9 @@ pub struct SpaceInfo {
     pub compaction_read: u64,
     pub compaction_kept: u64,
     pub compaction_freed: u64,
+    /// Pages that compaction could not read and has left.
+    pub quarantined_pages: u64,
+    pub quarantined: u64,
 }
 
 #[derive(Clone, Debug, Default)]

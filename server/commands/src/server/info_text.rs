@@ -299,6 +299,8 @@ fn persistence(info: &InfoSnapshot, text: &mut Text) {
     text.field("ferrite_compaction_read_bytes", space.compaction_read);
     text.field("ferrite_compaction_kept_bytes", space.compaction_kept);
     text.field("ferrite_compaction_freed_bytes", space.compaction_freed);
+    text.field("ferrite_quarantined_pages", space.quarantined_pages);
+    text.field("ferrite_quarantined_bytes", space.quarantined);
 }
 
 fn stats(info: &InfoSnapshot, text: &mut Text) {

@@ -13,6 +13,7 @@ use crate::datadir::NamedCheckpoint;
 use crate::device::extents_path;
 use crate::index::Slot;
 use crate::objects::{NamedExtent, verify_extent};
+use crate::quarantine::Range;
 use crate::record::RawRecord;
 
 /// What was found.
@@ -30,6 +31,8 @@ struct Log {
     tail: Address,
     eras: Vec<(Address, u64)>,
     extents_id: u64,
+    /// Pages that compaction has left behind.
+    quarantined: BTreeSet<Range>,
     /// Of all checkpoints.
     extents: Vec<NamedExtent>,
 }
@@ -52,9 +55,13 @@ pub(crate) async fn check<D: Disk>(disk: &D, checkpoints: &[NamedCheckpoint], lo
                 let before = newest.take();
                 let begin = before.as_ref().map_or(begin, |before| before.begin.min(begin));
                 let eras = join(before.as_ref().map_or_else(Vec::new, |before| before.eras.clone()), meta.eras);
-                extents.extend(before.into_iter().flat_map(|before| before.extents));
+                let mut quarantined: BTreeSet<Range> = meta.quarantined.pages.into_iter().collect();
+                if let Some(before) = before {
+                    extents.extend(before.extents);
+                    quarantined.extend(before.quarantined);
+                }
                 let (id, extents_id) = (header.log_id, header.extents_id);
-                newest = Some(Log { id, begin, tail: meta.tail, eras, extents_id, extents });
+                newest = Some(Log { id, begin, tail: meta.tail, eras, extents_id, quarantined, extents });
             }
             Err(error) => found.damage.push(error),
         }
@@ -136,6 +143,12 @@ async fn records<F: ferrite_io::File>(
 ) -> Owners {
     let mut owners = Owners::of(&log.extents);
     let (mut count, before) = (0u64, found.damage.len());
+    for &(from, to) in &log.quarantined {
+        let bytes = to - from;
+        let what =
+            format!("compaction could not read the page of {bytes} bytes that begins there, and has left it behind");
+        found.damage.push(Damage { path: path.to_owned(), offset: file_offset(from), what }.into());
+    }
     for (index, &(from, page_size)) in log.eras.iter().enumerate() {
         let to = log.eras.get(index + 1).map_or(log.tail, |&(next, _)| next);
         let mut at = from.max(log.begin).max(FIRST_ADDRESS);

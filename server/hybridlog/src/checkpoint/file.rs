@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 | 8 | `FERRCKP\n` |
 //! | 8 | 4 | format version |
-//! | 12 | 4 | CRC-32C of the sector's bytes from 16 on |
+//! | 12 | 4 | CRC-32C of the format version and the sector's bytes from 16 on |
 //! | 16 | 8 | salt, random, part of every chunk's checksum |
 //! | 24 | 8 | number of the log file that the image leads into |
 //! | 32 | 8 | seed of the keys' hashes |
@@ -23,12 +23,15 @@
 //!
 //! An `IX` payload is groups of entries: a word with their number (16 bits) below their place (48), then a word an entry, as
 //! in the index. An `XT` payload is extents, ascending by offset: id, offset in blocks of 4096 bytes, length in blocks. What an `UP` payload means the layer above knows. The `EN` payload is [`Meta`], in the order of its fields.
+//!
+//! Version 2 is read too: its `EN` payload has nothing of pages in quarantine, and its first checksum nothing of the version.
 
 use ferrite_io::BLOCK;
 
 use crate::address::Address;
 use crate::log::RECORD_MAX;
 use crate::objects::NamedExtent;
+use crate::quarantine::Quarantined;
 
 pub(crate) const HEADER_LEN: u64 = 512;
 /// Bytes in front of a payload.
@@ -37,12 +40,15 @@ pub(crate) const CHUNK_HEADER: usize = 24;
 pub(crate) const PAYLOAD_MAX: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"FERRCKP\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The oldest that is read: without pages in quarantine.
+const VERSION_MIN: u32 = 2;
 
 /// What `DESIGN.md` says of checkpoints.
 #[cfg(test)]
-pub(crate) const NUMBERS: [(&str, u64); 3] = [
+pub(crate) const NUMBERS: [(&str, u64); 4] = [
     ("checkpoint::VERSION", VERSION as u64),
+    ("checkpoint::VERSION_MIN", VERSION_MIN as u64),
     ("checkpoint::HEADER", HEADER_LEN),
     ("checkpoint::CHUNK_HEADER", CHUNK_HEADER as u64),
 ];
@@ -55,20 +61,29 @@ pub(crate) struct FileHeader {
     pub hash_seed: u64,
     pub first_buckets: u64,
     pub extents_id: u64,
+    /// Of the format: what is written now has the latest.
+    pub version: u32,
 }
 
 impl FileHeader {
+    pub const VERSION: u32 = VERSION;
+
     pub fn encode(&self) -> [u8; HEADER_LEN as usize] {
         let mut bytes = [0; HEADER_LEN as usize];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
         let words = [self.salt, self.log_id, self.hash_seed, self.first_buckets, self.extents_id];
         for (at, word) in (16..).step_by(8).zip(words) {
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
-        let crc = crc32c::crc32c(&bytes[16..]);
+        let crc = Self::checksum(&bytes, self.version);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    fn checksum(header: &[u8], version: u32) -> u32 {
+        let of_version = if version == VERSION_MIN { 0 } else { crc32c::crc32c(&header[8..12]) };
+        crc32c::crc32c_append(of_version, &header[16..])
     }
 
     /// Or what is wrong with them.
@@ -80,14 +95,15 @@ impl FileHeader {
         let crc = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
         match () {
             () if header[..8] != MAGIC => Err("it does not begin as a checkpoint of Ferrite does".to_owned()),
-            () if version != VERSION => {
-                Err(format!("it has format version {version} and this server reads version {VERSION}"))
-            }
-            () if crc != crc32c::crc32c(&header[16..]) => Err("its header is damaged".to_owned()),
+            () if !(VERSION_MIN..=VERSION).contains(&version) => Err(format!(
+                "it has format version {version} and this server reads versions {VERSION_MIN} to {VERSION}"
+            )),
+            () if crc != Self::checksum(header, version) => Err("its header is damaged".to_owned()),
             () => {
                 let mut words = Words(&header[16..]);
                 let mut next = || words.next().expect("the header is long enough");
-                Ok(Self { salt: next(), log_id: next(), hash_seed: next(), first_buckets: next(), extents_id: next() })
+                let (salt, log_id, hash_seed, first_buckets, extents_id) = (next(), next(), next(), next(), next());
+                Ok(Self { salt, log_id, hash_seed, first_buckets, extents_id, version })
             }
         }
     }
@@ -184,6 +200,8 @@ pub(crate) struct Meta {
     pub retired: Vec<(u32, Address)>,
     /// Entries removed from the index after the walk began: hash, and the log's tail at that time; ascending by tail.
     pub removed: Vec<(u64, Address)>,
+    /// What compaction has left behind, since it cannot be read.
+    pub quarantined: Quarantined,
     /// What the layer above said at the cut.
     pub upper: Vec<u8>,
 }
@@ -192,7 +210,8 @@ impl Meta {
     /// Bytes of the longest record that the log may have, at most.
     pub fn longest_record(&self) -> u64 {
         let ends = self.eras.iter().skip(1).map(|&(start, _)| start).chain([Address::MAX]);
-        let needed = self.eras.iter().zip(ends).filter(|&(_, end)| end > self.begin).map(|(&(_, size), _)| size);
+        let lowest = self.quarantined.pages.first().map_or(self.begin, |page| page.0.min(self.begin));
+        let needed = self.eras.iter().zip(ends).filter(|&(_, end)| end > lowest).map(|(&(_, size), _)| size);
         needed.max().unwrap_or(0).min(RECORD_MAX as u64)
     }
 
@@ -214,11 +233,14 @@ impl Meta {
         put_pairs(&mut out, self.eras.iter().copied());
         put_pairs(&mut out, self.retired.iter().map(|&(space, tail)| (space.into(), tail)));
         put_pairs(&mut out, self.removed.iter().copied());
+        put_pairs(&mut out, self.quarantined.pages.iter().copied());
+        put_pairs(&mut out, self.quarantined.links.iter().copied());
         out.extend_from_slice(&self.upper);
         out
     }
 
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Of a file with this version.
+    pub fn decode(bytes: &[u8], version: u32) -> Option<Self> {
         let mut words = Words(bytes);
         Some(Self {
             position: words.next()?,
@@ -238,6 +260,10 @@ impl Meta {
                 .map(|(space, tail)| Some((space.try_into().ok()?, tail)))
                 .collect::<Option<_>>()?,
             removed: words.pairs()?,
+            quarantined: match version {
+                VERSION_MIN => Quarantined::default(),
+                _ => Quarantined { pages: words.pairs()?, links: words.pairs()? },
+            },
             upper: words.0.to_vec(),
         })
     }
@@ -300,7 +326,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HEADER: FileHeader = FileHeader { salt: 1, log_id: u64::MAX, hash_seed: 3, first_buckets: 64, extents_id: 5 };
+    const HEADER: FileHeader =
+        FileHeader { salt: 1, log_id: u64::MAX, hash_seed: 3, first_buckets: 64, extents_id: 5, version: VERSION };
 
     #[test]
     fn a_header_reads_back_and_any_damage_of_it_is_noticed() {
@@ -315,9 +342,9 @@ mod tests {
             assert!(FileHeader::decode(&bytes[..cut]).is_err());
         }
         let mut newer = bytes;
-        newer[8] = 3;
+        newer[8] = 4;
         let error = FileHeader::decode(&newer).expect_err("newer");
-        assert_eq!(error, "it has format version 3 and this server reads version 2");
+        assert_eq!(error, "it has format version 4 and this server reads versions 2 to 3");
     }
 
     #[test]
@@ -342,14 +369,21 @@ mod tests {
             eras in prop::collection::vec(any::<(u64, u64)>(), 0..3),
             retired in prop::collection::vec(any::<(u32, u64)>(), 0..5),
             removed in prop::collection::vec(any::<(u64, u64)>(), 0..5),
+            pages in prop::collection::vec(any::<(u64, u64)>(), 0..3),
+            links in prop::collection::vec(any::<(u64, u64)>(), 0..4),
             upper in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let [position, tail, begin, scan_from, entries, extents, next_id, unix_ms] = words;
             let meta = Meta {
                 position, tail, begin, scan_from, scan_crc, forgotten, entries, extents, next_id, unix_ms, eras, retired,
-                removed, upper,
+                removed, quarantined: Quarantined { pages, links }, upper,
             };
-            prop_assert_eq!(Meta::decode(&meta.encode()), Some(meta));
+            prop_assert_eq!(Meta::decode(&meta.encode(), VERSION), Some(meta.clone()));
+            // Before pages in quarantine were named there were none.
+            let mut older = Meta { quarantined: Quarantined::default(), upper: Vec::new(), ..meta.clone() }.encode();
+            older.truncate(older.len() - 16);
+            older.extend_from_slice(&meta.upper);
+            prop_assert_eq!(Meta::decode(&older, 2), Some(Meta { quarantined: Quarantined::default(), ..meta }));
         }
 
         #[test]
@@ -368,7 +402,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (extents_of(&bytes), Meta::decode(&bytes), FileHeader::decode(&bytes), ChunkHeader::decode(&bytes, 0, 0));
+            let _ = (extents_of(&bytes), Meta::decode(&bytes, VERSION), FileHeader::decode(&bytes), ChunkHeader::decode(&bytes, 0, 0));
         }
     }
 }

@@ -4,6 +4,7 @@ use super::file::{Words, put};
 use crate::address::Address;
 use crate::imaging::Since;
 use crate::pinned::Pinned;
+use crate::quarantine::Quarantined;
 
 /// Entries of one group: what fits into 16 bits.
 const GROUP_MAX: usize = u16::MAX as usize;
@@ -18,6 +19,7 @@ pub(super) struct Cut {
     pub begin: Address,
     /// The first id that no object had been given.
     pub next_id: u64,
+    pub quarantined: Quarantined,
 }
 
 impl Pinned<'_> {
@@ -64,8 +66,9 @@ impl Pinned<'_> {
         self.store.retired.end_image();
         let next_id = self.store.log.objects.cut(number);
         let begin = self.store.log.regions.begin();
-        let eras = self.store.log.eras_from(begin);
-        Cut { tail, since, retired, eras, begin, next_id }
+        let eras = self.store.log.eras_from(self.store.log.lowest());
+        let quarantined = self.store.log.quarantine.all();
+        Cut { tail, since, retired, eras, begin, next_id, quarantined }
     }
 
     /// Puts the entries of an image back; `None` if it is none. Gives their number. Only while nobody else uses the store.

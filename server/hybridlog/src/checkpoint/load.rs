@@ -120,7 +120,7 @@ impl<F: File> Reading<F> {
 
     /// The last chunk, which [`Reading::next`] has given.
     pub fn end(&self, payload: &[u8]) -> Result<Meta, LoadError> {
-        match Meta::decode(payload) {
+        match Meta::decode(payload, self.header.version) {
             Some(meta) if self.at == self.len => Ok(meta),
             _ => Err(self.damaged("the last chunk is not what the manifest says").into()),
         }
@@ -351,7 +351,12 @@ async fn read_into<W: World>(
     objects.file_id.store(header.extents_id, Ordering::Release);
     store.restore_seed(header.hash_seed);
     store.log.restore(meta.begin, meta.tail, &meta.eras);
-    store.index.drop_below(meta.begin);
+    store.log.quarantine.restore(&meta.quarantined);
+    store.index.drop_below(meta.begin, |address| store.log.quarantine.has(address));
+    for &(entry, to) in &meta.quarantined.links {
+        let pinned = handle.pin();
+        store.index.lead(store.index.hash_of_entry(entry), to, &pinned.guard);
+    }
     store.log.id.store(header.log_id, Ordering::Release);
     meta.retired.iter().for_each(|&(space, tail)| store.retired.add(space, tail));
     let log_bytes = meta.tail - meta.scan_from;

@@ -6,23 +6,38 @@ use std::rc::Rc;
 
 use ferrite_io::World;
 
+use super::file::Meta;
 use super::load::read_meta;
 use super::take::{CheckpointError, Checkpoints};
 use crate::address::{Address, FIRST_ADDRESS};
 use crate::datadir::NamedCheckpoint;
+use crate::quarantine::Range;
 use crate::store::Store;
 
 /// Where the logs of checkpoints begin.
 #[derive(Default)]
 pub(super) struct Pins {
     /// By the checkpoint's number; of those that a process before has made only once they were asked.
-    begins: RefCell<BTreeMap<u64, Address>>,
+    needs: RefCell<BTreeMap<u64, Needs>>,
     /// Numbers of those that could not be read when they were asked: said once of each.
     unread: RefCell<BTreeSet<u64>>,
     /// Of the one that is being taken.
     taking: Cell<Option<Address>>,
     /// Numbers of those that a start may find named, though the manifest that names them could not be put in force for good.
     doubtful: RefCell<Vec<u64>>,
+}
+
+/// What one checkpoint needs of the log.
+pub(super) struct Needs {
+    begin: Address,
+    /// Below its beginning.
+    quarantined: Vec<Range>,
+}
+
+impl Needs {
+    pub fn of(meta: &Meta) -> Self {
+        Self { begin: meta.begin, quarantined: meta.quarantined.pages.clone() }
+    }
 }
 
 /// Ends when a checkpoint is in force or given up.
@@ -42,8 +57,8 @@ impl Pins {
     }
 
     /// The manifest is about to name a checkpoint.
-    pub fn naming(&self, number: u64, begin: Address) {
-        self.begins.borrow_mut().insert(number, begin);
+    pub fn naming(&self, number: u64, needs: Needs) {
+        self.needs.borrow_mut().insert(number, needs);
     }
 
     /// Whether a manifest was put in force; if not, whether a start may find it.
@@ -56,16 +71,26 @@ impl Pins {
 }
 
 /// What the checkpoints keep of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     /// The lowest address that any of them needs.
     pub from: Option<Address>,
     /// The lowest without the older of two.
     pub without_older: Option<Address>,
+    /// The pages in quarantine that they need; `None`: they may need any that there ever were.
+    pub(crate) quarantined: Option<Vec<Range>>,
     /// How many the manifest names.
     pub count: usize,
     /// Bytes of their files.
     pub bytes: u64,
+}
+
+impl Pinned {
+    /// Without any checkpoint.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Self {
+        Self { from: None, without_older: None, quarantined: Some(Vec::new()), count: 0, bytes: 0 }
+    }
 }
 
 impl<W: World> Checkpoints<W> {
@@ -75,25 +100,33 @@ impl<W: World> Checkpoints<W> {
         let named = self.catalog().checkpoints().await;
         let pins = self.pins();
         for entry in &named {
-            if pins.begins.borrow().contains_key(&entry.number) {
+            if pins.needs.borrow().contains_key(&entry.number) {
                 continue;
             }
             let named = NamedCheckpoint { path: self.catalog().path_of(entry.name()), entry: *entry };
             match read_meta(self.catalog().disk(), &named).await {
-                Ok(meta) => _ = pins.begins.borrow_mut().insert(entry.number, meta.begin),
+                Ok(meta) => _ = pins.needs.borrow_mut().insert(entry.number, Needs::of(&meta)),
                 Err(error) if pins.unread.borrow_mut().insert(entry.number) => {
                     tracing::warn!(%error, "what a checkpoint needs of the log is not known: until it is, all is kept");
                 }
                 Err(_) => {}
             }
         }
-        let begins = pins.begins.borrow();
-        let begin_of = |number: &u64| begins.get(number).copied().unwrap_or(FIRST_ADDRESS);
+        let needs = pins.needs.borrow();
+        let begin_of = |number: &u64| needs.get(number).map_or(FIRST_ADDRESS, |needs| needs.begin);
         let doubtful = pins.doubtful.borrow();
         let others = doubtful.iter().map(begin_of).chain(pins.taking.get()).min();
         let numbers: Vec<u64> = named.iter().map(|entry| entry.number).collect();
         let newest = numbers.last().map(begin_of);
+        let mut quarantined = pins.taking.get().is_none().then(Vec::new);
+        for number in numbers.iter().chain(&*doubtful) {
+            match (&mut quarantined, needs.get(number)) {
+                (Some(pages), Some(needs)) => pages.extend_from_slice(&needs.quarantined),
+                (all, _) => *all = None,
+            }
+        }
         Pinned {
+            quarantined,
             from: numbers.iter().map(begin_of).chain(others).min(),
             without_older: newest.into_iter().chain(others).min(),
             count: named.len(),

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::file::{ChunkHeader, ChunkKind, FileHeader, Meta, put_extents};
 use super::load::LoadError;
-use super::pins::{Pins, TakingPin};
+use super::pins::{Needs, Pins, TakingPin};
 use super::scan::scan_log;
 use crate::aof::{Aof, AofFailed, RollError};
 use crate::datadir::{Catalog, CheckpointEntry, FileError, NewFile, SaveError};
@@ -90,6 +90,7 @@ impl<W: World> Checkpoints<W> {
             hash_seed: store.seed_in_force().0,
             first_buckets: store.index.first() as u64,
             extents_id: store.log.objects.file_id.load(Ordering::Acquire),
+            version: FileHeader::VERSION,
         };
         let file = self.catalog.new_checkpoint(|salt| header(salt).encode()).await?;
         let pin = self.pins.take(store.log.regions.begin());
@@ -210,6 +211,7 @@ impl<W: World> Taking<W> {
             eras: cut.eras,
             retired: cut.retired,
             removed: cut.since.removed,
+            quarantined: cut.quarantined,
             upper,
         });
     }
@@ -275,11 +277,11 @@ impl<W: World> Taking<W> {
         };
         self.chunk(ChunkKind::End, &meta.encode()).await?;
         self.file.sync().await.map_err(CheckpointError::from)?;
-        let begin = meta.begin;
+        let needs = Needs::of(&meta);
         let Meta { position, tail, .. } = meta;
         let NewFile { number, salt, .. } = self.file;
         let entry = CheckpointEntry { number, salt, position, tail, len: self.file.len() };
-        self.pins.naming(number, begin);
+        self.pins.naming(number, needs);
         let added = self.catalog.add_checkpoint(entry, durable).await;
         let store = &self.under_way.store;
         if !matches!(added, Err(SaveError::Unchanged(_))) {

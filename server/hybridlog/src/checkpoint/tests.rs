@@ -13,6 +13,7 @@ use ferrite_telemetry::TraceBuffer;
 use proptest::prelude::*;
 
 mod pins;
+mod quarantine;
 
 use super::load::read_checkpoint;
 use super::{LoadError, Restored, Taking, keep, restore};

@@ -2,6 +2,7 @@
 
 use super::OldRecord;
 use crate::address::{Address, FILE_HEADER, FIRST_ADDRESS, file_offset, is_unwritten};
+use crate::checkpoint::Pinned;
 use crate::device::LogFiles;
 use crate::held::HeldRecord;
 use crate::log::RECORD_MAX;
@@ -26,8 +27,8 @@ pub enum CompactionError {
     Read { offset: u64, source: io::Error },
     #[error("the log file ends at offset {offset}")]
     Short { offset: u64 },
-    #[error("the log file is damaged at offset {offset}: {error}")]
-    Damaged { offset: u64, error: RecordError },
+    #[error("the log file is damaged at offset {}: {error}", file_offset(*address))]
+    Damaged { address: Address, error: RecordError },
 }
 
 /// Some records at the log's beginning, in the order of their addresses.
@@ -80,6 +81,9 @@ impl<W: World> Compactor<W> {
         if page_end > self.limit() {
             return Ok(None);
         }
+        if self.store.log.quarantine.has(self.at) {
+            return Ok(Some(Piece { next: page_end, ..Piece::default() }));
+        }
         if Planted::BeginsTooEarly.is_there() {
             self.store.log.regions.shift_begin(page_end);
         }
@@ -95,7 +99,7 @@ impl<W: World> Compactor<W> {
             let (at, room) = ((piece.next - begin) as usize, (page_end - piece.next) as usize);
             let next = next_of(&buf[at..], piece.next, room).map_err(|error| {
                 self.store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
-                CompactionError::Damaged { offset: file_offset(piece.next), error }
+                CompactionError::Damaged { address: piece.next, error }
             })?;
             match next {
                 Next::End => piece.next = page_end,
@@ -125,6 +129,23 @@ impl<W: World> Compactor<W> {
         }
     }
 
+    /// Leaves the page around an address where it is, for good: not all of its records can be read, or told to be of no use.
+    /// False: that was done before.
+    pub fn leave(&mut self, address: Address) -> bool {
+        let log = &self.store.log;
+        let page = log.page_around(address);
+        let is_new = Planted::DamageIsForgotten.is_there() || log.quarantine.add(page);
+        if page.0 <= self.at && self.at < page.1 {
+            (self.at, self.pages_done) = (page.1, page.1);
+        }
+        is_new
+    }
+
+    /// Where the log's page around an address begins in its file.
+    pub fn page_offset(&self, address: Address) -> u64 {
+        file_offset(self.store.log.page_around(address).0)
+    }
+
     /// Bytes of the log that are done and not forgotten.
     pub fn ahead(&self) -> u64 {
         self.pages_done.saturating_sub(self.store.log.regions.begin())
@@ -137,27 +158,50 @@ impl<W: World> Compactor<W> {
         }
     }
 
-    /// Gives space of the file back up to `begin`, or to where the lowest of the checkpoints begins. Gives the bytes.
-    pub async fn free(&self, checkpoints: Option<Address>) -> io::Result<u64> {
+    /// Gives space of the file back up to `begin`, or to where the lowest of the checkpoints begins; but for what is in
+    /// quarantine, and what of that they need. Gives the bytes.
+    pub async fn free(&self, checkpoints: &Pinned) -> io::Result<u64> {
         let log = &self.store.log;
         let begin = log.regions.begin();
-        let checkpoints = checkpoints.filter(|_| !Planted::PinIsIgnored.is_there());
-        let to = begin.min(checkpoints.unwrap_or(begin)) / BLOCK as u64 * BLOCK as u64;
+        let from = checkpoints.from.filter(|_| !Planted::PinIsIgnored.is_there());
+        let to = begin.min(from.unwrap_or(begin)) / BLOCK as u64 * BLOCK as u64;
+        let kept = checkpoints.quarantined.as_deref();
         let mut freed = 0;
         loop {
             let from = log.punched.load(Ordering::Acquire) / BLOCK as u64 * BLOCK as u64;
             if from >= to {
-                return Ok(freed);
+                break;
             }
-            let len = (to - from).min(PUNCH);
-            self.files.log.punch(FILE_HEADER + from, len).await?;
-            log.punched.fetch_max(from + len, Ordering::AcqRel);
-            freed += len;
-            if log.full.load(Ordering::Acquire) {
-                log.given_back.store(true, Ordering::Release);
+            let left = log.quarantine.first_in((from, to), kept.unwrap_or_default());
+            if let Some(page) = left.filter(|page| page.0 <= from) {
+                log.quarantine.free_later(page);
+                log.punched.fetch_max(page.1, Ordering::AcqRel);
+                continue;
             }
-            log.work.notify_one();
+            let end = left.map_or(to, |page| page.0);
+            freed += self.punch((from, end.min(from + PUNCH))).await?;
         }
+        while let Some(page) = kept.and_then(|kept| log.quarantine.take_freed(to, kept)) {
+            match self.punch(page).await {
+                Ok(bytes) => freed += bytes,
+                Err(error) => {
+                    log.quarantine.free_later(page);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(freed)
+    }
+
+    async fn punch(&self, (from, to): (Address, Address)) -> io::Result<u64> {
+        let log = &self.store.log;
+        self.files.log.punch(FILE_HEADER + from, to - from).await?;
+        log.punched.fetch_max(to, Ordering::AcqRel);
+        if log.full.load(Ordering::Acquire) {
+            log.given_back.store(true, Ordering::Release);
+        }
+        log.work.notify_one();
+        Ok(to - from)
     }
 
     /// Where everything was forgotten nothing need be read.

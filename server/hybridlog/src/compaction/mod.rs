@@ -19,7 +19,8 @@
 //! * *Checkpoints* lead below `begin`. The file keeps what one needs that the manifest names, or will name: `begin` is free to
 //!   move, space is given back only up to the lowest address that one of them begins at. A checkpoint's walk also needs what
 //!   was written since it began, so `begin` stays below that meanwhile.
-//! * *Damage*: a record that cannot be read stops the work before its page. A filler that hides the rest of a page carries a
+//! * *Damage*: a record that cannot be read stops the work before its page, and if that stays so, the page is left where it
+//!   is, and the work goes on behind it: see [`quarantine`](crate::quarantine). A filler that hides the rest of a page carries a
 //!   checksum of its own: or a flipped bit could make what is behind it disappear.
 //!
 //! # Space for the copies

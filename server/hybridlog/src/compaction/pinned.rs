@@ -42,9 +42,14 @@ pub enum Old {
 }
 
 impl Pinned<'_> {
-    /// The caller has latched the record's bucket for writing.
+    /// Notes where the record's chain goes on in a page in quarantine: soon the record will be gone. The caller has latched its
+    /// bucket for writing.
     pub fn judge(&self, record: &OldRecord, held: &Held) -> Old {
         self.debug_assert_latched(record.hash, true);
+        let (quarantine, behind) = (&self.store.log.quarantine, record.held.raw().previous());
+        if quarantine.has(behind) {
+            quarantine.link(self.store.index.entry_of(record.hash), behind);
+        }
         let Some(slot) = self.store.index.find(record.hash) else { return Old::Superseded };
         let own = record.held.raw();
         let head = self.store.log.regions.head();
@@ -66,6 +71,12 @@ impl Pinned<'_> {
         if address == record.address { Old::Newest } else { Old::Superseded }
     }
 
+    /// Whether a tombstone has to stay: in front of a page in quarantine, of which nobody knows whether it has the key.
+    pub fn may_hide(&self, record: &OldRecord) -> bool {
+        self.debug_assert_latched(record.hash, true);
+        self.behind_of(record.hash, record.address, record.held.raw().previous()).is_some()
+    }
+
     /// Copies a record that is its key's newest to the tail. Gives the bytes that it took in the log and takes now, without
     /// its room to grow. The caller has latched its bucket for writing.
     pub fn keep(&self, record: &OldRecord) -> Result<(usize, usize), NeedSpace> {
@@ -80,8 +91,8 @@ impl Pinned<'_> {
         Ok((raw.size(), copied))
     }
 
-    /// The record is its key's newest, and a tombstone or of a space that nobody shows any more: forgets it. The caller has
-    /// latched its bucket for writing.
+    /// The record is its key's newest, and a tombstone that hides nothing or of a space that nobody shows any more: forgets it.
+    /// The caller has latched its bucket for writing.
     pub fn let_go(&self, record: &OldRecord) {
         self.debug_assert_latched(record.hash, true);
         let raw = record.held.raw();
@@ -91,9 +102,12 @@ impl Pinned<'_> {
         if let Some(slot) = self.store.index.find(record.hash)
             && (slot.address() == record.address || Planted::ChainGoesWithTombstone.is_there())
         {
-            // All that is behind it is older: superseded, or gone before. A checkpoint's image may have the entry: what it
-            // leads to is as dead there.
-            self.store.index.remove(slot, self.worker);
+            match self.behind_of(record.hash, record.address, raw.previous()) {
+                Some(left) if !Planted::ChainGoesWithTombstone.is_there() => slot.set_address(left),
+                // All that is behind it is older: superseded, or gone before. A checkpoint's image may have the entry: what it
+                // leads to is as dead there.
+                _ => _ = self.store.index.remove(slot, self.worker),
+            }
         }
     }
 
@@ -127,7 +141,7 @@ impl Pinned<'_> {
                 long_key: raw.has_long_key(),
                 kind: raw.kind(),
                 object: raw.is_object(),
-                tombstone: false,
+                tombstone: raw.is_tombstone() && !Planted::TombstoneIsRevived.is_there(),
                 expire_at_ms,
                 access: raw.access(),
                 value: &[value],

@@ -5,7 +5,7 @@
 //! entry's bucket in an index of any count that began with the same first size.
 
 use super::bucket::{TAG_MASK, TAG_SHIFT, address};
-use super::{Index, SPLIT_CHECK_EVERY, SPLITS_PER_CALL};
+use super::{Index, SPLIT_CHECK_EVERY, SPLITS_PER_CALL, Slot};
 use crate::address::Address;
 use crate::reclaim::Guard;
 use crate::sync::Ordering;
@@ -19,6 +19,22 @@ impl Index {
     /// The place of a bucket's entries.
     pub(crate) fn place_of(&self, bucket: usize) -> u64 {
         (bucket & (self.first() - 1)) as u64
+    }
+
+    /// What all keys of one entry have in common, and no others: the bits of their hash that an index looks at. They stay
+    /// whatever its count of buckets is.
+    pub(crate) fn entry_of(&self, hash: u64) -> u64 {
+        hash >> self.shift.load(Ordering::Relaxed)
+    }
+
+    /// A hash of the entry: of which the bits that no index looks at are zero.
+    pub(crate) fn hash_of(&self, bucket: usize, slot: Slot<'_>) -> u64 {
+        slot.word() & TAG_MASK | self.place_of(bucket) << self.shift.load(Ordering::Relaxed)
+    }
+
+    /// A hash of an entry, from [`Index::entry_of`].
+    pub(crate) fn hash_of_entry(&self, entry: u64) -> u64 {
+        entry << self.shift.load(Ordering::Relaxed)
     }
 
     /// Empty, and as if it had begun with `first` buckets. Only while nobody else uses the index.
@@ -54,11 +70,12 @@ impl Index {
         }
     }
 
-    /// Removes the entries that lead below `begin`. Only while nobody else uses the index.
-    pub(crate) fn drop_below(&self, begin: Address) {
+    /// Removes the entries that lead below `begin`, but for those to a record that is `left` there. Only while nobody else
+    /// uses the index.
+    pub(crate) fn drop_below(&self, begin: Address, left: impl Fn(Address) -> bool) {
         for bucket in 0..self.len() {
             self.each(bucket, |slot| {
-                if slot.address() < begin {
+                if slot.address() < begin && !left(slot.address()) {
                     self.remove(slot, 0);
                 }
             });

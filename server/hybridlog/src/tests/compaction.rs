@@ -2,6 +2,7 @@
 
 use super::world::{FakeDisk, FakeWorld};
 use super::{Engine, Wait, silent, tiny};
+use crate::checkpoint::Pinned;
 use crate::compaction::{CompactionError, Compactor, Old};
 use crate::{Before, FIRST_ADDRESS, Found, Held, Key, LogFiles, Planted, StorageError};
 use std::path::Path;
@@ -18,7 +19,7 @@ impl Engine {
     /// Deals with one piece; false: there was none.
     pub(crate) fn compact(&self, compactor: &mut Compactor<FakeWorld>) -> Result<bool, CompactionError> {
         let Some(piece) = self.world.block_on(compactor.read())? else {
-            self.world.block_on(compactor.free(None)).unwrap();
+            self.world.block_on(compactor.free(&Pinned::nothing())).unwrap();
             return Ok(false);
         };
         for record in &piece.records {
@@ -36,7 +37,7 @@ impl Engine {
         }
         compactor.done(&piece);
         compactor.forget();
-        self.world.block_on(compactor.free(None)).unwrap();
+        self.world.block_on(compactor.free(&Pinned::nothing())).unwrap();
         Ok(true)
     }
 
@@ -47,14 +48,14 @@ impl Engine {
     }
 
     /// Pages are opened until what was written before is on disk.
-    fn push_out(&self) {
+    pub(super) fn push_out(&self) {
         for n in 0..9u8 {
             self.set(&[b'~', n], &[n; 3900]).unwrap();
             self.world.run();
         }
     }
 
-    fn address_of(&self, key: &[u8]) -> Option<u64> {
+    pub(super) fn address_of(&self, key: &[u8]) -> Option<u64> {
         let pinned = self.worker.pin();
         let key = pinned.key(0, key);
         let _latch = pinned.latch(key.hash, false);
@@ -93,7 +94,7 @@ fn what_is_live_moves_to_the_tail_with_its_expiry_and_the_file_loses_the_rest() 
 }
 
 /// Keys that share one entry of an index of four buckets, which does not grow for so few.
-fn colliding(count: usize) -> Vec<Vec<u8>> {
+pub(super) fn colliding(count: usize) -> Vec<Vec<u8>> {
     let store = crate::Store::new(tiny(1));
     let places = |key: &[u8]| Key::new(store.hash_seed(), 0, key).hash >> 43;
     let wanted = places(b"k0");

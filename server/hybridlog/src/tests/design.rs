@@ -181,12 +181,20 @@ fn segments_and_frames_lie_as_they_are_drawn() {
 #[test]
 fn checkpoints_and_their_chunks_lie_as_they_are_drawn() {
     let fields = layout("checkpoint field");
-    let header =
-        FileHeader { salt: 0x11, log_id: 0x22 << 40, hash_seed: u64::MAX, first_buckets: 0x44, extents_id: 0x55 };
+    let version = FileHeader::VERSION;
+    let header = FileHeader {
+        salt: 0x11,
+        log_id: 0x22 << 40,
+        hash_seed: u64::MAX,
+        first_buckets: 0x44,
+        extents_id: 0x55,
+        version,
+    };
     let bytes = header.encode();
     assert_eq!(&bytes[fields["magic"].0..8], b"FERRCKP\n");
-    assert_eq!(number(&bytes, fields["version"]), 2);
-    assert_eq!(number(&bytes, fields["checksum"]), crc32c::crc32c(&bytes[16..]).into());
+    assert_eq!(number(&bytes, fields["version"]), version.into());
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[8..12]), &bytes[16..]);
+    assert_eq!(number(&bytes, fields["checksum"]), sum.into());
     assert_eq!(number(&bytes, fields["salt"]), header.salt);
     assert_eq!(number(&bytes, fields["extents_id"]), header.extents_id);
     assert_eq!(number(&bytes, fields["log_id"]), header.log_id);

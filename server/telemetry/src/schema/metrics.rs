@@ -169,6 +169,8 @@ metrics! {
         "Bytes that compaction gave back to the file system";
     COMPACTION_FAILURES = "ferrite.compaction.failures.total", Counter, "{failures}", None,
         "Runs of compaction that the disk ended";
+    QUARANTINED_PAGES = "ferrite.compaction.quarantined.pages", Gauge, "{pages}", None,
+        "Pages of the log that compaction cannot read and has left where they are";
     SPANS_CREATED = "ferrite.telemetry.spans.created.total", Counter, "{spans}", None, "Spans recorded, exported or not";
     SPANS_SAMPLED = "ferrite.telemetry.spans.sampled.total", Counter, "{spans}", Some(Label::Reason),
         "Spans of traces that were chosen for export, labeled by what chose them";
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 58);
+        assert_eq!(METRICS.len(), 59);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
