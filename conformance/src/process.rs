@@ -106,6 +106,11 @@ impl Server {
         self.wait_until_ready().expect("the server answers again");
     }
 
+    /// The next [`Server::restart`] has these arguments instead.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// SIGKILL, as the power's end for the process; returns once it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("the child is ours");

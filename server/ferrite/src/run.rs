@@ -9,10 +9,10 @@ use std::task::Poll;
 use ferrite_io::{Clock, Entropy, Network};
 use ferrite_io_real::dump::{self, Part};
 use ferrite_io_real::{
-    DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, WorkerError, WorkerHandle, spawn_worker_thread,
+    DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, Runtime, WorkerError, WorkerHandle, spawn_worker_thread,
 };
 use ferrite_node::config::{Config, DiskBackend};
-use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, run_worker};
+use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, adopt_page_size, run_worker};
 use ferrite_otlp::{Metrics, Telemetry};
 use ferrite_telemetry::{Ring, Sampling, dump_header, dump_memory};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +37,9 @@ pub enum RunError {
 }
 
 /// Runs the server until a signal, SHUTDOWN or a failure ends it.
-pub fn run(loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Result<(), RunError> {
+pub fn run(mut loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Result<(), RunError> {
+    let config = &mut loaded.config;
+    Runtime::new(DiskChoice::IoThreads)?.block_on(async |world| adopt_page_size(&world, config).await)?;
     let disk = disk_choice(&loaded.config);
     let workers = workers(&loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -21,6 +21,7 @@ mod error;
 mod manifest;
 mod new_file;
 mod open;
+mod page_size;
 
 #[cfg(test)]
 mod tests;
@@ -34,5 +35,6 @@ pub(crate) use new_file::NewFile;
 pub use open::{
     DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
 };
+pub use page_size::page_size_needed;
 #[cfg(test)]
 pub(crate) use {manifest::VERSION as MANIFEST_VERSION, open::ReplayOnly, open::named_checkpoints};

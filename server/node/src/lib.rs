@@ -27,6 +27,7 @@ mod memory;
 mod metrics;
 mod node;
 mod page;
+mod page_size;
 mod parameters;
 mod prefetch;
 mod replay;
@@ -45,6 +46,7 @@ mod worker;
 pub use check::check;
 pub use metrics::collect;
 pub use node::{Node, ProcessFigures, RenderConfig, Setup};
+pub use page_size::adopt_page_size;
 pub use start::{Start, StartError, run_worker};
 
 use ferrite_io::{Clock, World};

@@ -265,17 +265,21 @@ const PAGE_BYTES_MIN: usize = 4096;
 /// The kernel maps and locks a page in one go, which takes a worker 8 ms for 32 MiB.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of a page if the configuration does not say it: what the mutable region has room for.
+pub(crate) fn derived_page_size(config: &Config) -> usize {
+    let mutable = (config.storage.mutable_region_size_mb * (1 << 20) as f64) as usize;
+    let largest = (mutable / PAGES_PER_REGION_MIN).clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX);
+    // The power of two at or below it.
+    1 << largest.ilog2()
+}
+
 fn store_config(config: &Config, workers: usize, seed: u64) -> StoreConfig {
     let storage = &config.storage;
     let bytes = |mb: f64| (mb * (1 << 20) as f64) as usize;
     let mutable = bytes(storage.mutable_region_size_mb);
     let read_only = bytes(storage.read_only_region_size_mb);
     let page_size = match storage.page_size {
-        0 => {
-            let largest = (mutable / PAGES_PER_REGION_MIN).clamp(PAGE_BYTES_MIN, PAGE_BYTES_MAX);
-            // The power of two at or below it.
-            1 << largest.ilog2()
-        }
+        0 => derived_page_size(config),
         bytes => bytes as usize,
     };
     const BUCKET_BYTES: usize = 64;

@@ -214,6 +214,11 @@ pub(super) async fn read_meta<D: Disk>(disk: &D, named: &NamedCheckpoint) -> Res
     }
 }
 
+/// Bytes of the longest record that a checkpoint's log may have; `None` if it cannot be read.
+pub(crate) async fn longest_record<D: Disk>(disk: &D, named: &NamedCheckpoint) -> Option<u64> {
+    read_meta(disk, named).await.ok().map(|meta| meta.longest_record())
+}
+
 /// Opens the log file of number `id`, which must have everything below `tail`.
 pub(crate) async fn open_log_of<D: Disk>(disk: &D, path: &Path, id: u64, tail: u64) -> Result<D::File, LoadError> {
     open_device(disk, path, (LOG_MAGIC, "log"), id, file_offset(tail)).await

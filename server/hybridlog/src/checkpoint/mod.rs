@@ -74,6 +74,7 @@ mod tests;
 pub(crate) use check::check;
 #[cfg(test)]
 pub(crate) use file::{ChunkHeader, ChunkKind, FileHeader, NUMBERS};
+pub(crate) use load::longest_record;
 pub use load::{Damage, LoadError, Restored, keep, restore};
 pub use pins::Pinned;
 pub use take::{CheckpointError, Checkpoints, Taken, Taking};

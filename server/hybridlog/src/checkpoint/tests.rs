@@ -21,7 +21,8 @@ use crate::address::Address;
 use crate::aof::Effect;
 use crate::aof::testing::{Fate, TestWorld, run_with};
 use crate::datadir::{
-    DataDirConfig, NamedCheckpoint, OpenError, Recover, check_data_dir, named_checkpoints, recover_data_dir,
+    DataDirConfig, NamedCheckpoint, OpenError, Recover, check_data_dir, named_checkpoints, page_size_needed,
+    recover_data_dir,
 };
 use crate::objects::Bytes;
 use crate::{
@@ -534,6 +535,10 @@ fn a_server_with_smaller_pages_does_not_start_on_a_log_of_larger_ones() {
     let mut finished = 0;
     let live = live(&world, Shape { page_size: 8192, index_buckets: 1, seed: 0 }, &ops, &mut finished);
     run_with(&world.clock, live, world.tasks());
+    let needed = run_with(&world.clock, page_size_needed(&world, Path::new("data")), world.tasks());
+    assert_eq!(needed, Some(8192), "who has no size of its own takes this one");
+    let nothing = TestWorld::default();
+    assert_eq!(run_with(&nothing.clock, page_size_needed(&nothing, Path::new("data")), nothing.tasks()), None);
     let error = start(&world).expect_err("pages of 4096 bytes").to_string();
     assert!(error.contains("pages of 8192 bytes") && error.contains("storage.page_size has to be 8192"), "{error}");
     assert_eq!(damage_found(&world), [""; 0]);
