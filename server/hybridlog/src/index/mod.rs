@@ -21,6 +21,8 @@
 //! 800 follows a neighbour's record. After 19 doublings the index grows no more and its chains do.
 
 mod bucket;
+#[cfg(all(test, not(loom)))]
+mod chain_bound;
 mod chunks;
 mod cursor;
 mod growth;
