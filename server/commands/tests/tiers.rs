@@ -3,10 +3,12 @@
 
 mod harness;
 
+use std::sync::Arc;
+
 use ferrite_hybridlog::Found;
 use ferrite_hybridlog::Held;
-use ferrite_hybridlog::aof::{BaseWriter, Effect, Rewriter, aof_task};
-use ferrite_hybridlog::datadir::{DataDirConfig, RecoveredAof, open_data_dir};
+use ferrite_hybridlog::aof::{Aof, BaseWriter, Effect, Rewriter, aof_task};
+use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, RecoveredAof, open_data_dir};
 use ferrite_io::World;
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
 use ferrite_keyspace::{Keyspace, Lent, Policy, Spaces, images};
@@ -145,16 +147,26 @@ impl Walk {
     }
 }
 
+/// The append-only file of a new data directory, to which the node writes from now on.
+async fn begin_aof(
+    world: &RealWorld,
+    config: &DataDirConfig,
+    node: &mut Node,
+) -> (DataDir<RealWorld>, Arc<Aof>, Rewriter<RealWorld>) {
+    let opened = open_data_dir(world, config, async |_| Err("nothing is there yet")).await.expect("a data directory");
+    let RecoveredAof { shared: aof, file, rewriter } = opened.aof.expect("an append-only file");
+    node.aof = Some(aof.clone());
+    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    (opened.dir, aof, rewriter)
+}
+
 const NOW_MS: u64 = 1_700_000_000_000;
 
 async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     let mut cold = Node::new(&world, &path.join("cold.log"), 6).await;
     let mut warm = Node::new(&world, &path.join("warm.log"), 4096).await;
     let config = DataDirConfig::new(path.join("data"));
-    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, rewriter } = opened.aof.expect("an append-only file");
-    cold.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let (dir, aof, rewriter) = begin_aof(&world, &config, &mut cold).await;
 
     let mut random = Random(seed);
     let mut now_ms = NOW_MS;
@@ -202,7 +214,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     assert_eq!(warm.disk_reads, 0);
 
     aof.close().await.expect("a clean end");
-    drop(opened.dir);
+    drop(dir);
     let mut replayed = Node::new(&world, &path.join("replayed.log"), 6).await;
     let replayed_cell = &mut replayed;
     open_data_dir(&world, &config, async |effect| replay(replayed_cell, effect).await).await.expect("a replay");
@@ -260,15 +272,12 @@ fn hash_commands(seed: u64) -> Vec<(u64, String)> {
 async fn effects_of(world: &RealWorld, path: &std::path::Path, commands: &[(u64, String)]) -> Vec<Vec<u8>> {
     let mut node = Node::new(world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
-    let opened = open_data_dir(world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
-    node.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let (dir, aof, _) = begin_aof(world, &config, &mut node).await;
     for (now_ms, command) in commands {
         node.run(*now_ms, &words(command)).await;
     }
     aof.close().await.expect("a clean end");
-    drop(opened.dir);
+    drop(dir);
     let mut effects = Vec::new();
     let collect = async |effect: Effect<'_>| {
         let mut bytes = Vec::new();
@@ -396,10 +405,7 @@ const FIELDS: usize = 30_000;
 async fn one_field_of_many(world: RealWorld, path: std::path::PathBuf) {
     let mut node = Node::new(&world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
-    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
-    node.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let (dir, aof, _) = begin_aof(&world, &config, &mut node).await;
     let fields: Vec<String> = (0..FIELDS).map(|n| format!("field:{n} value:{n}")).collect();
     for some in fields.chunks(500) {
         let reply = node.run(NOW_MS, &words(&format!("HSET large {}", some.join(" ")))).await;
@@ -432,7 +438,7 @@ async fn one_field_of_many(world: RealWorld, path: std::path::PathBuf) {
         assert_eq!((extents, objects), (1, 0), "what it was before is gone");
     }
     aof.close().await.expect("a clean end");
-    drop(opened.dir);
+    drop(dir);
     let mut again = Node::new(&world, &path.join("again.log"), 12).await;
     let replayed = &mut again;
     open_data_dir(&world, &config, async |effect| replay(replayed, effect).await).await.expect("a replay");
@@ -452,10 +458,7 @@ async fn one_field_of_many(world: RealWorld, path: std::path::PathBuf) {
 async fn one_part_of_many(world: RealWorld, path: std::path::PathBuf) {
     let mut node = Node::new(&world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
-    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
-    node.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let (dir, aof, _) = begin_aof(&world, &config, &mut node).await;
     let mut expected: Vec<u8> = (0..300_000).map(|at| b'a' + (at % 23) as u8).collect();
     let whole = String::from_utf8(expected.clone()).expect("letters");
     assert_eq!(node.run(NOW_MS, &words(&format!("SET large {whole} PX 100000"))).await, b"+OK\r\n");
@@ -491,7 +494,7 @@ async fn one_part_of_many(world: RealWorld, path: std::path::PathBuf) {
     let read = [format!("${}\r\n", expected.len()).into_bytes(), expected, b"\r\n".to_vec()].concat();
     assert!(node.run(NOW_MS, &words("GET large")).await == read);
     aof.close().await.expect("a clean end");
-    drop(opened.dir);
+    drop(dir);
     let mut again = Node::new(&world, &path.join("again.log"), 12).await;
     let replayed = &mut again;
     open_data_dir(&world, &config, async |effect| replay(replayed, effect).await).await.expect("a replay");

@@ -486,7 +486,7 @@ impl<'p> Pinned<'p> {
             // SAFETY: mutable and latched for writing.
             unsafe { raw.set_expiry(expire_at_ms) };
         } else if raw.is_object() && self.is_moved(raw, tier) {
-            self.copy(raw, address, slot, expire_at_ms, false)?;
+            self.copy(key.hash, raw, address, slot, expire_at_ms, false)?;
         } else if raw.is_object() {
             if self.move_object(key, slot, (address, raw), expire_at_ms, 0, held)?.is_none() {
                 return Ok(None);
@@ -509,7 +509,7 @@ impl<'p> Pinned<'p> {
             Walk::Found { .. } | Walk::Missing | Walk::Cold(_) => return Ok(None),
         };
         if raw.is_object() && self.is_moved(raw, tier) {
-            self.copy(raw, address, slot, raw.expire_at_ms(), false)?;
+            self.copy(key.hash, raw, address, slot, raw.expire_at_ms(), false)?;
             return Ok(None);
         }
         if raw.is_object() {
@@ -640,30 +640,33 @@ impl<'p> Pinned<'p> {
         held: &Held,
         new: &Append<'_>,
     ) {
-        let log = &self.store.log;
-        let newest = slot.map_or(0, Slot::address);
+        let record = NewRecord {
+            previous: self.previous(slot.map_or(0, Slot::address), key, held),
+            space: key.space,
+            key: inline_key,
+            long_key: self.store.log.is_long(key.bytes.len()),
+            kind: new.kind,
+            object: new.object,
+            tombstone: new.tombstone,
+            expire_at_ms: new.expire_at_ms,
+            access: new.access,
+            value: new.value,
+            value_len: new.len,
+            size,
+        };
+        self.place(key.hash, address, slot, &record);
+    }
+
+    /// Writes a record into its bytes, which the caller has allocated since it is pinned, and leads the entry of `hash` to it.
+    #[inline]
+    pub(crate) fn place(&self, hash: u64, address: Address, slot: Option<Slot<'_>>, record: &NewRecord<'_>) {
         // SAFETY: the bytes were allocated just now, while pinned: nobody else knows them, and the page
         // is not sealed before we leave.
-        unsafe {
-            log.at(address).write_new(&NewRecord {
-                previous: self.previous(newest, key, held),
-                space: key.space,
-                key: inline_key,
-                long_key: log.is_long(key.bytes.len()),
-                kind: new.kind,
-                object: new.object,
-                tombstone: new.tombstone,
-                expire_at_ms: new.expire_at_ms,
-                access: new.access,
-                value: new.value,
-                value_len: new.len,
-                size,
-            });
-        }
+        unsafe { self.store.log.at(address).write_new(record) };
         match slot {
             Some(slot) => slot.set_address(address),
             None => {
-                self.store.index.insert(key.hash, address, self.worker, &self.guard);
+                self.store.index.insert(hash, address, self.worker, &self.guard);
                 self.own.inserted.set(self.own.inserted.get() + 1);
             }
         }

@@ -269,13 +269,11 @@ impl<'a> Keyspace<'a> {
         let before = self.presence_for_write(key)?;
         debug_assert!(before.live(self.lent.now_ms).is_some());
         let at_ms = at_ms.unwrap_or(0);
-        self.prepare(key.len())?;
-        let target = self.key(key);
-        let Lent { pinned, held, ref mut trace, .. } = self.lent;
-        let written = pinned.set_expiry(&target, at_ms, held, trace);
-        let size = self.written(written)?.expect("the key is there, and in memory or held");
+        self.write_key(key, Some(at_ms), 0, |pinned, target, held, trace| {
+            let size = pinned.set_expiry(target, at_ms, held, trace)?;
+            Ok(((), size.expect("the key is there, and in memory or held")))
+        })?;
         self.effect(Effect::Expire { db: self.db, key, expire_at_ms: at_ms });
-        self.changed(key, before, Some((at_ms, size)), Touch::Changed);
         Ok(())
     }
 

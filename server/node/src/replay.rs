@@ -10,7 +10,7 @@ use ferrite_hybridlog::aof::Effect;
 use ferrite_hybridlog::checkpoint::{LoadError, keep, restore};
 use ferrite_hybridlog::datadir::{NamedCheckpoint, Recover};
 use ferrite_hybridlog::{
-    Address, Held, LogDevice, ReadError, StorageError, WorkerHandle, create_log, flush_task, open_log,
+    Address, Held, LogDevice, Pinned, ReadError, StorageError, WorkerHandle, create_log, flush_task, open_log,
 };
 use ferrite_io::{Clock, World};
 use ferrite_keyspace::{Foresight, Keyspace, Lent, Pause, RestoreError, Scratch};
@@ -62,6 +62,18 @@ pub(crate) struct Replay<W: World> {
     scratch: Scratch,
     trace: TraceBuffer,
     pub reporter: flush::Reporter<W>,
+}
+
+/// What effects are applied to, one at a time: nothing of it goes to an append-only file.
+fn keyspace<'a>(
+    pinned: &'a Pinned<'a>,
+    node: &'a Node,
+    held: &'a Held,
+    trace: &'a mut TraceBuffer,
+    scratch: &'a mut Scratch,
+) -> Keyspace<'a> {
+    let databases = &node.databases;
+    Keyspace::new(Lent { pinned, held, trace, databases, aof: None, scratch, now_ms: 0 }, 0)
 }
 
 impl<W: World> Recover for Replay<W> {
@@ -187,16 +199,8 @@ impl<W: World> Replay<W> {
         let mut pinned = self.handle.pin();
         let exclusive = pinned.exclusive();
         for &effect in effects {
-            let lent = Lent {
-                pinned: &exclusive,
-                held: &self.held,
-                trace: &mut self.trace,
-                databases: &self.node.databases,
-                aof: None,
-                scratch: &mut self.scratch,
-                now_ms: 0,
-            };
-            Keyspace::new(lent, 0).foresee(effect, &mut foresight);
+            let keyspace = keyspace(&exclusive, &self.node, &self.held, &mut self.trace, &mut self.scratch);
+            keyspace.foresee(effect, &mut foresight);
         }
         foresight.cold
     }
@@ -207,16 +211,7 @@ impl<W: World> Replay<W> {
         while *at < effects.len() {
             let exclusive = pinned.exclusive();
             for &effect in effects[*at..].iter().take(SLICE) {
-                let lent = Lent {
-                    pinned: &exclusive,
-                    held: &self.held,
-                    trace: &mut self.trace,
-                    databases: &self.node.databases,
-                    aof: None,
-                    scratch: &mut self.scratch,
-                    now_ms: 0,
-                };
-                Keyspace::new(lent, 0).replay(effect)?;
+                keyspace(&exclusive, &self.node, &self.held, &mut self.trace, &mut self.scratch).replay(effect)?;
                 *at += 1;
             }
             drop(exclusive);

@@ -3,13 +3,12 @@
 use ferrite_io::{AlignedBuf, BLOCK, File};
 
 use crate::address::{Address, FIRST_ADDRESS, file_offset};
-use crate::log::RECORD_MAX;
+use crate::compaction::PIECE;
 use crate::record::{FILLER, HEADER, RawRecord, peek_size, verify};
 
-/// Bytes read at a time: what is done with them takes the worker well below a millisecond.
+/// Bytes read at a time: what is done with them takes the worker well below a millisecond. A record that does not fit is read
+/// with [`PIECE`], into which any does.
 const READ_LEN: u64 = 512 << 10;
-/// Bytes read where a record does not fit into that: any does.
-const READ_MAX: u64 = (RECORD_MAX + BLOCK) as u64;
 
 /// Which part of a log file is read.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +50,10 @@ pub(crate) async fn scan_log<F: File>(
         crc = crc32c::crc32c_append(crc, part(summed));
         summed = end;
         if at < end {
-            let is_all = end == page_end.min(to) || len == READ_MAX;
+            let is_all = end == page_end.min(to) || len == PIECE;
             let next = records(part(at), at, page_end, is_all, f)?;
             // A record that does not fit: it is read in one go.
-            len = if next == at { READ_MAX } else { READ_LEN };
+            len = if next == at { PIECE } else { READ_LEN };
             at = next;
         }
         buf = Some(bytes);
@@ -124,6 +123,7 @@ async fn read<F: File>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::RECORD_MAX;
     use crate::page_image::PageImage;
     use crate::tests::pages::page;
     use crate::tests::{FakeDisk, FakeWorld};

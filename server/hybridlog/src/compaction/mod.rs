@@ -30,7 +30,6 @@
 mod compactor;
 mod pinned;
 
-#[cfg(test)]
 pub(crate) use compactor::PIECE;
 pub use compactor::{CompactionError, Compactor, Piece};
 pub use pinned::{Old, OldRecord};

@@ -84,7 +84,7 @@ impl Pinned<'_> {
         let slot = self.store.index.find(record.hash).expect("its key's newest record is found");
         let raw = record.held.raw();
         let expire_at_ms = if Planted::ExpiryIsForgotten.is_there() { 0 } else { raw.expire_at_ms() };
-        let copied = self.copy(raw, record.address, slot, expire_at_ms, true)?;
+        let copied = self.copy(record.hash, raw, record.address, slot, expire_at_ms, true)?;
         if Planted::ExtentIsFreed.is_there() && raw.is_object() {
             self.release(raw);
         }
@@ -115,6 +115,7 @@ impl Pinned<'_> {
     /// bytes that it takes.
     pub(crate) fn copy(
         &self,
+        hash: u64,
         raw: Raw,
         address: Address,
         slot: Slot<'_>,
@@ -131,25 +132,21 @@ impl Pinned<'_> {
         };
         let newest = slot.address();
         let previous = if newest == address { raw.previous() } else { newest };
-        // SAFETY: the bytes were allocated just now, while pinned: nobody else knows them, and the page is not sealed before
-        // we leave.
-        unsafe {
-            log.at(to).write_new(&NewRecord {
-                previous: if self.ends_chain(previous) { 0 } else { previous },
-                space: raw.space(),
-                key,
-                long_key: raw.has_long_key(),
-                kind: raw.kind(),
-                object: raw.is_object(),
-                tombstone: raw.is_tombstone() && !Planted::TombstoneIsRevived.is_there(),
-                expire_at_ms,
-                access: raw.access(),
-                value: &[value],
-                value_len: value.len(),
-                size,
-            });
-        }
-        slot.set_address(to);
+        let record = NewRecord {
+            previous: if self.ends_chain(previous) { 0 } else { previous },
+            space: raw.space(),
+            key,
+            long_key: raw.has_long_key(),
+            kind: raw.kind(),
+            object: raw.is_object(),
+            tombstone: raw.is_tombstone() && !Planted::TombstoneIsRevived.is_there(),
+            expire_at_ms,
+            access: raw.access(),
+            value: &[value],
+            value_len: value.len(),
+            size,
+        };
+        self.place(hash, to, Some(slot), &record);
         Ok(size)
     }
 }
