@@ -69,6 +69,8 @@ mod pinned;
 #[cfg(not(loom))]
 mod pinned_object;
 #[cfg(not(loom))]
+mod pinned_rename;
+#[cfg(not(loom))]
 mod planted;
 #[cfg(not(loom))]
 mod quarantine;

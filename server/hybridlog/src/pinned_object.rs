@@ -30,11 +30,11 @@ impl Promise {
 }
 
 /// An object on its way to a record.
-struct NewObject {
-    moved: Moved,
-    kind: Kind,
-    expire_at_ms: u64,
-    access: u32,
+pub(crate) struct NewObject {
+    pub(crate) moved: Moved,
+    pub(crate) kind: Kind,
+    pub(crate) expire_at_ms: u64,
+    pub(crate) access: u32,
 }
 
 impl Pinned<'_> {
@@ -83,11 +83,12 @@ impl Pinned<'_> {
         Some(RecordView { value: &[], size: self.size_of(raw), ..view })
     }
 
-    fn stored<'s>(&'s self, raw: Raw, address: Address, tier: Tier, held: &'s Held) -> Option<&'s Stored> {
-        let object = match tier {
+    pub(crate) fn stored<'s>(&'s self, raw: Raw, address: Address, tier: Tier, held: &'s Held) -> Option<&'s Stored> {
+        // In memory first: the record may have left its tier since it was looked at, but not its memory.
+        let object = self.store.log.objects.get(descriptor_of(raw).id).or_else(|| match tier {
             Tier::Disk => held.get(address)?.object(),
-            _ => self.store.log.objects.get(descriptor_of(raw).id).or_else(|| self.moved_object(raw, address, held)),
-        }?;
+            Tier::Mutable | Tier::ReadOnly => self.moved_object(raw, address, held),
+        })?;
         // SAFETY: it stays while we are pinned: one in memory leaves with its page, or through the collector whose guard we have;
         // a held one stays with `held`, or becomes one in memory. The latch keeps writers out; who writes himself has no use for
         // what he saw before.
@@ -325,24 +326,17 @@ impl Pinned<'_> {
         growth: usize,
         held: &Held,
     ) -> Result<Option<u64>, NeedSpace> {
-        let objects = &self.store.log.objects;
         let tier = self.tier_of(address, self.store.log.regions.head());
         let Some(stored) = self.stored(raw, address, tier, held) else { return Ok(None) };
         let room = self.room_for_object(key, stored.written_len() + growth, stored.memory())?;
-        let descriptor = descriptor_of(raw);
         let (kind, access) = (raw.kind(), self.access_after(Some(raw.access())));
-        let in_memory = if tier == Tier::Disk { None } else { objects.take(descriptor.id) };
-        let moved = in_memory.unwrap_or_else(|| {
-            objects.release(&descriptor, &self.guard);
-            let stored = held.take_object_of(address, descriptor.id).expect("seen just now");
-            Moved { stored, twin: None }
-        });
+        let moved = self.take_object(address, raw, held);
         let new = NewObject { moved, kind, expire_at_ms, access };
         Ok(Some(self.publish_object(key, Some(slot), held, room, new)))
     }
 
     /// Everything that the record of an object of `len` bytes needs. After this nothing can fail.
-    fn room_for_object(&self, key: &Key<'_>, len: usize, memory: usize) -> Result<Room, NeedSpace> {
+    pub(crate) fn room_for_object(&self, key: &Key<'_>, len: usize, memory: usize) -> Result<Room, NeedSpace> {
         let log = &self.store.log;
         let digest = log.is_long(key.bytes.len()).then(|| self.store.hash_seed().digest(key));
         let key_len = digest.map_or(key.bytes.len(), |digest| digest.len());
@@ -413,7 +407,14 @@ impl Pinned<'_> {
     }
 
     /// Writes the record of an object, and takes the object in. Gives its id.
-    fn publish_object(&self, key: &Key<'_>, slot: Option<Slot<'_>>, held: &Held, room: Room, new: NewObject) -> u64 {
+    pub(crate) fn publish_object(
+        &self,
+        key: &Key<'_>,
+        slot: Option<Slot<'_>>,
+        held: &Held,
+        room: Room,
+        new: NewObject,
+    ) -> u64 {
         let Room { address, size, promised, digest } = room;
         let log = &self.store.log;
         let id = log.objects.new_id();
@@ -478,13 +479,20 @@ impl Pinned<'_> {
 }
 
 /// What was taken for the record of an object.
-struct Room {
+pub(crate) struct Room {
     address: Address,
     size: usize,
     /// Of the file of extents.
     promised: u64,
     /// Of a key that is too long for the record.
     digest: Option<[u8; DIGEST]>,
+}
+
+impl Room {
+    /// Bytes of the record.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
 }
 
 /// The caller found the record of an object while pinned, or holds it, and has the latch.

@@ -1,7 +1,7 @@
 //! What the keys hold, as effects that make it: for the base of a rewritten append-only file.
 
 use ferrite_hybridlog::aof::Effect;
-use ferrite_hybridlog::{Address, Held, Kind, Pinned};
+use ferrite_hybridlog::{Address, Held, Kind, Pinned, RecordView};
 
 use crate::databases::Databases;
 use crate::large_hash::LargeHash;
@@ -39,13 +39,18 @@ pub fn images(
 ) -> Result<u64, Vec<Address>> {
     pinned.scan(cursor, buckets, 0, true, held, &mut |record| {
         if let Some(db) = spaces.database_of(record.space) {
-            let (key, kind, expire_at_ms) = (record.key, record.kind, record.expire_at_ms);
-            match record.object.and_then(LargeHash::of) {
-                Some(hash) => value_effect(db, key, kind, &hash.packed(), expire_at_ms).encode_into(into),
-                None => value_effect(db, key, kind, record.value, expire_at_ms).encode_into(into),
-            }
+            put_value(db, record.key, &record, into);
         }
     })
+}
+
+/// Appends the effect that makes a key hold what a record does, with its time of expiry.
+pub(crate) fn put_value(db: u32, key: &[u8], record: &RecordView<'_>, into: &mut Vec<u8>) {
+    let (kind, expire_at_ms) = (record.kind, record.expire_at_ms);
+    match record.object.and_then(LargeHash::of) {
+        Some(hash) => value_effect(db, key, kind, &hash.packed(), expire_at_ms).encode_into(into),
+        None => value_effect(db, key, kind, record.value, expire_at_ms).encode_into(into),
+    }
 }
 
 /// The effect that makes a key hold this value, whatever its type.

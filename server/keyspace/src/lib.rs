@@ -24,6 +24,7 @@ mod replay;
 mod scan;
 mod scratch;
 mod splice;
+mod transfer;
 mod unread;
 mod unseen;
 mod view;

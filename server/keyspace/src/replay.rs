@@ -22,6 +22,11 @@ impl Keyspace<'_> {
     /// Notes what [`Keyspace::replay`] of the effect would wait for, were it applied now; and ends the view. It is a guess: what is
     /// applied before it may change that.
     pub fn foresee(mut self, effect: Effect<'_>, foresight: &mut Foresight) {
+        if let Effect::Rename { to_db, to, .. } | Effect::Copy { to_db, to, .. } = effect
+            && self.turn_to(to_db).is_ok()
+        {
+            self.cold(to, &mut foresight.cold);
+        }
         let (db, key, is_read) = match effect {
             Effect::Set { db, key, .. } | Effect::Collection { db, key, .. } => (db, key, false),
             Effect::Delete { db, key }
@@ -29,7 +34,9 @@ impl Keyspace<'_> {
             | Effect::HashSet { db, key, .. }
             | Effect::HashAdd { db, key, .. }
             | Effect::HashDelete { db, key, .. }
-            | Effect::Splice { db, key, .. } => (db, key, true),
+            | Effect::Splice { db, key, .. }
+            | Effect::Rename { db, key, .. }
+            | Effect::Copy { db, key, .. } => (db, key, true),
             Effect::FlushDb { .. } | Effect::FlushAll | Effect::SwapDb { .. } => return,
         };
         if self.turn_to(db).is_ok() {
@@ -130,6 +137,14 @@ impl Keyspace<'_> {
                 self.check_value(key, offset.saturating_add(bytes.len()))?;
                 self.splice(key, offset, bytes).map(|_| ())
             }
+            Effect::Rename { db, key, to_db, to } => {
+                self.both_fetched((db, key), (to_db, to))?;
+                self.rename(key, to_db, to)
+            }
+            Effect::Copy { db, key, to_db, to } => {
+                self.both_fetched((db, key), (to_db, to))?;
+                self.copy(key, to_db, to)
+            }
         }
     }
 
@@ -150,6 +165,18 @@ impl Keyspace<'_> {
     fn holds(&mut self, key: &[u8], kind: Kind) -> Result<bool, Pause> {
         self.fetched(key)?;
         Ok(self.get(key)?.is_some_and(|record| record.kind == kind))
+    }
+
+    /// Turns to the database of `from`, which has to be there: what names it follows the exact state before it.
+    fn both_fetched(&mut self, from: (u32, &[u8]), to: (u32, &[u8])) -> Result<(), Pause> {
+        for (db, key) in [to, from] {
+            self.turn_to(db)?;
+            self.fetched(key)?;
+        }
+        if !self.exists(from.1)? {
+            return Err(Pause::Refused("the append-only file moves or copies a key that is not there"));
+        }
+        Ok(())
     }
 
     fn turn_to(&mut self, db: u32) -> Result<(), Pause> {

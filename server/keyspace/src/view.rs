@@ -6,7 +6,6 @@ use ferrite_telemetry::{Tier, TraceBuffer};
 
 use crate::databases::{Databases, State};
 use crate::image::value_effect;
-use crate::large_hash::LargeHash;
 use crate::scratch::{Lookup, Presence, Scratch, has_expired};
 use crate::watch::{Touch, WatchSet};
 use crate::wheel::Reminder;
@@ -233,27 +232,6 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    /// Copies value and time of expiry of the live key `from` to `to` in database `to_db`, over what is there.
-    pub fn copy(&mut self, from: &[u8], to_db: u32, to: &[u8]) -> Result<(), Pause> {
-        let mut value = std::mem::take(&mut self.lent.scratch.value);
-        value.clear();
-        let source = self.get(from)?.map(|record| {
-            value.extend_from_slice(record.value);
-            (record.kind, record.expire_at_ms, record.object.and_then(LargeHash::of).cloned())
-        });
-        let (kind, expire_at_ms, large) = source.expect("the caller has looked the key up");
-        let from_db = self.db;
-        self.select(to_db);
-        let expiry = if expire_at_ms == 0 { Expiry::Never } else { Expiry::At(expire_at_ms) };
-        let written = match large {
-            Some(hash) => self.put_hash(to, hash, expiry),
-            None => self.put(to, kind, &value, expiry),
-        };
-        self.select(from_db);
-        self.lent.scratch.value = value;
-        written
-    }
-
     /// Deletes the key; false if there was none.
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, Pause> {
         let before = self.presence_for_write(key)?;
@@ -279,12 +257,22 @@ impl<'a> Keyspace<'a> {
 
     /// Makes sure that the writes to come, of at most `records` records with `bytes` of keys and values, cannot pause.
     pub fn reserve(&mut self, bytes: usize, records: usize) -> Result<(), Pause> {
+        self.reserve_for_effects(bytes, records, bytes)
+    }
+
+    /// [`Keyspace::reserve`] for writes whose effects have only `effect_bytes` of keys and values.
+    pub(crate) fn reserve_for_effects(
+        &mut self,
+        bytes: usize,
+        records: usize,
+        effect_bytes: usize,
+    ) -> Result<(), Pause> {
         if self.lent.scratch.covered {
             return Ok(());
         }
         debug_assert!(!self.lent.scratch.wrote, "reserve comes before the first write");
         self.lent.pinned.room_for(bytes, records).map_err(Pause::Space)?;
-        self.reserve_frame(bytes + records * EFFECT_OVERHEAD)?;
+        self.reserve_frame(effect_bytes + records * EFFECT_OVERHEAD)?;
         self.lent.scratch.covered = true;
         Ok(())
     }

@@ -42,7 +42,8 @@ const WEIGHTS: &[(&str, u64)] = &[
     ("STRLEN", 4),
     ("SETRANGE", 6),
     ("GETRANGE", 6),
-    ("RENAME", 4),
+    ("RENAME", 6),
+    ("COPY", 4),
     ("HSET", 22),
     ("HSETNX", 3),
     ("HGET", 8),
@@ -178,7 +179,14 @@ impl Generator {
                 let [start, end] = [0, 1].map(|_| self.rng.below(200) as i64 - 100);
                 command.extend([self.key(), start.to_string().into_bytes(), end.to_string().into_bytes()]);
             }
-            "RENAME" => command.extend([self.key(), self.key()]),
+            "RENAME" | "COPY" => {
+                // Hashes as often as strings: they are what is large.
+                let key = |one: &mut Self| if one.rng.one_in(2) { one.key() } else { one.hash_key() };
+                command.extend([key(self), key(self)]);
+                if name == "COPY" && self.rng.one_in(2) {
+                    command.push(b"REPLACE".to_vec());
+                }
+            }
             "HSET" => {
                 command.push(self.hash_key());
                 for _ in 0..self.rng.between(1, 3) {

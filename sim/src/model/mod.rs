@@ -119,6 +119,19 @@ impl Model {
                 }
                 Reply::ok()
             }
+            (b"COPY", [from, to, replace @ ..]) => {
+                if from == to {
+                    return Err(error("ERR source and destination objects are the same"));
+                }
+                let Some(value) = self.data.values.get(*from).cloned() else { return Ok(Reply::Int(0)) };
+                if self.data.values.contains_key(*to) && replace.is_empty() {
+                    return Ok(Reply::Int(0));
+                }
+                let expiry = self.data.expiries.get(*from).copied();
+                self.put(to, value);
+                self.data.expiries.extend(expiry.map(|at| (to.to_vec(), at)));
+                Reply::Int(1)
+            }
             (b"FLUSHDB", []) => {
                 self.touched.extend(std::mem::take(&mut self.data).values.into_keys());
                 Reply::ok()
@@ -340,6 +353,12 @@ mod tests {
             ("HGET n f", "-WRONGTYPE Operation against a key holding the wrong kind of value"),
             ("MGET h n", "[null, \"9223372036854775805\"]"),
             ("RENAME h g", "+OK"),
+            ("COPY g h", ":1"),
+            ("COPY g h", ":0"),
+            ("COPY n h REPLACE", ":1"),
+            ("COPY none h REPLACE", ":0"),
+            ("COPY h h", "-ERR source and destination objects are the same"),
+            ("GETDEL h", "\"9223372036854775805\""),
             ("HDEL g a x a", ":1"),
             ("HDEL g b c d t", ":4"),
             ("EXISTS g", ":0"),

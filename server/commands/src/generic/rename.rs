@@ -73,7 +73,7 @@ fn renamenx(call: &mut Call<'_>) -> Result<(), Pause> {
 /// False: the new name is taken, which matters only to `nx`.
 fn rename_unless(call: &mut Call<'_>, nx: bool) -> Result<bool, Pause> {
     let (from, to) = (call.args.get(1), call.args.get(2));
-    let len = call.keys.get(from)?.ok_or(NO_SUCH_KEY)?.value_len();
+    call.keys.get(from)?.ok_or(NO_SUCH_KEY)?;
     if from == to {
         return Ok(!nx);
     }
@@ -81,10 +81,7 @@ fn rename_unless(call: &mut Call<'_>, nx: bool) -> Result<bool, Pause> {
         return Ok(false);
     }
     let db = call.keys.db();
-    call.keys.check_value(to, len)?;
-    call.keys.reserve(from.len() + to.len() + len, 2)?;
-    call.keys.copy(from, db, to)?;
-    call.keys.delete(from)?;
+    call.keys.rename(from, db, to)?;
     Ok(true)
 }
 
@@ -123,12 +120,9 @@ fn move_key(call: &mut Call<'_>) -> Result<(), Pause> {
     if to_db == db {
         return Err(SAME_OBJECT);
     }
-    let len = call.keys.get(key)?.map(|record| record.value_len());
-    let moved = len.is_some() && !exists_in(call, to_db, key)?;
+    let moved = call.keys.get(key)?.is_some() && !exists_in(call, to_db, key)?;
     if moved {
-        call.keys.reserve(2 * key.len() + len.unwrap_or(0), 2)?;
-        call.keys.copy(key, to_db, key)?;
-        call.keys.delete(key)?;
+        call.keys.rename(key, to_db, key)?;
     }
     call.reply.integer(i64::from(moved));
     Ok(())

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::frame::Header;
 use super::segment::HEADER_LEN;
-use super::shared::{Aof, AofFailed, RollError};
+use super::shared::{Aof, AofFailed, AofWalk, RollError};
 use crate::datadir::{BaseEntry, Catalog, FileError, NewFile, SaveError};
 
 /// Why a rewrite ended. The log is what it was before.
@@ -54,7 +54,8 @@ impl<W: World> Rewriter<W> {
     pub async fn begin(&self) -> Result<BaseWriter<W>, RewriteError> {
         self.aof.roll().await?;
         let file = self.catalog.new_base().await?;
-        Ok(BaseWriter { aof: self.aof.clone(), catalog: self.catalog.clone(), file })
+        let walk = Some(self.aof.walk());
+        Ok(BaseWriter { aof: self.aof.clone(), catalog: self.catalog.clone(), file, walk })
     }
 }
 
@@ -63,6 +64,8 @@ pub struct BaseWriter<W: World> {
     aof: Arc<Aof>,
     catalog: Rc<Catalog<W>>,
     file: NewFile<W>,
+    /// Until everything is written.
+    walk: Option<AofWalk>,
 }
 
 impl<W: World> BaseWriter<W> {
@@ -87,6 +90,7 @@ impl<W: World> BaseWriter<W> {
     /// Puts the base in the place of everything in the log below the position `covers`, once all that the walk has seen is
     /// durable, and removes the files that are not needed any more.
     pub async fn finish(mut self, covers: u64) -> Result<(), RewriteError> {
+        self.walk = None;
         let done = self.put_in_place(covers).await;
         if let Err(keep) = &done
             && !keep.may_be_named

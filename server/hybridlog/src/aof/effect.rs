@@ -1,4 +1,4 @@
-//! What one write changed, absolute and complete, and its encoding.
+//! What one write changed, and its encoding: absolute and complete, but for [`Effect::Rename`] and [`Effect::Copy`].
 
 use thiserror::Error;
 
@@ -36,6 +36,11 @@ pub enum Effect<'a> {
     HashDelete { db: u32, key: &'a [u8], fields: ByteStrings<'a> },
     /// The string, unchanged otherwise, has `bytes` at `offset`, behind zeros where it was shorter.
     Splice { db: u32, key: &'a [u8], offset: u64, bytes: &'a [u8] },
+    /// What the key held, its time of expiry included, is what `to` in database `to_db` holds, whatever that held; the key is gone.
+    /// Says nothing by itself: it may follow only what gives the exact state before it (see [`crate::aof`]).
+    Rename { db: u32, key: &'a [u8], to_db: u32, to: &'a [u8] },
+    /// As [`Effect::Rename`], but the key is as it was.
+    Copy { db: u32, key: &'a [u8], to_db: u32, to: &'a [u8] },
 }
 
 const SET: u8 = 1;
@@ -49,6 +54,8 @@ const HASH_SET: u8 = 8;
 const HASH_DELETE: u8 = 9;
 const HASH_ADD: u8 = 10;
 const SPLICE: u8 = 11;
+const RENAME: u8 = 12;
+const COPY: u8 = 13;
 
 /// Bytes that are not effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -121,6 +128,8 @@ impl<'a> Effect<'a> {
                 put_number(out, offset);
                 put_bytes(out, bytes);
             }
+            Effect::Rename { db, key, to_db, to } => put_pair(out, RENAME, [(db, key), (to_db, to)]),
+            Effect::Copy { db, key, to_db, to } => put_pair(out, COPY, [(db, key), (to_db, to)]),
         }
     }
 
@@ -157,6 +166,8 @@ impl<'a> Effect<'a> {
             SPLICE => {
                 Effect::Splice { db: input.u32()?, key: input.bytes()?, offset: input.number()?, bytes: input.bytes()? }
             }
+            RENAME => Effect::Rename { db: input.u32()?, key: input.bytes()?, to_db: input.u32()?, to: input.bytes()? },
+            COPY => Effect::Copy { db: input.u32()?, key: input.bytes()?, to_db: input.u32()?, to: input.bytes()? },
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
         Ok((effect, input.0))
@@ -196,6 +207,14 @@ fn put_elements(out: &mut Vec<u8>, tag: u8, db: u32, key: &[u8], elements: ByteS
     put_number(out, db.into());
     put_bytes(out, key);
     put_bytes(out, elements.as_bytes());
+}
+
+fn put_pair(out: &mut Vec<u8>, tag: u8, keys: [(u32, &[u8]); 2]) {
+    out.push(tag);
+    for (db, key) in keys {
+        put_number(out, db.into());
+        put_bytes(out, key);
+    }
 }
 
 struct Input<'a>(&'a [u8]);
@@ -267,7 +286,9 @@ mod tests {
                 Effect::HashAdd { db, key: &key, added: elements, pairs: elements }
             }
             9 => Effect::HashDelete { db, key: &key, fields: ByteStrings::trusted(&elements) },
-            _ => Effect::Splice { db, key: &key, offset: number, bytes: &value },
+            10 => Effect::Splice { db, key: &key, offset: number, bytes: &value },
+            11 => Effect::Rename { db, key: &key, to_db: number as u32, to: &value },
+            _ => Effect::Copy { db, key: &key, to_db: number as u32, to: &value },
         });
     }
 
@@ -305,7 +326,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
-            fields in (0u8..11, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
+            fields in (0u8..13, any::<u32>(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u8>(), 0..300), any::<u64>()),
             after in prop::collection::vec(any::<u8>(), 0..9),
         ) {
             with_effect(fields, |effect| {

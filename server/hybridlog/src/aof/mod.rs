@@ -41,6 +41,11 @@
 //! * A database that was emptied from C on shows another space: keys of a space that no database showed at C were all set
 //!   after it and are left out. Swapped databases are written under the number that they had at C, for the swap is replayed.
 //!
+//! A relative effect ([`Effect::Rename`], [`Effect::Copy`]) would not do: the walk may have seen the one key before it and the other
+//! after it, and then neither has the value. So until the walk is over, effects are absolute ([`Aof::is_walked`], looked at in
+//! the exclusive mode, which both C and commands over two keys have). What comes behind the end of the walk finds the exact state
+//! when it is replayed, as it does behind a checkpoint, whose cut is one moment.
+//!
 //! What the walk saw must not be more than what the segments keep: before the manifest names the base they are synced to
 //! where they were at the end of the walk, and from then on it is corruption if they end before that.
 

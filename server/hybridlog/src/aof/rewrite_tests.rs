@@ -56,6 +56,14 @@ impl Model {
             Effect::FlushDb { db } => self.empty(db as usize),
             Effect::FlushAll => (0..DBS).for_each(|db| self.empty(db)),
             Effect::SwapDb { a, b } => self.shown.swap(a as usize, b as usize),
+            Effect::Rename { db, key, to_db, to } => {
+                let value = self.spaces[self.shown[db as usize]].remove(&key[0]).expect("it is there");
+                self.spaces[self.shown[to_db as usize]].insert(to[0], value);
+            }
+            Effect::Copy { db, key, to_db, to } => {
+                let value = self.spaces[self.shown[db as usize]].get(&key[0]).expect("it is there").clone();
+                self.spaces[self.shown[to_db as usize]].insert(to[0], value);
+            }
             Effect::Collection { .. }
             | Effect::HashSet { .. }
             | Effect::HashAdd { .. }
@@ -69,14 +77,39 @@ impl Model {
 
 /// One command of up to a few effects.
 fn op() -> impl Strategy<Value = Vec<(u8, u8, usize)>> {
-    let kind = prop_oneof![8 => Just(0u8), 3 => Just(1), 3 => Just(2), 1 => Just(3), 1 => Just(4), 1 => Just(5)];
+    let kind = prop_oneof![8 => Just(0u8), 3 => Just(1), 3 => Just(2), 1 => Just(3), 1 => Just(4), 1 => Just(5),
+        4 => Just(6), 3 => Just(7)];
     prop::collection::vec((kind, 0..KEYS * DBS as u8, prop_oneof![Just(20usize), Just(470), 0usize..1500]), 1..3)
 }
 
-/// Encodes the command and gives its effects to `each`. `number` makes every value differ.
-fn encode(op: &[(u8, u8, usize)], number: u64, mut each: impl FnMut(Effect<'_>)) -> Vec<u8> {
+/// Applies the command to the model and encodes its effects, as the log wants them now. `number` makes every value differ.
+fn encode(op: &[(u8, u8, usize)], number: u64, aof: &Aof, model: &mut Model) -> Vec<u8> {
     let mut out = Vec::new();
+    let mut tell = |effect: Effect<'_>, model: &mut Model| {
+        effect.encode_into(&mut out);
+        model.apply(effect);
+    };
     for &(kind, key, len) in op {
+        if kind >= 6 {
+            // The value of one key under another, perhaps in the other database.
+            let (db, key, to_db) = (u32::from(key / KEYS), [key % KEYS], (len % DBS) as u32);
+            let to = [(len / DBS) as u8 % KEYS];
+            let Some((value, expire_at_ms)) = model.state()[db as usize].get(&key[0]).cloned() else { continue };
+            if (db, key) == (to_db, to) {
+                continue;
+            }
+            match aof.is_walked() {
+                false if kind == 6 => tell(Effect::Rename { db, key: &key, to_db, to: &to }, model),
+                false => tell(Effect::Copy { db, key: &key, to_db, to: &to }, model),
+                true => {
+                    tell(Effect::Set { db: to_db, key: &to, value: &value, expire_at_ms }, model);
+                    if kind == 6 {
+                        tell(Effect::Delete { db, key: &key }, model);
+                    }
+                }
+            }
+            continue;
+        }
         let (db, key) = (u32::from(key / KEYS), [key % KEYS]);
         let mut value = number.to_le_bytes().to_vec();
         value.resize(8 + len, number as u8 | 1);
@@ -88,8 +121,7 @@ fn encode(op: &[(u8, u8, usize)], number: u64, mut each: impl FnMut(Effect<'_>))
             4 => Effect::FlushAll,
             _ => Effect::SwapDb { a: 0, b: 1 },
         };
-        effect.encode_into(&mut out);
-        each(effect);
+        tell(effect, model);
     }
     out
 }
@@ -173,7 +205,7 @@ fn process<T, R: Future<Output = T>>(
 
 async fn set(aof: &Aof, model: &RefCell<Model>, number: u64, len: usize) {
     let key = (number % u64::from(KEYS)) as u8;
-    let effects = encode(&[(0, key, len)], number, |effect| model.borrow_mut().apply(effect));
+    let effects = encode(&[(0, key, len)], number, aof, &mut model.borrow_mut());
     let position = command(aof, &effects).await.expect("space");
     aof.wait_durable(position).await.expect("durable");
 }
@@ -301,7 +333,7 @@ fn databases_swapped_and_emptied_during_a_rewrite_are_right_afterwards() {
 }
 
 async fn set_without_sync(aof: &Aof, model: &RefCell<Model>, number: u64) {
-    let effects = encode(&[(0, 1, 10)], number, |effect| model.borrow_mut().apply(effect));
+    let effects = encode(&[(0, 1, 10)], number, aof, &mut model.borrow_mut());
     command(aof, &effects).await.expect("space");
 }
 
@@ -511,11 +543,15 @@ async fn live(world: &TestWorld, life: &Life, history: &History, number: &Cell<u
     let mut session = pin!(async {
         for (index, op) in life.ops.iter().enumerate() {
             number.set(number.get() + 1);
-            let mut after = model.borrow().clone();
-            let effects = encode(op, number.get(), |effect| after.apply(effect));
-            while aof.reserve(effects.len()).is_err() {
+            let (after, effects) = loop {
+                let mut after = model.borrow().clone();
+                let effects = encode(op, number.get(), &aof, &mut after);
+                if aof.reserve(effects.len()).is_ok() {
+                    break (after, effects);
+                }
+                // Meanwhile a walk may begin: the command runs again.
                 aof.wait_for_space(effects.len()).await.expect("space");
-            }
+            };
             history.states.borrow_mut().push(after.state());
             *model.borrow_mut() = after;
             let position = aof.append(&effects);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ferrite_telemetry::schema::ExceptionType;
 use ferrite_telemetry::{Exception, StackTrace};
@@ -152,6 +152,8 @@ pub struct Aof {
     failure: OnceLock<AofFailed>,
     closing: AtomicBool,
     closed: AtomicBool,
+    /// Walks over the keys that are under way, for a base each.
+    walks: AtomicU32,
     sync_times: Mutex<SyncTimes>,
 }
 
@@ -189,6 +191,15 @@ pub(super) struct Group {
 /// What one frame may add to the file besides its payload: its header and the mark after the sync that follows.
 const OVERHEAD: u64 = HEADER as u64 + MARK_MAX;
 
+/// A walk that is under way.
+pub(super) struct AofWalk(Arc<Aof>);
+
+impl Drop for AofWalk {
+    fn drop(&mut self) {
+        self.0.walks.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Aof {
     /// All below `position` is in the file and durable. Nothing can be reserved before the task allocated space.
     pub(crate) fn new(salt: u64, policy: FsyncPolicy, position: u64) -> Self {
@@ -212,6 +223,7 @@ impl Aof {
             failure: OnceLock::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            walks: AtomicU32::new(0),
             sync_times: Mutex::new(SyncTimes::default()),
         }
     }
@@ -275,6 +287,17 @@ impl Aof {
             self.work.notify_one();
         }
         position
+    }
+
+    /// Whether a base is being made of what the keys hold: then every effect has to be absolute. To be asked in the exclusive mode.
+    pub fn is_walked(&self) -> bool {
+        self.walks.load(Ordering::Acquire) > 0
+    }
+
+    /// A walk for a base begins; it ends when this is dropped. Before the position is taken that the base covers.
+    pub(super) fn walk(self: &Arc<Self>) -> AofWalk {
+        self.walks.fetch_add(1, Ordering::AcqRel);
+        AofWalk(self.clone())
     }
 
     /// After the last frame appended.

@@ -476,6 +476,8 @@ enum Op {
     Append(u8, usize),
     Delete(u8),
     Expire(u8, u64),
+    Rename(u8, u8),
+    Copy(u8, u8),
     PushOut,
     Scan(usize),
     /// Lets the flush go on, or not.
@@ -491,12 +493,50 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (key.clone(), len).prop_map(|(key, len)| Op::Set(key, len)),
         2 => (key.clone(), 0..3000usize).prop_map(|(key, len)| Op::Append(key, len)),
         3 => key.clone().prop_map(Op::Delete),
-        2 => (key, 0..3u64).prop_map(|(key, at)| Op::Expire(key, at)),
+        2 => (key.clone(), 0..3u64).prop_map(|(key, at)| Op::Expire(key, at)),
+        4 => (key.clone(), key.clone()).prop_map(|(from, to)| Op::Rename(from, to)),
+        2 => (key.clone(), key).prop_map(|(from, to)| Op::Copy(from, to)),
         1 => Just(Op::PushOut),
         1 => (1..5usize).prop_map(Op::Scan),
         2 => Just(Op::Run),
         1 => (0..8u8).prop_map(|one| if one == 0 { Op::Forget } else { Op::Run }),
     ]
+}
+
+/// As RENAME and COPY do it with an object: `None`, and nothing done, if there is none that can be moved.
+fn transfer(engine: &Engine, moves: bool, from: &[u8], to: &[u8]) -> Option<usize> {
+    if from == to {
+        return None;
+    }
+    let mut held = Held::default();
+    loop {
+        let mut pinned = engine.worker.pin();
+        let exclusive = pinned.exclusive();
+        let (from, to) = (exclusive.key(0, from), exclusive.key(0, to));
+        let mut cold = Vec::new();
+        for key in [&from, &to] {
+            if let Found::Cold(address) = exclusive.find(key, &held, &mut silent()) {
+                cold.push(address);
+            }
+        }
+        let done = match (cold.is_empty(), moves) {
+            (false, _) => Ok(None),
+            (true, true) => {
+                exclusive.room_for(200_000, 2).and_then(|()| exclusive.rename_object(&from, &to, &held, &mut silent()))
+            }
+            (true, false) => exclusive.copy_object(&from, &to, &held, &mut silent()),
+        };
+        drop(exclusive);
+        drop(pinned);
+        match done {
+            Ok(done) if cold.is_empty() => return done,
+            Ok(_) => {}
+            Err(need) => engine.world.block_on(engine.store.wait_for_space(&need)).unwrap(),
+        }
+        for address in cold {
+            held.insert(address, engine.world.block_on(engine.device.read_record(address)).unwrap().record);
+        }
+    }
 }
 
 /// Some names are longer than a page.
@@ -530,6 +570,17 @@ proptest! {
                 Op::Expire(key, at) => {
                     let entry = map.get_mut(&name(key));
                     prop_assert_eq!(engine.expire(&name(key), at), entry.map(|entry| std::mem::replace(&mut entry.1, at)));
+                }
+                Op::Rename(from, to) | Op::Copy(from, to) => {
+                    let moves = matches!(op, Op::Rename(..));
+                    if let Some(size) = transfer(&engine, moves, &name(from), &name(to)) {
+                        let entry = map.get(&name(from)).expect("it has an object").clone();
+                        prop_assert!(size > entry.0.len());
+                        map.insert(name(to), entry);
+                        if moves {
+                            map.remove(&name(from));
+                        }
+                    }
                 }
                 Op::PushOut => {
                     push_out(&engine);

@@ -213,6 +213,45 @@ fn the_first_change_of_a_cold_object_takes_it_into_memory_and_copies_nothing() {
 }
 
 #[test]
+fn a_rename_moves_the_object_wherever_it_is_and_copies_nothing() {
+    for is_cold in [false, true] {
+        let engine = engine();
+        put(&engine, b"before", 1_000_003);
+        if is_cold {
+            push_out(&engine);
+        }
+        let mut held = Held::default();
+        if is_cold {
+            let address = address_of(&engine, b"before");
+            held.insert(address, engine.world.block_on(engine.device.read_record(address)).unwrap().record);
+        }
+        let before = WORK.get();
+        let renamed = loop {
+            let mut pinned = engine.worker.pin();
+            let exclusive = pinned.exclusive();
+            let (from, to) = (exclusive.key(0, b"before"), exclusive.key(0, b"list"));
+            let renamed = exclusive
+                .room_for(1_000_020, 2)
+                .and_then(|()| exclusive.rename_object(&from, &to, &held, &mut silent()));
+            drop(exclusive);
+            drop(pinned);
+            match renamed {
+                Ok(renamed) => break renamed,
+                Err(need) => engine.world.block_on(engine.store.wait_for_space(&need)).unwrap(),
+            }
+        };
+        assert!(renamed.is_some_and(|size| size > 1_000_003), "{renamed:?}");
+        assert_eq!(WORK.get(), before, "it is neither read nor written");
+        assert_eq!((engine.get(b"before"), engine.store.stats().extents), (None, 0));
+        drop(held);
+        change(&engine);
+        push_out(&engine);
+        assert_eq!(engine.store.stats().extents, 1);
+        change(&engine);
+    }
+}
+
+#[test]
 fn a_change_waits_for_the_flush_of_a_record_that_the_object_has_left() {
     const LEN: usize = 400_000;
     let engine = engine_of(256);
