@@ -32,6 +32,9 @@ const ANSWER_MAX: usize = 1 << 20;
 /// Characters of a backend's sentence that are shown.
 const MESSAGE_MAX: usize = 200;
 
+/// What a status means that an operator meets: a Collector answers so where no pipeline has the signal.
+const SIGNAL_NOT_TAKEN: &str = "the endpoint does not take this signal; has the Collector a pipeline for it?";
+
 /// Takes encoded requests to a backend.
 #[allow(async_fn_in_trait)]
 pub trait Exchange {

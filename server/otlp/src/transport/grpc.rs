@@ -21,7 +21,7 @@ use tonic_types::StatusExt;
 use super::connection::{Broken, Connector, GrpcSender};
 use super::settings::{Compression, Destination};
 use super::target::Target;
-use super::{ANSWER_MAX, Refusal, Retry};
+use super::{ANSWER_MAX, Refusal, Retry, SIGNAL_NOT_TAKEN};
 
 const USER_AGENT: &str = concat!("ferrite/", env!("CARGO_PKG_VERSION"));
 
@@ -113,7 +113,11 @@ fn refusal(status: &Status) -> Refusal {
         ) => Retry::After(delay),
         _ => Retry::Never,
     };
-    Refusal { reason: format!("gRPC code {:?}", status.code()), retry }
+    let reason = match status.code() {
+        code @ Code::Unimplemented => format!("gRPC code {code:?}: {SIGNAL_NOT_TAKEN}"),
+        code => format!("gRPC code {code:?}"),
+    };
+    Refusal { reason, retry }
 }
 
 /// A connection as tonic wants it.

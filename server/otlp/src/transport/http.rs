@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use super::connection::{Broken, Connector, HttpSender};
 use super::settings::{Compression, Destination};
 use super::target::Target;
-use super::{ANSWER_MAX, Refusal, Retry};
+use super::{ANSWER_MAX, Refusal, Retry, SIGNAL_NOT_TAKEN};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const USER_AGENT: &str = concat!("ferrite/", env!("CARGO_PKG_VERSION"));
@@ -113,6 +113,9 @@ fn judged(response: Response<Bytes>) -> Result<Bytes, Refusal> {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => refuse(retry_after(headers).unwrap_or(Retry::Allowed)),
+        StatusCode::NOT_FOUND => {
+            Err(Refusal { reason: format!("HTTP status {status}: {SIGNAL_NOT_TAKEN}"), retry: Retry::Never })
+        }
         _ => refuse(Retry::Never),
     }
 }

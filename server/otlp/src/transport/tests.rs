@@ -75,6 +75,17 @@ fn codes_and_statuses_are_retried_as_the_specification_says() {
 }
 
 #[test]
+fn a_signal_that_the_endpoint_does_not_take_is_told_as_such() {
+    for (protocol, code, reason) in [
+        (Protocol::Grpc, 12, "gRPC code Unimplemented: the endpoint does not take this signal"),
+        (Protocol::Http, 404, "HTTP status 404 Not Found: the endpoint does not take this signal"),
+    ] {
+        let refusal = read(protocol, Reply::refusing(protocol, code)).expect_err("it is refused");
+        assert!(refusal.reason.starts_with(reason), "{refusal}");
+    }
+}
+
+#[test]
 fn a_backend_can_say_when_to_come_again() {
     let told = |text: &str| {
         let mut reply = Reply::refusing(Protocol::Http, 503);
