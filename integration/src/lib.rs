@@ -1,7 +1,9 @@
 //! The real server beside a real OpenTelemetry Collector and a real Jaeger, in containers.
 //!
 //! What the tests in `tests/` need: [`server`] starts the `ferrite` binary, [`backend`] the two containers
-//! ([`shared_backend`] once for several tests), [`jaeger`] reads traces back, [`prometheus`] a metrics page, [`clients`] says what a client's helper must do, [`schema`] what may be emitted,
+//! ([`shared_backend`] once for several tests), [`jaeger`] reads traces back, [`prometheus`] a metrics page;
+//! [`prometheus_server`] is a Prometheus that scrapes one and [`queries`] what it is asked; [`clients`] says what a client's helper
+//! must do, [`schema`] what may be emitted,
 //! [`browser`] looks at the page on the admin port. Nothing is skipped where something is missing: the test fails and says what
 //! starts it.
 
@@ -11,6 +13,8 @@ pub mod clients;
 pub mod http;
 pub mod jaeger;
 pub mod prometheus;
+pub mod prometheus_server;
+pub mod queries;
 pub mod schema;
 pub mod server;
 pub mod shared_backend;
