@@ -75,16 +75,16 @@ async fn run(program: &mut Command, port: u16, endpoint: &str, key: &str, reques
     report
 }
 
-/// Everything that a language's helper must show. `program` makes the command without its arguments; `service` is the name
-/// under which the program exports.
-pub async fn check(service: &str, program: impl Fn() -> Command) {
+/// Everything that a language's helper must show. `program` makes the command without its arguments, told where telemetry
+/// goes; `service` is the name under which the program exports.
+pub async fn check(service: &str, program: impl Fn(&str) -> Command) {
     let backend = SharedBackend::get().await;
     // The caller's decision counts: its traces are sampled, others not.
     let options = ["--telemetry.sampler", "parentbased_always_off"];
     let baggage = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", MEMBER];
     let server = Server::exporting_to(&backend.endpoint, &[&options[..], &baggage].concat()).await;
     let key = format!("{service}:1");
-    let report = run(&mut program(), server.port, &backend.endpoint, &key, REQUESTS).await;
+    let report = run(&mut program(&backend.endpoint), server.port, &backend.endpoint, &key, REQUESTS).await;
     assert!(report.advertised);
     one_trace_from_request_to_storage(&backend, service, &key, &report).await;
     schema::has_metrics(&server.metrics().await);
@@ -92,7 +92,7 @@ pub async fn check(service: &str, program: impl Fn() -> Command) {
 
     // Stock Redis takes the same program, and the replies are right: it was sent plain commands.
     let stock = StockRedis::start().await;
-    let report = run(&mut program(), stock.port, &backend.endpoint, &key, 10).await;
+    let report = run(&mut program(&backend.endpoint), stock.port, &backend.endpoint, &key, 10).await;
     assert!(!report.advertised);
 }
 

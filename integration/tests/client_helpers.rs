@@ -17,7 +17,7 @@ fn source(path: &str) -> PathBuf {
 
 #[tokio::test]
 async fn commands_of_redis_py_are_children_of_its_spans() {
-    clients::check("python-client", || {
+    clients::check("python-client", |_| {
         let mut program = Command::new(made_ready("FERRITE_PYTHON"));
         // Not the folder beside the program: the helper is the package that is installed.
         program.arg(source("python/traced_client.py")).env("PYTHONSAFEPATH", "1");
@@ -28,12 +28,12 @@ async fn commands_of_redis_py_are_children_of_its_spans() {
 
 #[tokio::test]
 async fn commands_of_the_redis_crate_are_children_of_its_spans() {
-    clients::check("rust-client", || Command::new(env!("CARGO_BIN_EXE_rust_client"))).await;
+    clients::check("rust-client", |_| Command::new(env!("CARGO_BIN_EXE_rust_client"))).await;
 }
 
 #[tokio::test]
 async fn commands_of_go_redis_are_children_of_its_spans() {
-    clients::check("go-client", || Command::new(made_ready("FERRITE_GO_CLIENT"))).await;
+    clients::check("go-client", |_| Command::new(made_ready("FERRITE_GO_CLIENT"))).await;
 }
 
 /// The packages, the helper's own among them, lie in the cache; the program is run where it is.
@@ -45,29 +45,59 @@ fn node(library: &str) -> Command {
 
 #[tokio::test]
 async fn commands_of_ioredis_are_children_of_its_spans() {
-    clients::check("ioredis-client", || node("ioredis")).await;
+    clients::check("ioredis-client", |_| node("ioredis")).await;
 }
 
 #[tokio::test]
 async fn commands_of_node_redis_are_children_of_its_spans() {
-    clients::check("redis-client", || node("redis")).await;
+    clients::check("redis-client", |_| node("redis")).await;
 }
 
-fn java(library: &str) -> Command {
+fn java(library: &str, options: &[String]) -> Command {
     let built = made_ready("FERRITE_JAVA_CLIENT");
     let mut program = Command::new("java");
     // A short run: what it would gain from the better compiler it does not live to see.
-    program.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
-    program.arg(format!("{built}/program/target/classes:{built}/program/lib/*")).args(["TracedClient", library]);
+    program.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]).args(options);
+    program.args(["-cp", &format!("{built}/program/target/classes:{built}/program/lib/*"), "TracedClient", library]);
     program
+}
+
+/// The same under OpenTelemetry's agent, which makes an SDK of its own from what it is told.
+fn java_with_agent(library: &str, service: &str) -> impl Fn(&str) -> Command {
+    let agent = format!("{}/program/agent/opentelemetry-javaagent.jar", made_ready("FERRITE_JAVA_CLIENT"));
+    let (library, service) = (library.to_owned(), service.to_owned());
+    move |endpoint| {
+        let mut options = vec![format!("-javaagent:{agent}"), "-Dwith.agent=true".to_owned()];
+        let settings = [
+            ("service.name", &*service),
+            ("exporter.otlp.endpoint", endpoint),
+            ("exporter.otlp.protocol", "grpc"),
+            ("metrics.exporter", "none"),
+            ("logs.exporter", "none"),
+            // Its spans of a pipeline come too late to be carried; see the helper's README.
+            ("instrumentation.jedis.enabled", "false"),
+        ];
+        options.extend(settings.map(|(name, value)| format!("-Dotel.{name}={value}")));
+        java(&library, &options)
+    }
 }
 
 #[tokio::test]
 async fn commands_of_jedis_are_children_of_its_spans() {
-    clients::check("jedis-client", || java("jedis")).await;
+    clients::check("jedis-client", |_| java("jedis", &[])).await;
 }
 
 #[tokio::test]
 async fn commands_of_lettuce_are_children_of_its_spans() {
-    clients::check("lettuce-client", || java("lettuce")).await;
+    clients::check("lettuce-client", |_| java("lettuce", &[])).await;
+}
+
+#[tokio::test]
+async fn commands_of_jedis_are_children_of_its_spans_under_the_agent_too() {
+    clients::check("jedis-agent-client", java_with_agent("jedis", "jedis-agent-client")).await;
+}
+
+#[tokio::test]
+async fn commands_of_lettuce_are_children_of_its_spans_under_the_agent_too() {
+    clients::check("lettuce-agent-client", java_with_agent("lettuce", "lettuce-agent-client")).await;
 }

@@ -9,6 +9,11 @@
 
 mod carry;
 
+/// The README's lines compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 use std::collections::HashMap;
 
 use opentelemetry::trace::{FutureExt, SpanKind, Status, TraceContextExt, Tracer};

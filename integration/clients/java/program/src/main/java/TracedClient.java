@@ -1,3 +1,5 @@
+import io.opentelemetry.api.GlobalOpenTelemetry;
+import io.opentelemetry.api.OpenTelemetry;
 import io.opentelemetry.api.baggage.Baggage;
 import io.opentelemetry.api.baggage.propagation.W3CBaggagePropagator;
 import io.opentelemetry.api.common.AttributeKey;
@@ -22,7 +24,7 @@ import java.util.concurrent.TimeUnit;
 /**
  * The program of the client tests: sends commands within spans, prints what it did.
  *
- * <pre>java TracedClient jedis|lettuce REDIS_PORT OTLP_ENDPOINT KEY REQUESTS</pre>
+ * <pre>java [-javaagent:… -Dwith.agent=true] TracedClient jedis|lettuce REDIS_PORT OTLP_ENDPOINT KEY REQUESTS</pre>
  */
 public class TracedClient {
   public static void main(String[] arguments) throws Exception {
@@ -31,17 +33,10 @@ public class TracedClient {
     String key = arguments[3];
     int requests = Integer.parseInt(arguments[4]);
 
-    OtlpGrpcSpanExporter exporter = OtlpGrpcSpanExporter.builder().setEndpoint(arguments[2]).build();
-    SdkTracerProvider provider = SdkTracerProvider.builder()
-        .setResource(Resource.create(Attributes.of(AttributeKey.stringKey("service.name"), name + "-client")))
-        .addSpanProcessor(BatchSpanProcessor.builder(exporter).setMaxQueueSize(65536).build())
-        .build();
-    OpenTelemetrySdk openTelemetry = OpenTelemetrySdk.builder()
-        .setTracerProvider(provider)
-        .setPropagators(ContextPropagators.create(TextMapPropagator.composite(
-            W3CTraceContextPropagator.getInstance(), W3CBaggagePropagator.getInstance())))
-        .buildAndRegisterGlobal();
-    Tracer tracer = provider.get("test");
+    // The Java agent, if there is one, has an SDK of its own, and exports at the end of the program.
+    OpenTelemetrySdk sdk = Boolean.getBoolean("with.agent") ? null : sdk(name + "-client", arguments[2]);
+    OpenTelemetry openTelemetry = GlobalOpenTelemetry.get();
+    Tracer tracer = openTelemetry.getTracer("test");
 
     Span request = tracer.spanBuilder("handle-request").setNoParent().startSpan();
     Library.Replies replies;
@@ -72,11 +67,26 @@ public class TracedClient {
         done.add(one.get());
       }
     }
-    provider.shutdown().join(30, TimeUnit.SECONDS);
+    if (sdk != null) {
+      sdk.getSdkTracerProvider().shutdown().join(30, TimeUnit.SECONDS);
+    }
 
     System.out.printf("{\"advertised\":%b,\"request\":[%s],\"value\":\"%s\",\"replies\":[%d,%d,\"%s\"],\"requests\":[%s]}%n",
         advertised, ids(request), replies.value(), replies.appended(), replies.length(), replies.first(),
         String.join(",", done));
+  }
+
+  private static OpenTelemetrySdk sdk(String service, String endpoint) {
+    OtlpGrpcSpanExporter exporter = OtlpGrpcSpanExporter.builder().setEndpoint(endpoint).build();
+    SdkTracerProvider provider = SdkTracerProvider.builder()
+        .setResource(Resource.create(Attributes.of(AttributeKey.stringKey("service.name"), service)))
+        .addSpanProcessor(BatchSpanProcessor.builder(exporter).setMaxQueueSize(65536).build())
+        .build();
+    return OpenTelemetrySdk.builder()
+        .setTracerProvider(provider)
+        .setPropagators(ContextPropagators.create(TextMapPropagator.composite(
+            W3CTraceContextPropagator.getInstance(), W3CBaggagePropagator.getInstance())))
+        .buildAndRegisterGlobal();
   }
 
   /** The span with baggage, of which the server is to show the first member. */
