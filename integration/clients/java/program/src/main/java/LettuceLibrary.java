@@ -13,7 +13,7 @@ import io.opentelemetry.api.OpenTelemetry;
 import java.time.Duration;
 import java.util.concurrent.CompletionStage;
 
-/** Lettuce: one connection, blocking for a request and asynchronous for the many. */
+/** Lettuce: one connection, used in all its ways for a request and asynchronously for the many. */
 final class LettuceLibrary implements Library {
   private final ClientResources resources;
   private final RedisClient client;
@@ -31,7 +31,7 @@ final class LettuceLibrary implements Library {
   public Replies handle(String key) throws Exception {
     RedisCommands<String, String> commands = connection.sync();
     commands.set(key, "value");
-    String value = commands.get(key);
+    String value = connection.reactive().get(key).block();
     RedisAsyncCommands<String, String> pipeline = connection.async();
     connection.setAutoFlushCommands(false);
     RedisFuture<Long> appended = pipeline.append(key, "-more");
