@@ -34,8 +34,14 @@ impl JaegerSpan {
 
 /// The ids of the traces in which this service has a span with all these attributes; none if there are none.
 pub async fn find(port: u16, service: &str, attributes: &[(Attribute, &str)]) -> Vec<String> {
+    let tags: Vec<_> = attributes.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    find_by_tags(port, service, &tags).await
+}
+
+/// The same by what an operator types in: names that may be no attributes of Ferrite's own.
+pub async fn find_by_tags(port: u16, service: &str, tags: &[(&str, &str)]) -> Vec<String> {
     let tags: serde_json::Map<_, _> =
-        attributes.iter().map(|(key, value)| (key.as_str().to_owned(), Value::from(*value))).collect();
+        tags.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect();
     let tags = http::encode(&Value::from(tags).to_string());
     let query = format!("/api/traces?service={}&limit=100&lookback=1h&tags={tags}", http::encode(service));
     let Some(body) = http::get(port, &query).await else {
