@@ -166,7 +166,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
     let mut cold = Node::new(&world, &path.join("cold.log"), 6).await;
     let mut warm = Node::new(&world, &path.join("warm.log"), 4096).await;
     let config = DataDirConfig::new(path.join("data"));
-    let (dir, aof, mut rewriter) = begin_aof(&world, &config, &mut cold).await;
+    let (dir, aof, rewriter) = begin_aof(&world, &config, &mut cold).await;
 
     let mut random = Random(seed);
     let mut now_ms = NOW_MS;
@@ -272,7 +272,7 @@ fn hash_commands(seed: u64) -> Vec<(u64, String)> {
 async fn effects_of(world: &RealWorld, path: &std::path::Path, commands: &[(u64, String)]) -> Vec<Vec<u8>> {
     let mut node = Node::new(world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
-    let (dir, aof, mut rewriter) = begin_aof(world, &config, &mut node).await;
+    let (dir, aof, rewriter) = begin_aof(world, &config, &mut node).await;
     let base = rewriter.begin().await.expect("a base");
     for (now_ms, command) in commands {
         node.run(*now_ms, &words(command)).await;
