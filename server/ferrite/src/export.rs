@@ -1,5 +1,6 @@
 //! Starts the export of traces and metrics on the first worker, whose runtime carries it.
 
+use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use ferrite_io::World;
 use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
-use ferrite_node::config::{self, Config, TelemetryConfig};
+use ferrite_node::config::{self, Config, Exporters, TelemetryConfig};
 use ferrite_otlp::{
-    ExportSettings, MetricExportCounts, OtlpExchange, Signal, Temporality, export_logs, export_metrics, export_traces,
+    Exchange, ExportSettings, MetricExportCounts, NoBackend, OtlpExchange, Print, Signal, Temporality, export_logs,
+    export_metrics, export_traces,
 };
 use tokio::sync::oneshot;
 
@@ -48,17 +50,19 @@ type Stop = Pin<Box<dyn Future<Output = ()>>>;
 /// Finds a mistake in the settings before anything is started.
 pub fn check(config: &Config) -> Result<(), Mistake> {
     let telemetry = &config.telemetry;
-    for signal in exported(telemetry) {
-        destination(telemetry, signal)?;
+    for (signal, exporters) in exported(telemetry) {
+        if exporters.otlp {
+            destination(telemetry, signal)?;
+        }
     }
     Ok(())
 }
 
-/// What goes to a backend.
-fn exported(telemetry: &TelemetryConfig) -> impl Iterator<Item = Signal> {
-    let traces = telemetry.exports_traces().then_some(Signal::Traces);
-    let metrics = telemetry.exports_metrics().then_some(Signal::Metrics);
-    let logs = telemetry.exports_logs().then_some(Signal::Logs);
+/// What leaves the process, and where to.
+fn exported(telemetry: &TelemetryConfig) -> impl Iterator<Item = (Signal, Exporters)> {
+    let traces = telemetry.exports_traces().then_some((Signal::Traces, telemetry.traces_exporter));
+    let metrics = telemetry.exports_metrics().then_some((Signal::Metrics, telemetry.metrics_exporter));
+    let logs = telemetry.exports_logs().then_some((Signal::Logs, telemetry.logs_exporter));
     [traces, metrics, logs].into_iter().flatten()
 }
 
@@ -66,30 +70,52 @@ fn exported(telemetry: &TelemetryConfig) -> impl Iterator<Item = Signal> {
 pub fn spawn(world: &RealWorld, node: &Arc<Node>) -> Result<Export, Mistake> {
     let telemetry = &node.config.telemetry;
     let mut export = Export::default();
-    for signal in exported(telemetry) {
-        let destination = destination(telemetry, signal)?;
-        let exchange = OtlpExchange::on(world, &destination).map_err(|error| Mistake::of(telemetry, signal, error))?;
-        let settings = settings(telemetry, signal, destination.timeout);
-        let own = world.clone();
-        export.0.push(match signal {
-            Signal::Traces => {
-                let queue = node.telemetry.queue.clone();
-                run(world, |stop| export_traces(own, queue, exchange, settings, stop))
-            }
-            Signal::Metrics => {
-                let collected = node.clone();
-                let collect = move || ferrite_node::collect(&collected);
-                let counts = Arc::new(MetricExportCounts::default());
-                let started = node.started_unix_ns;
-                run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
-            }
-            Signal::Logs => {
-                let queue = node.telemetry.logs.clone();
-                run(world, |stop| export_logs(own, queue, exchange, settings, stop))
-            }
+    for (signal, exporters) in exported(telemetry) {
+        let mut settings = settings(telemetry, signal);
+        settings.console = exporters.console.then(|| Arc::new(print) as Print);
+        export.0.push(if exporters.otlp {
+            let destination = destination(telemetry, signal)?;
+            settings.timeout = destination.timeout;
+            let exchange =
+                OtlpExchange::on(world, &destination).map_err(|error| Mistake::of(telemetry, signal, error))?;
+            start(world, node, signal, exchange, settings)
+        } else {
+            start(world, node, signal, NoBackend, settings)
         });
     }
     Ok(export)
+}
+
+/// One write a line, so that none of another thread comes in between. Who does not read standard output any more cannot be told.
+fn print(line: &str) {
+    let _ = std::io::stdout().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+fn start<X: Exchange + 'static>(
+    world: &RealWorld,
+    node: &Arc<Node>,
+    signal: Signal,
+    exchange: X,
+    settings: ExportSettings,
+) -> Running {
+    let own = world.clone();
+    match signal {
+        Signal::Traces => {
+            let queue = node.telemetry.queue.clone();
+            run(world, |stop| export_traces(own, queue, exchange, settings, stop))
+        }
+        Signal::Metrics => {
+            let collected = node.clone();
+            let collect = move || ferrite_node::collect(&collected);
+            let counts = Arc::new(MetricExportCounts::default());
+            let started = node.started_unix_ns;
+            run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
+        }
+        Signal::Logs => {
+            let queue = node.telemetry.logs.clone();
+            run(world, |stop| export_logs(own, queue, exchange, settings, stop))
+        }
+    }
 }
 
 /// Runs the export that `start` makes, which flushes and ends when the future that it is given is ready.
@@ -106,15 +132,14 @@ fn run<F: Future<Output = ()> + 'static>(world: &RealWorld, start: impl FnOnce(S
     Running { stop, done }
 }
 
-/// `timeout`: for one attempt.
-fn settings(telemetry: &TelemetryConfig, signal: Signal, timeout: Duration) -> ExportSettings {
+fn settings(telemetry: &TelemetryConfig, signal: Signal) -> ExportSettings {
     let (own, batch_timeout_ms) = match signal {
         Signal::Traces => (&telemetry.traces, telemetry.batch_timeout_ms),
         Signal::Metrics => (&telemetry.metrics, telemetry.batch_timeout_ms),
         Signal::Logs => (&telemetry.logs, telemetry.logs_batch_timeout_ms),
     };
     ExportSettings {
-        timeout,
+        timeout: Duration::from_millis(telemetry.export_timeout_ms),
         deadline: (own.deadline_ms > 0).then(|| Duration::from_millis(own.deadline_ms)),
         service_name: telemetry.service_name.clone(),
         service_version: telemetry.service_version.clone(),
@@ -128,5 +153,6 @@ fn settings(telemetry: &TelemetryConfig, signal: Signal, timeout: Duration) -> E
             config::Temporality::Cumulative => Temporality::Cumulative,
             config::Temporality::Delta | config::Temporality::LowMemory => Temporality::Delta,
         },
+        console: None,
     }
 }

@@ -3,99 +3,27 @@
 // Drives a real process: time and files are the system's.
 #![allow(clippy::disallowed_methods)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod running;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use ferrite_telemetry::SpanName;
+use running::{Running, eventually};
 
-/// How long anything here may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server on a port of its own; it is killed, by its id, when this goes out of scope.
-struct Running {
-    child: Child,
-    port: u16,
-    admin_port: u16,
-    dir: tempfile::TempDir,
+/// The simple strings of the answer.
+fn shown(server: &Running, command: &str) -> Vec<String> {
+    let reply = server.ask(command);
+    assert!(reply.starts_with('*'), "{reply}");
+    let lines = reply.trim_end_matches("+OK\r\n").lines().filter_map(|line| line.strip_prefix('+'));
+    lines.map(str::to_owned).collect()
 }
 
-impl Running {
-    fn start(more: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Free a moment ago.
-        let admin_port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ferrite"))
-            .env_clear()
-            .args(["--port", "0", "--workers", "2", "--admin-port", &admin_port.to_string(), "--dir"])
-            .arg(dir.path())
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let ready = lines.find(|line| line.contains("Ready to accept connections")).unwrap();
-        // Nobody may be left who stops reading what it logs.
-        std::thread::spawn(move || lines.for_each(drop));
-        let (_, port) = ready.split_once("\"port\":").unwrap();
-        let port = port.split(|character: char| !character.is_ascii_digit()).next().unwrap().parse().unwrap();
-        Self { child, port, admin_port, dir }
-    }
-
-    /// What the server answers to these lines on a connection of their own.
-    fn ask(&self, lines: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(format!("{lines}\r\nQUIT\r\n").as_bytes()).unwrap();
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).unwrap();
-        reply
-    }
-
-    /// `/metrics`, for who accepts this.
-    fn scrape(&self, accept: Option<&str>) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).unwrap();
-        let accept = accept.map_or_else(String::new, |accept| format!("Accept: {accept}\r\n"));
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: localhost\r\n{accept}\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
-        body.to_owned()
-    }
-
-    /// The simple strings of the answer.
-    fn lines(&self, command: &str) -> Vec<String> {
-        let reply = self.ask(command);
-        assert!(reply.starts_with('*'), "{reply}");
-        let lines = reply.trim_end_matches("+OK\r\n").lines().filter_map(|line| line.strip_prefix('+'));
-        lines.map(str::to_owned).collect()
-    }
-
-    /// The statements of the traces, the newest first.
-    fn statements(&self, command: &str) -> Vec<String> {
-        let lines = self.lines(command);
-        lines.iter().filter_map(|line| line.strip_prefix("  |-- db.statement: ")).map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Errors mean that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Asks again until the condition holds.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+/// The statements of the traces, the newest first.
+fn statements(server: &Running, command: &str) -> Vec<String> {
+    let lines = shown(server, command);
+    lines.iter().filter_map(|line| line.strip_prefix("  |-- db.statement: ")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -109,20 +37,20 @@ fn traces_are_found_on_every_worker_by_command_key_client_and_failure() {
     server.ask("LPUSH");
     server.ask("INCR key:1");
     let sets: Vec<String> = (0..16).rev().map(|number| format!("SET key:{number} ...")).collect();
-    assert_eq!(server.statements("OTEL.TRACES FIND CMD set 100"), sets);
-    assert_eq!(server.statements("OTEL.TRACES FIND cmd set"), sets[..10], "ten without a count");
-    assert_eq!(server.statements("OTEL.TRACES FIND KEY key:7"), ["SET key:7 ..."]);
-    assert_eq!(server.statements("OTEL.TRACES FIND KEY key:1 CMD SET"), ["SET key:1 ..."]);
-    assert_eq!(server.statements("OTEL.TRACES FIND CMD SET KEY key:1* 2"), ["SET key:15 ...", "SET key:14 ..."]);
-    assert_eq!(server.statements("OTEL.TRACES FIND TIER mutable CMD SET 100"), sets);
-    assert!(server.statements("OTEL.TRACES FIND TIER disk").is_empty());
-    assert!(server.statements("OTEL.TRACES FIND CLIENT 1000000").is_empty());
-    let failed = server.lines("OTEL.TRACES ERRORS");
+    assert_eq!(statements(&server, "OTEL.TRACES FIND CMD set 100"), sets);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND cmd set"), sets[..10], "ten without a count");
+    assert_eq!(statements(&server, "OTEL.TRACES FIND KEY key:7"), ["SET key:7 ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND KEY key:1 CMD SET"), ["SET key:1 ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND CMD SET KEY key:1* 2"), ["SET key:15 ...", "SET key:14 ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND TIER mutable CMD SET 100"), sets);
+    assert!(statements(&server, "OTEL.TRACES FIND TIER disk").is_empty());
+    assert!(statements(&server, "OTEL.TRACES FIND CLIENT 1000000").is_empty());
+    let failed = shown(&server, "OTEL.TRACES ERRORS");
     assert_eq!(failed.iter().filter(|line| line.starts_with("  |-- status: ERROR ")).count(), 2, "{failed:#?}");
     assert!(failed[0].ends_with(" (not sampled)"), "{failed:#?}");
-    assert_eq!(server.statements("OTEL.TRACES FIND FAILED KEY key:1"), ["INCR key:1"]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND FAILED KEY key:1"), ["INCR key:1"]);
     assert!(server.ask("OTEL.TRACES FIND KYE x").starts_with("-ERR syntax error"));
-    let connections = server.lines(&format!("OTEL.TRACES FIND CMD {} 3", SpanName::Connection));
+    let connections = shown(&server, &format!("OTEL.TRACES FIND CMD {} 3", SpanName::Connection));
     assert_eq!(connections.iter().filter(|line| line.starts_with("trace ")).count(), 3, "{connections:#?}");
 }
 
@@ -137,9 +65,9 @@ fn a_tenant_s_traces_are_found_by_its_baggage() {
         let command = format!("*3\r\n{}{}{}", bulk("SET"), bulk(key), bulk("v"));
         assert_eq!(server.ask(format!("{context}{command}").trim_end()), "+OK\r\n+OK\r\n");
     }
-    assert_eq!(server.statements("OTEL.TRACES FIND TENANT acme"), ["SET one ..."]);
-    assert_eq!(server.statements("OTEL.TRACES FIND CMD SET TENANT other"), ["SET two ..."]);
-    assert!(server.statements("OTEL.TRACES FIND TENANT nobody").is_empty());
+    assert_eq!(statements(&server, "OTEL.TRACES FIND TENANT acme"), ["SET one ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND CMD SET TENANT other"), ["SET two ..."]);
+    assert!(statements(&server, "OTEL.TRACES FIND TENANT nobody").is_empty());
 }
 
 #[test]
@@ -147,22 +75,22 @@ fn slow_commands_are_those_that_slowlog_would_take() {
     let server = Running::start(&["--server.enable_debug_command", "yes"]);
     server.ask("SET a b");
     assert_eq!(server.ask("DEBUG SLEEP 0.05"), "+OK\r\n+OK\r\n");
-    assert_eq!(server.statements("OTEL.TRACES SLOW"), ["DEBUG ..."]);
-    assert_eq!(server.statements("OTEL.TRACES SLOW 40 1"), ["DEBUG ..."]);
-    assert!(server.statements("OTEL.TRACES SLOW 60000").is_empty());
+    assert_eq!(statements(&server, "OTEL.TRACES SLOW"), ["DEBUG ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES SLOW 40 1"), ["DEBUG ..."]);
+    assert!(statements(&server, "OTEL.TRACES SLOW 60000").is_empty());
     // A connection that is there for long is not slow.
-    assert!(server.lines("OTEL.TRACES SLOW 10 100").iter().all(|line| !line.contains("(connection")));
+    assert!(shown(&server, "OTEL.TRACES SLOW 10 100").iter().all(|line| !line.contains("(connection")));
 }
 
 #[test]
 fn hashed_keys_are_found_by_the_key_and_by_the_hash() {
     let server = Running::start(&["--telemetry.redaction.keys", "hash", "--telemetry.redaction.salt", "s"]);
     server.ask("SET secret v");
-    let lines = server.lines("OTEL.TRACES FIND KEY secret");
+    let lines = shown(&server, "OTEL.TRACES FIND KEY secret");
     let hash = lines[0].strip_prefix("keys are recorded as hashes: this one as ").expect("it says so");
     assert!(lines.contains(&format!("  |-- db.statement: SET {hash} ...")), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:#?}");
-    assert_eq!(server.statements(&format!("OTEL.TRACES FIND KEY {hash}")), [format!("SET {hash} ...")]);
+    assert_eq!(statements(&server, &format!("OTEL.TRACES FIND KEY {hash}")), [format!("SET {hash} ...")]);
 
     let server = Running::start(&["--telemetry.redaction.keys", "drop"]);
     server.ask("SET secret v");
@@ -174,7 +102,7 @@ fn json_is_a_line_of_otlp_for_each_trace() {
     let server = Running::start(&["--telemetry.service_name", "cache-7"]);
     server.ask("SET a b");
     server.ask("GET a");
-    let lines = server.lines("OTEL.TRACES FIND KEY a JSON");
+    let lines = shown(&server, "OTEL.TRACES FIND KEY a JSON");
     assert_eq!(lines.len(), 2, "{lines:#?}");
     for (line, statement) in lines.iter().zip(["GET a", "SET a ..."]) {
         assert!(line.starts_with("{\"resourceSpans\":[{") && line.ends_with('}'), "{line}");
@@ -185,8 +113,8 @@ fn json_is_a_line_of_otlp_for_each_trace() {
     let reply = server.ask("HELLO 3\r\nOTEL.TRACES FIND KEY a JSON");
     let text = reply.split("txt:").nth(1).expect("a verbatim string");
     assert_eq!(text.lines().filter(|line| line.starts_with("{\"resourceSpans\"")).count(), 2, "{reply}");
-    eventually("connections end", || server.lines("OTEL.TRACES FIND CMD CONNECTION").len() > 3);
-    assert!(server.dir.path().join("hybrid.log").exists());
+    eventually("connections end", || shown(&server, "OTEL.TRACES FIND CMD CONNECTION").len() > 3);
+    assert!(server.file("hybrid.log").exists());
 }
 
 /// What SLOWLOG and the exemplars name is there although the recorder has long forgotten it.
@@ -204,25 +132,25 @@ fn the_traces_that_slowlog_and_exemplars_name_outlive_the_recorder() {
         server.ask(&pings);
     }
     for id in &ids {
-        assert_eq!(server.lines(&format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
+        assert_eq!(shown(&server, &format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
     }
-    assert_eq!(server.statements("OTEL.TRACES FIND KEY kept 1"), ["SET kept ..."]);
+    assert_eq!(statements(&server, "OTEL.TRACES FIND KEY kept 1"), ["SET kept ..."]);
 
-    let page = server.scrape(Some("application/openmetrics-text; version=1.0.0"));
+    let page = server.get("/metrics", Some("application/openmetrics-text; version=1.0.0"));
     assert!(page.ends_with("# EOF\n"), "{page}");
     let exemplar = page.lines().find(|line| line.contains("command=\"SET\"") && line.contains(" # {")).expect("it has");
     let id = exemplar.split("trace_id=\"").nth(1).expect("an id").split('"').next().expect("it ends");
-    assert_eq!(server.lines(&format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
-    assert!(!server.scrape(None).contains(" # {"), "the classic format has no exemplars");
+    assert_eq!(shown(&server, &format!("OTEL.TRACES GET {id}"))[0], format!("trace {id}"));
+    assert!(!server.get("/metrics", None).contains(" # {"), "the classic format has no exemplars");
 
     // Who no longer names them lets them go: what is left are exemplars.
     let kept = |page: &str| {
         let line = page.lines().find(|line| line.starts_with("ferrite_telemetry_kept_size ")).expect("a metric");
         line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")
     };
-    let before = kept(&server.scrape(None));
+    let before = kept(&server.get("/metrics", None));
     server.ask("SLOWLOG RESET");
-    let after = kept(&server.scrape(None));
+    let after = kept(&server.get("/metrics", None));
     assert!(after < before / 2, "{before} bytes, then {after}");
 }
 
@@ -234,20 +162,14 @@ fn trace(arguments: &[&str]) -> String {
     told
 }
 
-fn signal(server: &Running, name: &str) {
-    // The child was not waited for yet, so its number is still its own.
-    let sent = Command::new("sh").args(["-c", &format!("kill -s {name} {}", server.child.id())]).status().unwrap();
-    assert!(sent.success());
-}
-
 #[test]
 fn sigquit_writes_the_recorder_to_a_file_and_the_server_goes_on() {
     let server = Running::start(&["--telemetry.redaction.attributes", "net.peer.ip"]);
     for number in 0..8 {
         server.ask(&format!("SET key:{number} v"));
     }
-    signal(&server, "QUIT");
-    let file = server.dir.path().join("flight-recorder.quit");
+    server.signal("QUIT");
+    let file = server.file("flight-recorder.quit");
     eventually("the file is there", || file.exists());
     let file = file.to_str().unwrap();
     assert_eq!(server.ask("PING"), "+PONG\r\n+OK\r\n");
@@ -257,7 +179,7 @@ fn sigquit_writes_the_recorder_to_a_file_and_the_server_goes_on() {
     }
     assert!(told.contains("  |-- net.peer.ip: [REDACTED]") && !told.contains("127.0.0.1"), "{told}");
     // As OTEL.TRACES lays it out.
-    let lines = server.lines("OTEL.TRACES FIND KEY key:7");
+    let lines = shown(&server, "OTEL.TRACES FIND KEY key:7");
     let own = trace(&["--file", file, "--find", "key", "key:7"]);
     assert_eq!(own.trim_end().lines().collect::<Vec<_>>(), lines);
     let mut damaged = std::fs::read(file).unwrap();
@@ -273,14 +195,14 @@ fn a_crash_leaves_the_recorder_behind_and_still_ends_the_process() {
     for (name, number) in [("SEGV", 11), ("BUS", 7), ("ABRT", 6)] {
         let mut server = Running::start(&[]);
         server.ask("SET last words");
-        signal(&server, name);
+        server.signal(name);
         let mut ended = None;
         eventually("it ends", || {
             ended = server.child.try_wait().unwrap();
             ended.is_some()
         });
         assert_eq!(ended.and_then(|status| status.signal()), Some(number), "SIG{name}");
-        let file = server.dir.path().join("flight-recorder.crash");
+        let file = server.file("flight-recorder.crash");
         let told = trace(&["--file", file.to_str().unwrap(), "--find", "cmd", "SET"]);
         assert!(told.contains("  |-- db.statement: SET last ..."), "{told}");
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());

@@ -3,13 +3,16 @@
 // Drives a real process: time and files are the system's.
 #![allow(clippy::disallowed_methods)]
 
+mod running;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::Shutdown;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ferrite_telemetry::schema::ConnectionEnd;
 use ferrite_telemetry::{Attribute, SpanName};
+use running::Running;
 
 fn ferrite() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
@@ -98,61 +101,21 @@ fn sigterm_and_sigint_end_it_with_0() {
     }
 }
 
-/// A server on a port of its own; it is killed, by its id, when this goes out of scope.
-struct Running {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Running {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = ferrite()
-            .args(["--port", "0", "--admin-port", "0", "--workers", "2", "--dir"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let ready = lines.find(|line| line.contains("Ready to accept connections")).unwrap();
-        let (_, port) = ready.split_once("\"port\":").unwrap();
-        let port = port.split(|character: char| !character.is_ascii_digit()).next().unwrap().parse().unwrap();
-        Self { child, port, _dir: dir }
-    }
-
-    fn connect(&self) -> TcpStream {
-        TcpStream::connect(("127.0.0.1", self.port)).unwrap()
-    }
-
-    /// What the trace of the first connection says, once it has ended: the lines below its root's.
-    fn first_connection(&self) -> Vec<String> {
-        let is_first = format!("  |-- {}: 1", Attribute::ConnectionId);
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let mut stream = self.connect();
-            stream.write_all(b"OTEL.TRACES LAST 100\r\nQUIT\r\n").unwrap();
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).unwrap();
-            let lines: Vec<String> =
-                reply.split("\r\n").filter_map(|line| line.strip_prefix('+')).map(str::to_owned).collect();
-            let traces = lines.chunk_by(|_, line| !line.starts_with("trace "));
-            let mut connections = traces.filter(|trace| trace[0].ends_with(" (connection)"));
-            if let Some(trace) = connections.find(|trace| trace.contains(&is_first)) {
-                assert!(trace[1].starts_with(&format!("{} (", SpanName::Connection)), "{trace:#?}");
-                return trace[2..].to_vec();
-            }
-            assert!(Instant::now() < deadline, "it does not end: {lines:#?}");
+/// What the trace of the first connection says, once it has ended: the lines below its root's.
+fn first_connection(server: &Running) -> Vec<String> {
+    let is_first = format!("  |-- {}: 1", Attribute::ConnectionId);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let reply = server.ask("OTEL.TRACES LAST 100");
+        let lines: Vec<String> =
+            reply.split("\r\n").filter_map(|line| line.strip_prefix('+')).map(str::to_owned).collect();
+        let traces = lines.chunk_by(|_, line| !line.starts_with("trace "));
+        let mut connections = traces.filter(|trace| trace[0].ends_with(" (connection)"));
+        if let Some(trace) = connections.find(|trace| trace.contains(&is_first)) {
+            assert!(trace[1].starts_with(&format!("{} (", SpanName::Connection)), "{trace:#?}");
+            return trace[2..].to_vec();
         }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Errors mean that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert!(Instant::now() < deadline, "it does not end: {lines:#?}");
     }
 }
 
@@ -163,7 +126,7 @@ fn a_connection_that_ended_is_among_the_last_traces_with_its_reason() {
         ("PING\r\nQUIT\r\nPING\r\n", ConnectionEnd::ClosedAfterReply, 2),
         ("PING\r\n*1\r\nPING\r\n", ConnectionEnd::ProtocolError, 1),
     ] {
-        let server = Running::start();
+        let server = Running::start(&[]);
         let mut stream = server.connect();
         let own_port = stream.local_addr().unwrap().port();
         stream.write_all(sent.as_bytes()).unwrap();
@@ -173,7 +136,7 @@ fn a_connection_that_ended_is_among_the_last_traces_with_its_reason() {
         let mut replies = String::new();
         stream.read_to_string(&mut replies).unwrap();
         drop(stream);
-        let lines = server.first_connection();
+        let lines = first_connection(&server);
         for (key, value) in [
             (Attribute::NetPeerIp, "127.0.0.1".to_owned()),
             (Attribute::NetPeerPort, own_port.to_string()),

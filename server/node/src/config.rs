@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+mod exporters;
+
+pub use exporters::Exporters;
 pub use ferrite_keyspace::Policy;
 use ferrite_telemetry::{
     Conventions, Keys, Masks, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits, TailSettings,
@@ -238,9 +241,9 @@ pub struct TelemetryConfig {
     pub traces_enabled: bool,
     pub metrics_enabled: bool,
     pub logs_enabled: bool,
-    pub traces_exporter: Exporter,
-    pub metrics_exporter: Exporter,
-    pub logs_exporter: Exporter,
+    pub traces_exporter: Exporters,
+    pub metrics_exporter: Exporters,
+    pub logs_exporter: Exporters,
     /// Seconds between two exports of the metrics.
     pub metrics_export_interval: f64,
     pub metrics_temporality: Temporality,
@@ -359,9 +362,9 @@ impl Default for TelemetryConfig {
             traces_enabled: true,
             metrics_enabled: true,
             logs_enabled: true,
-            traces_exporter: Exporter::Otlp,
-            metrics_exporter: Exporter::Otlp,
-            logs_exporter: Exporter::Otlp,
+            traces_exporter: Exporters::DEFAULT,
+            metrics_exporter: Exporters::DEFAULT,
+            logs_exporter: Exporters::DEFAULT,
             metrics_export_interval: 60.0,
             metrics_temporality: Temporality::Cumulative,
             batch_size: 512,
@@ -386,17 +389,17 @@ impl Default for TelemetryConfig {
 impl TelemetryConfig {
     /// Whether spans leave this process.
     pub fn exports_traces(&self) -> bool {
-        self.enabled && self.traces_enabled && self.traces_exporter == Exporter::Otlp
+        self.enabled && self.traces_enabled && self.traces_exporter.any()
     }
 
     /// Whether metrics do.
     pub fn exports_metrics(&self) -> bool {
-        self.enabled && self.metrics_enabled && self.metrics_exporter == Exporter::Otlp
+        self.enabled && self.metrics_enabled && self.metrics_exporter.any()
     }
 
     /// Whether log lines do, beside being written.
     pub fn exports_logs(&self) -> bool {
-        self.enabled && self.logs_enabled && self.logs_exporter == Exporter::Otlp
+        self.enabled && self.logs_enabled && self.logs_exporter.any()
     }
 
     /// What decides about traces.
@@ -618,14 +621,6 @@ choice! {
         Delta = "delta",
         /// As delta: no counter here is of the kind for which they differ.
         LowMemory = "lowmemory",
-    }
-}
-
-choice! {
-    /// Where a signal goes while telemetry is enabled.
-    Exporter {
-        Otlp = "otlp",
-        None = "none",
     }
 }
 

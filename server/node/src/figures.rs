@@ -8,7 +8,7 @@ use ferrite_telemetry::schema::{DURATION_BOUNDS, DropReason, SampledBy};
 use ferrite_telemetry::{Ring, Tier};
 use serde_json::{Value as Json, json};
 
-use crate::config::{Exporter, KeyRedaction};
+use crate::config::KeyRedaction;
 use crate::node::Node;
 use crate::stats::Totals;
 
@@ -110,8 +110,9 @@ pub(crate) fn state(node: &Node, monotonic_ns: u64) -> Json {
     let export = match (telemetry.enabled, telemetry.exports_traces()) {
         (true, _) if !cfg!(feature = "otel") => "OTel not available in this build",
         (false, _) => "off: telemetry.enabled is false",
+        (true, true) if !telemetry.traces_exporter.otlp => "on: to the console",
         (true, true) => "on",
-        (true, false) if telemetry.traces_exporter != Exporter::Otlp => "off: telemetry.traces_exporter",
+        (true, false) if !telemetry.traces_exporter.any() => "off: telemetry.traces_exporter",
         (true, false) => "off: telemetry.traces_enabled is false",
     };
     let endpoint = telemetry.traces.endpoint.as_deref().or(telemetry.endpoint.as_deref());
@@ -133,7 +134,8 @@ pub(crate) fn state(node: &Node, monotonic_ns: u64) -> Json {
         "export": {
             "state": export,
             // An address may hold a password; only where it leads is told.
-            "endpoint": telemetry.enabled.then(|| ferrite_otlp::without_secrets(endpoint)),
+            "endpoint": (telemetry.enabled && telemetry.traces_exporter.otlp)
+                .then(|| ferrite_otlp::without_secrets(endpoint)),
             "exported": queue.exported,
             "waiting": queue.depth,
             "dropped": dropped.iter().map(|(reason, count)| json!([reason.as_str(), count])).collect::<Vec<_>>(),

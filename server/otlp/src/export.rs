@@ -1,6 +1,7 @@
 //! Export over OTLP: World tasks that take what the workers left and send it to a backend. No command waits for them.
 
 mod batches;
+mod console;
 mod delivery;
 mod deltas;
 mod encode;
@@ -12,6 +13,7 @@ mod settings;
 pub(crate) mod testing;
 mod traces;
 
+pub use console::{NoBackend, Print};
 pub use logs::export_logs;
 pub use metrics::{MetricExportCounts, export_metrics};
 pub use settings::{ExportSettings, Temporality};

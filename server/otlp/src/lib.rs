@@ -20,7 +20,8 @@ mod transport;
 pub use endpoint::without_secrets;
 #[cfg(feature = "otel")]
 pub use export::{
-    ExportSettings, FLUSH_MAX, MetricExportCounts, Temporality, export_logs, export_metrics, export_traces,
+    ExportSettings, FLUSH_MAX, MetricExportCounts, NoBackend, Print, Temporality, export_logs, export_metrics,
+    export_traces,
 };
 pub use json::traces_data;
 pub use log_record::LogRecord;

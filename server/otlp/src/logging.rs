@@ -149,7 +149,7 @@ where
             seen.span_id = Some(span_id.to_string());
         }
         let line = Line {
-            timestamp: timestamp((self.unix_ns)()),
+            timestamp: rfc3339((self.unix_ns)(), 3),
             level: event.metadata().level().as_str(),
             target: &log_target(event.metadata().target()),
             seen,
@@ -161,19 +161,20 @@ where
     }
 }
 
-/// RFC 3339 in UTC with milliseconds.
-fn timestamp(unix_ns: u64) -> String {
+/// RFC 3339 in UTC with so many digits, nine at most, of a second's fraction.
+pub(crate) fn rfc3339(unix_ns: u64, digits: usize) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(unix_ns.into()).expect("a u64 reaches to the year 2554");
     let (date, time) = (at.date(), at.time());
+    let fraction = format!("{:09}", time.nanosecond());
     format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{}Z",
         date.year(),
         u8::from(date.month()),
         date.day(),
         time.hour(),
         time.minute(),
         time.second(),
-        time.millisecond()
+        &fraction[..digits.min(fraction.len())]
     )
 }
 

@@ -171,6 +171,7 @@ fn settings() -> ExportSettings {
         batch_timeout: Duration::from_secs(5),
         metrics_interval: Duration::from_secs(60),
         temporality: Temporality::Cumulative,
+        console: None,
     }
 }
 

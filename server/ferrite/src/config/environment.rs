@@ -183,7 +183,7 @@ mod tests {
     use super::super::KEYS;
     use super::super::tests::load;
     use super::*;
-    use ferrite_node::config::{Exporter, OtlpCompression, OtlpProtocol, SignalConfig, Temporality};
+    use ferrite_node::config::{Exporters, OtlpCompression, OtlpProtocol, SignalConfig, Temporality};
 
     #[test]
     fn opentelemetry_s_variables_go_over_the_file_and_enable_nothing() {
@@ -198,6 +198,7 @@ mod tests {
             ("OTEL_TRACES_SAMPLER_ARG", "0.1"),
             ("OTEL_PROPAGATORS", "b3,baggage"),
             ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_METRICS_EXPORTER", "otlp,console"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
             ("OTEL_BSP_SCHEDULE_DELAY", "200"),
             ("OTEL_BSP_EXPORT_TIMEOUT", "201"),
@@ -223,7 +224,8 @@ mod tests {
         assert_eq!(telemetry.sampler.as_deref(), Some("parentbased_traceidratio"));
         assert_eq!(telemetry.sampler_arg.as_deref(), Some("0.1"));
         assert_eq!(telemetry.propagators.as_deref(), Some("b3,baggage"));
-        assert_eq!((telemetry.traces_exporter, telemetry.traces_enabled), (Exporter::None, true));
+        assert!(!telemetry.traces_exporter.any() && telemetry.traces_enabled);
+        assert_eq!(telemetry.metrics_exporter, Exporters { otlp: true, console: true });
         assert_eq!((telemetry.metrics_export_interval, telemetry.batch_timeout_ms), (1.5, 200));
         assert_eq!((telemetry.export_timeout_ms, telemetry.traces.timeout_ms), (3000, 0));
         assert_eq!(telemetry.metrics.timeout_ms, 700);

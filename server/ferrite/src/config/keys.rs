@@ -1,10 +1,11 @@
 //! The table of keys.
 
 use ferrite_node::config::{
-    AppendFsync, Config, DebugCommand, DiskBackend, Exporter, KeyRedaction, LogCommands, LogFormat, OtlpCompression,
+    AppendFsync, Config, DebugCommand, DiskBackend, KeyRedaction, LogCommands, LogFormat, OtlpCompression,
     OtlpProtocol, Policy, SlowlogTraceId, SpanDetail, Temporality,
 };
 
+use super::exporters::ExporterList;
 use super::kinds::{
     Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, NotNegative, OneOf, Optional,
     OptionalText, Pairs, Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
@@ -154,9 +155,9 @@ keys! {
     telemetry.traces_enabled: Flag, "Whether spans are recorded";
     telemetry.metrics_enabled: Flag, "Whether metrics are exported";
     telemetry.logs_enabled: Flag, "Whether log lines are exported beside being written";
-    telemetry.traces_exporter: OneOf<Exporter>, "Where traces go while telemetry is enabled";
-    telemetry.metrics_exporter: OneOf<Exporter>, "Where metrics go while telemetry is enabled";
-    telemetry.logs_exporter: OneOf<Exporter>, "Where log lines go while telemetry is enabled, beside standard output";
+    telemetry.traces_exporter: ExporterList, "Where traces go while telemetry is enabled: otlp, console (lines of JSON on standard output), otlp,console or none";
+    telemetry.metrics_exporter: ExporterList, "Where metrics go while telemetry is enabled";
+    telemetry.logs_exporter: ExporterList, "Where log lines go while telemetry is enabled, beside being written";
     telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
     telemetry.metrics_temporality: OneOf<Temporality>, "Since when exported counters and histograms count: the start, or the last export (delta, lowmemory)";
     telemetry.batch_size: Whole<usize, 1>, "Spans from which a batch is exported at once";

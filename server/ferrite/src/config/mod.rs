@@ -5,6 +5,7 @@
 
 mod arguments;
 mod environment;
+mod exporters;
 mod file;
 mod keys;
 mod kinds;

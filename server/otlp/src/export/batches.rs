@@ -27,7 +27,11 @@ pub(super) struct BatchExport<T, C, X, E> {
     pub(super) encoder: E,
     /// After which a batch that is not full goes.
     pub(super) batch_timeout: Duration,
+    /// Writes each batch to the console, if it is wanted there.
+    pub(super) console: Option<Console<T>>,
 }
+
+pub(super) type Console<T> = Box<dyn Fn(&[T])>;
 
 impl<T: Countable, C: Clock, X: Exchange, E: Encode<T>> BatchExport<T, C, X, E> {
     /// Exports what comes into the queue until `shutdown` is ready, then what is still there, for at most [`FLUSH_MAX`].
@@ -78,6 +82,9 @@ impl<T: Countable, C: Clock, X: Exchange, E: Encode<T>> BatchExport<T, C, X, E> 
     /// Sends a batch or gives it up; all of it is counted.
     async fn send<S: Future<Output = ()>>(&mut self, batch: &[T], shutdown: &Shared<S>) {
         let count = count_of(batch);
+        if let Some(console) = &self.console {
+            console(batch);
+        }
         let request = self.encoder.encode(batch);
         match self.delivery.deliver(count, request, shutdown).await {
             Fate::Accepted { rejected } => {

@@ -16,7 +16,8 @@ use prost::Message;
 use serde_json::Value;
 use tracing::Level;
 
-use super::batches::{BatchExport, Encode};
+use super::batches::{BatchExport, Console, Encode};
+use super::console;
 use super::delivery::Delivery;
 use super::settings::ExportSettings;
 use crate::transport::{Exchange, Signal};
@@ -33,7 +34,10 @@ pub async fn export_logs<W: World, X: Exchange>(
     let seed = world.entropy().next_u64();
     let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Logs, &settings, seed);
     let encoder = LogEncoder { resource: settings.resource() };
-    BatchExport { queue, delivery, encoder, batch_timeout: settings.batch_timeout }.run(shutdown).await;
+    let batch_timeout = settings.batch_timeout;
+    let console = console::begin(&settings, Signal::Logs)
+        .map(|print| -> Console<LogRecord> { Box::new(move |batch| console::logs(batch, &*print)) });
+    BatchExport { queue, delivery, encoder, batch_timeout, console }.run(shutdown).await;
 }
 
 struct LogEncoder {

@@ -21,6 +21,7 @@ use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, ResourceMe
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
+use super::console;
 use super::delivery::{Delivery, Fate};
 use super::deltas::Deltas;
 use super::settings::{ExportSettings, Temporality, text_attribute};
@@ -76,6 +77,7 @@ async fn run<C: Clock, X: Exchange>(
     let clock = delivery.clock().clone();
     let temporality = settings.temporality;
     let mut deltas = Deltas::new(started_unix_ns);
+    let print = console::begin(&settings, Signal::Metrics);
     loop {
         let due = pin!(clock.sleep(settings.metrics_interval));
         let stopping = matches!(select(shutdown.clone(), due).await, Either::Left(_));
@@ -85,6 +87,9 @@ async fn run<C: Clock, X: Exchange>(
             Temporality::Delta => (deltas.since_unix_ns(), deltas.of(&collected)),
         };
         let times = Times { start, now: clock.unix_ns().max(start), temporality };
+        if let Some(print) = &print {
+            console::metrics(&series, times.now, &**print);
+        }
         let metrics = resource_metrics(resource.clone(), &series, times);
         let points = points_of(&metrics);
         let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics] }.encode_to_vec();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::console::Print;
 use ferrite_telemetry::Shape;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -44,6 +45,8 @@ pub struct ExportSettings {
     pub metrics_interval: Duration,
     /// Since when metrics count.
     pub temporality: Temporality,
+    /// Writes the lines of the console exporter; `None`: there is none.
+    pub console: Option<Print>,
 }
 
 /// Since when counters and histograms count in an export.

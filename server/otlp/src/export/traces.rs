@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use ferrite_io::{Entropy, World};
 
-use super::batches::BatchExport;
+use super::batches::{BatchExport, Console};
+use super::console;
 use super::delivery::Delivery;
 use super::encode::Encoder;
 use super::settings::ExportSettings;
-use crate::ExportQueue;
 use crate::transport::{Exchange, Signal};
+use crate::{ExportQueue, Queued};
 
 /// Exports what comes into `queue` until `shutdown` is ready, then what is still there, for at most
 /// [`FLUSH_MAX`](super::FLUSH_MAX).
@@ -26,7 +27,12 @@ pub async fn export_traces<W: World, X: Exchange>(
     let seed = world.entropy().next_u64();
     let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Traces, &settings, seed);
     let encoder = Encoder::new(&settings.resource(), Arc::clone(&settings.shape));
-    BatchExport { queue, delivery, encoder, batch_timeout: settings.batch_timeout }.run(shutdown).await;
+    let batch_timeout = settings.batch_timeout;
+    let console = console::begin(&settings, Signal::Traces).map(|print| -> Console<Queued> {
+        let shape = Arc::clone(&settings.shape);
+        Box::new(move |batch| console::spans(batch, &shape, &*print))
+    });
+    BatchExport { queue, delivery, encoder, batch_timeout, console }.run(shutdown).await;
 }
 
 #[cfg(test)]

@@ -140,9 +140,9 @@ fn a_filter_that_makes_no_sense_is_named() {
 
 #[test]
 fn times_before_and_after_a_leap_day() {
-    assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
-    assert_eq!(timestamp(1_709_251_199_999_000_000), "2024-02-29T23:59:59.999Z");
-    assert_eq!(timestamp(u64::MAX), "2554-07-21T23:34:33.709Z");
+    assert_eq!(rfc3339(0, 3), "1970-01-01T00:00:00.000Z");
+    assert_eq!(rfc3339(1_709_251_199_999_000_000, 3), "2024-02-29T23:59:59.999Z");
+    assert_eq!(rfc3339(u64::MAX, 3), "2554-07-21T23:34:33.709Z");
 }
 
 #[cfg(feature = "otel")]

@@ -38,7 +38,7 @@ fn records_arrive_over_both_protocols_with_severity_ids_target_and_resource() {
             let waiting = queue.clone();
             let shutdown = async move { wait_until(|| waiting.counts().exported == 3).await };
             let batch_timeout = Duration::from_secs(5);
-            BatchExport { queue, delivery, encoder, batch_timeout }.run(shutdown).await;
+            BatchExport { queue, delivery, encoder, batch_timeout, console: None }.run(shutdown).await;
 
             let received = backend.received();
             assert_eq!(received.requests, 1);

@@ -18,7 +18,7 @@ type Export<X> = BatchExport<Queued, TestClock, X, Encoder>;
 fn export<X: Exchange>(queue: &Arc<ExportQueue>, exchange: X) -> Export<X> {
     let delivery = Delivery::new(TestClock, exchange, Signal::Traces, &settings(), 1);
     let encoder = Encoder::new(&settings().resource(), Arc::default());
-    BatchExport { queue: Arc::clone(queue), delivery, encoder, batch_timeout: Duration::from_secs(5) }
+    BatchExport { queue: Arc::clone(queue), delivery, encoder, batch_timeout: Duration::from_secs(5), console: None }
 }
 
 /// Spans of each attempt, and when it was made, in milliseconds.
