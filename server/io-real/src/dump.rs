@@ -47,11 +47,11 @@ struct Plan {
 static PLAN: OnceLock<Plan> = OnceLock::new();
 /// A file is being written.
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// That of a crash was: an abort that follows from it does not write it anew.
+/// A signal has written that of a crash: one that comes of writing it does not write it anew.
 static CRASHED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the parts are written to `crash` if a signal or a panic ends what the process does, and to `request` at
-/// SIGQUIT.
+/// From now on the parts are written to `crash` at a signal that ends the process and at every panic, and to `request` at
+/// SIGQUIT. Whether a panic is caught is not known while it is told, so one that is leaves the file to who comes after it.
 ///
 /// # Errors
 /// What the system says; a path with a zero byte; if it was called before.
@@ -82,7 +82,9 @@ pub fn install(crash: &Path, request: &Path, parts: Vec<Part>) -> io::Result<()>
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
-        write_crash();
+        if let Some(plan) = PLAN.get() {
+            write(&plan.crash, &plan.parts);
+        }
     }));
     Ok(())
 }
