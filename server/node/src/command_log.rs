@@ -29,14 +29,13 @@ pub(crate) fn write(
     node: &Node,
 ) {
     let Caller { client, ids, request_id } = caller;
-    let redaction = &node.config.telemetry.redaction;
     let masked = &node.shape.masked;
     let is_masked = |attribute: Attribute| masked.hides(attribute.as_str());
     let request_id = request_id.map(|id| match masked.hides(REQUEST_ID) {
         true => MASK.into(),
         false => String::from_utf8_lossy(id),
     });
-    let key = keys_of(spec, args).next().and_then(|at| redaction.recorded_keys().shown(args.get(at)));
+    let key = keys_of(spec, args).next().and_then(|at| node.keys.shown(args.get(at)));
     let key = key.map(|key| match is_masked(Attribute::CommandKey) {
         true => MASK.to_owned(),
         false => String::from_utf8_lossy(&key).into_owned(),

@@ -11,7 +11,7 @@ use ferrite_hybridlog::aof::{Aof, FsyncPolicy};
 use ferrite_hybridlog::{Store, StoreConfig};
 use ferrite_keyspace::{Databases, Encodings, MemoryLimits, decode_object};
 use ferrite_otlp::Telemetry;
-use ferrite_telemetry::{Counters, Detail, KeptTrace, Pins, RING_BYTES_DEFAULT, Ring, Shape};
+use ferrite_telemetry::{Counters, Detail, KeptTrace, Keys, Pins, RING_BYTES_DEFAULT, Ring, Shape};
 use parking_lot::Mutex;
 
 use crate::clients::Clients;
@@ -78,6 +78,8 @@ pub struct Node {
     pub(crate) context_in: ContextIn,
     /// How spans look to clients.
     pub(crate) shape: Shape,
+    /// What may be told of keys.
+    pub(crate) keys: Keys,
     pub shutdown: Signal,
     /// Why the process must end with an error, if it must.
     pub failure: OnceLock<String>,
@@ -137,6 +139,7 @@ impl Node {
             telemetry: setup.telemetry,
             context_in: config.telemetry.context_in().0,
             shape: config.telemetry.shape(),
+            keys: config.telemetry.redaction.recorded_keys(),
             shutdown: Signal::default(),
             failure: OnceLock::new(),
             stats: (0..setup.workers).map(|_| WorkerStats::default()).collect(),

@@ -300,7 +300,7 @@ async fn worker<W: World>(
         W::Clock::monotonic_source(),
         &RecorderConfig {
             detail: node.span_detail(),
-            keys: telemetry.redaction.recorded_keys(),
+            keys: node.keys,
             ring: Some(Arc::clone(&node.rings()[id])),
             sampling: Arc::clone(&node.telemetry.sampling),
             export: telemetry.exports_traces(),

@@ -42,13 +42,12 @@ pub(crate) fn gather(node: &Node, wanted: TracesWanted) -> Option<Found> {
         }
         TracesWanted::Get(id) => node.traces_beside(|ring| ring.find(id), node.pins.find(id)),
         TracesWanted::Search(Searched { mut filter, tenant, count }) => {
-            let telemetry = &node.config.telemetry;
             if let Some(key) = filter.keys.pop() {
                 let recorded;
-                (recorded, remark) = as_recorded(key, telemetry.redaction.recorded_keys())?;
+                (recorded, remark) = as_recorded(key, node.keys)?;
                 filter.keys = recorded;
             }
-            filter.baggage = tenant.map(|tenant| (telemetry.sampling.tenant_key.clone(), tenant));
+            filter.baggage = tenant.map(|tenant| (node.config.telemetry.sampling.tenant_key.clone(), tenant));
             let mut traces = node.traces_beside(|ring| ring.search(&filter, count), node.pins.search(&filter));
             traces.truncate(count);
             traces
