@@ -114,7 +114,14 @@ fn span(span: &Span, wall_offset_ns: i64) -> String {
     let at = |monotonic_ns: u64| time(monotonic_ns.wrapping_add_signed(wall_offset_ns));
     let mut all = attributes(&span.attributes);
     all.extend(span.baggage.iter().map(|(key, value)| (key.clone(), Json::from(value.as_str()))));
-    let event = |event: &Event| json!({ "name": event.name.as_str(), "time": at(event.time_ns), "attributes": attributes(&event.attributes) });
+    let event = |event: &Event| {
+        let attributes = attributes(&event.attributes);
+        let mut told = json!({ "name": event.name.as_str(), "time": at(event.time_ns), "attributes": attributes });
+        if event.dropped_attributes > 0 {
+            told["dropped_attributes"] = event.dropped_attributes.into();
+        }
+        told
+    };
     let link = |link: &Link| json!({ "trace_id": link.trace_id.to_string(), "span_id": link.span_id.to_string() });
     let error = match &span.status {
         Status::Unset => Json::Null,
