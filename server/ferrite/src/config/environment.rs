@@ -346,6 +346,77 @@ mod tests {
         assert!(load("", &environment, &["telemetry.enabled=true"]).unwrap().config.telemetry.enabled);
     }
 
+    /// Texts of which each key takes at least one that is not its default.
+    const TEXTS: &[&str] = &[
+        "true",
+        "false",
+        "2",
+        "0.5",
+        "1mb",
+        "127.0.0.2",
+        "3600 1",
+        "none",
+        "console",
+        "http",
+        "gzip",
+        "delta",
+        "command",
+        "hash",
+        "slow",
+        "text",
+        "yes",
+        "always",
+        "io-threads",
+        "allkeys-lru",
+        "a=b",
+        "GET=0.5",
+        "22:00-06:00=0.01",
+        "db.operation=GET",
+    ];
+
+    #[test]
+    fn every_key_s_variable_sets_it_and_nothing_else_between_the_file_and_the_command_line() {
+        for key in KEYS {
+            let applied = |text: &str| {
+                let mut config = Config::default();
+                key.apply(&mut config, &Given::Text(text.to_owned())).ok().map(|()| config)
+            };
+            let differs = |text: &&&str| applied(text).is_some_and(|config| config != Config::default());
+            let text = TEXTS.iter().find(differs).unwrap_or_else(|| panic!("no text for {}", key.path));
+            let expected = applied(text);
+            let variable = key.variable();
+            let loaded = load("", &[(&variable, text)], &[]).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((Some(&loaded.config), loaded.warnings), (expected.as_ref(), Vec::new()), "{variable}={text}");
+            // Over the file, under the command line. What a source adds to the one before is left alone.
+            let default = key.show(&Config::default());
+            if default.is_array() || default.is_inline_table() {
+                continue;
+            }
+            let file = format!("[{}]\n{} = {}\n", key.section, key.name, default.to_string().trim());
+            let loaded = load(&file, &[(&variable, text)], &[]).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(Some(&loaded.config), expected.as_ref(), "{variable} over {file}");
+            let plain = default.as_str().map_or(default.to_string(), str::to_owned);
+            let flag = format!("{}={}", key.path, plain.trim());
+            let loaded = load("", &[(&variable, text)], &[&flag]).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(loaded.config, Config::default(), "{flag} over {variable}={text}");
+        }
+    }
+
+    #[test]
+    fn every_standard_variable_sets_the_key_that_it_stands_for() {
+        for Standard { variable, section, key, convert } in STANDARD {
+            let key = Key::of(section, key).expect("it exists");
+            let applied = |text: &str| {
+                let mut config = Config::default();
+                key.apply(&mut config, &Given::Text(convert(text))).ok().map(|()| config)
+            };
+            let differs = |text: &&&str| applied(text).is_some_and(|config| config != Config::default());
+            let text = TEXTS.iter().find(differs).unwrap_or_else(|| panic!("no text for {variable}"));
+            let loaded = load("", &[(variable, text)], &[]).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((Some(loaded.config), loaded.warnings), (applied(text), Vec::new()), "{variable}={text}");
+        }
+    }
+
     #[test]
     fn every_key_has_a_variable_and_bad_ones_are_named() {
         for key in KEYS {
