@@ -1,6 +1,7 @@
 //! The rows of both troubleshooting sections that a server alone can show: each makes the mistake and sees what is promised.
-//! Those about the Collector's own settings are the Collector's; one that cannot be reached is in `integration/tests/collector_outage.rs`,
-//! client helpers are in `client_helpers.rs` beside it.
+//! Those about the Collector's own settings are the Collector's; one that fails for minutes is in `integration/tests/collector_outage.rs`,
+//! client helpers are in `client_helpers.rs` beside it. That a build without the feature says "OTel not available" is checked by `ci/test`,
+//! which makes one.
 
 // Drives a real process: time and files are the system's.
 #![allow(clippy::disallowed_methods)]
@@ -39,6 +40,9 @@ impl Backend {
 struct Server {
     child: Child,
     stream: TcpStream,
+    /// What it logged until it was ready.
+    begun: Vec<String>,
+    lines: mpsc::Receiver<String>,
     _dir: tempfile::TempDir,
 }
 
@@ -61,13 +65,27 @@ impl Server {
             .unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
-        let ready = line_with(&lines, "Ready to accept connections");
+        // Read to the end, whoever listens: it must not wait for a reader.
+        std::thread::spawn(move || output.lines().map_while(Result::ok).for_each(|line| _ = sender.send(line)));
+        let mut begun = Vec::new();
+        let ready = loop {
+            let line = line_with(&lines, "");
+            begun.push(line.clone());
+            if line.contains("Ready to accept connections") {
+                break line;
+            }
+        };
         let port = ready.split("\"port\":").nth(1).expect("the port").split([',', '}']).next().expect("the port");
         let stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
-        // The rest is read by nobody, and must not fill the pipe.
-        std::thread::spawn(move || lines.iter().for_each(drop));
-        Self { child, stream, _dir: dir }
+        Self { child, stream, begun, lines, _dir: dir }
+    }
+
+    /// A line of its log with this in it: one of the start, or else the next.
+    fn line(&mut self, part: &str) -> String {
+        match self.begun.iter().position(|line| line.contains(part)) {
+            Some(at) => self.begun.remove(at),
+            None => line_with(&self.lines, part),
+        }
     }
 
     fn send(&mut self, bytes: &str) {
@@ -138,6 +156,80 @@ fn a_switch_that_is_off_keeps_traces_from_being_exported() {
     assert!(tried("", TRIED_WITHIN));
     for mistake in ["enabled = false\n", "traces_enabled = false\n", "sample_rate = 0.0\n"] {
         assert!(!tried(mistake, NOT_TRIED_FOR), "{mistake}");
+    }
+}
+
+/// "Is the OTLP endpoint reachable?", "Is the Collector running?": where nobody listens, the log says so once, with the signal and
+/// the reason, and commands are served as before.
+#[test]
+fn an_endpoint_that_nobody_listens_on_is_warned_of() {
+    for protocol in ["grpc", "http"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let file = format!(
+            "[telemetry]\nenabled = true\nendpoint = \"http://{address}\"\nprotocol = \"{protocol}\"\n\
+             batch_timeout_ms = 10\nmetrics_enabled = false\nlogs_enabled = false\n"
+        );
+        let mut server = Server::start(&file, &[]);
+        server.send("SET k v\r\n");
+        server.replies_until("+OK\r\n");
+        let warning = server.line("telemetry cannot be exported; commands are served as before");
+        assert!(warning.contains("\"level\":\"WARN\"") && warning.contains("\"signal\":\"traces\""), "{warning}");
+        assert!(warning.contains(&address.to_string()) || warning.contains("refused"), "{warning}");
+        server.send("GET k\r\n");
+        server.replies_until("$1\r\nv\r\n");
+    }
+}
+
+/// "Enable debug logging to see OTLP export activity": `RUST_LOG=ferrite=debug,opentelemetry=debug` shows each export.
+#[test]
+fn debug_logging_shows_every_export() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // A Collector that takes whatever comes over HTTP.
+    std::thread::spawn(move || {
+        listener.incoming().flatten().for_each(|stream| _ = std::thread::spawn(|| accept(stream)))
+    });
+    let file = format!(
+        "[telemetry]\nenabled = true\nendpoint = \"http://{address}\"\nprotocol = \"http\"\nbatch_timeout_ms = 10\n\
+         metrics_export_interval = 0.05\nlogs_batch_timeout_ms = 10\n"
+    );
+    let mut server = Server::start(&file, &[("RUST_LOG", "ferrite=debug,opentelemetry=debug")]);
+    server.send("SET k v\r\n");
+    server.replies_until("+OK\r\n");
+    let mut missing = vec!["traces", "metrics", "logs"];
+    while !missing.is_empty() {
+        let line = server.line("\"message\":\"exported\"");
+        assert!(line.contains("\"level\":\"DEBUG\"") && line.contains("\"items\":"), "{line}");
+        missing.retain(|signal| !line.contains(&format!("\"signal\":\"{signal}\"")));
+    }
+}
+
+/// Answers every request on this connection with success.
+fn accept(stream: TcpStream) {
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            match reader.read_line(&mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let line = line.trim().to_ascii_lowercase();
+            if let Some(bytes) = line.strip_prefix("content-length:") {
+                length = bytes.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
+        if reader.read_exact(&mut vec![0; length]).is_err() || writer.write_all(answer).is_err() {
+            return;
+        }
     }
 }
 
