@@ -115,6 +115,7 @@ pub fn launch_beside(
             metrics: Metrics::new(workers + others, table::index_count()),
             queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
             logs: Arc::new(LogQueue::new(config.telemetry.logs_queue_size, config.telemetry.logs_batch_size)),
+            metric_exports: Arc::default(),
             sampling: Sampling::new(config.telemetry.policy().expect("the configuration is valid").0),
         },
         config,

@@ -10,8 +10,8 @@ use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
 use ferrite_node::config::{self, Config, Exporters, TelemetryConfig};
 use ferrite_otlp::{
-    Exchange, ExportSettings, MetricExportCounts, NoBackend, OtlpExchange, Print, Signal, Temporality, export_logs,
-    export_metrics, export_traces,
+    Exchange, ExportSettings, NoBackend, OtlpExchange, Print, Signal, Temporality, export_logs, export_metrics,
+    export_traces,
 };
 use tokio::sync::oneshot;
 
@@ -107,7 +107,7 @@ fn start<X: Exchange + 'static>(
         Signal::Metrics => {
             let collected = node.clone();
             let collect = move || ferrite_node::collect(&collected);
-            let counts = Arc::new(MetricExportCounts::default());
+            let counts = Arc::clone(&node.telemetry.metric_exports);
             let started = node.started_unix_ns;
             run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
         }

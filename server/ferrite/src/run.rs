@@ -94,7 +94,8 @@ fn setup(loaded: Loaded, workers: usize, queues: Queues, sampling: Arc<Sampling>
         (path, render)
     });
     let metrics = Metrics::new(workers, ferrite_commands::table::index_count());
-    let telemetry = Telemetry { metrics, queue: queues.spans, logs: queues.logs, sampling };
+    let telemetry =
+        Telemetry { metrics, queue: queues.spans, logs: queues.logs, metric_exports: Arc::default(), sampling };
     let clock = RealClock::default();
     Setup {
         workers,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ferrite_hybridlog::FlushRun;
 use ferrite_io::World;
+use ferrite_otlp::DiskWork;
 use ferrite_telemetry::Value;
 use ferrite_telemetry::schema::{Attribute, SpanName};
 
@@ -19,7 +20,7 @@ pub(crate) type Reporter<W> = Rc<OnceCell<Rc<Worker<W>>>>;
 /// To be called with each run.
 pub(crate) fn on_run<W: World>(node: Arc<Node>, reporter: Reporter<W>) -> impl Fn(FlushRun) {
     move |run| {
-        node.telemetry.metrics.flush(run.ended_ns.saturating_sub(run.began_ns));
+        node.telemetry.metrics.flush(run.began_ns, run.ended_ns);
         if let Some(worker) = reporter.get() {
             record(worker, run);
         }
@@ -34,5 +35,6 @@ fn record<W: World>(worker: &Worker<W>, run: FlushRun) {
         (Attribute::FlushBytes, count(run.bytes)),
         (Attribute::FlushEpoch, count(run.epoch)),
     ];
-    worker.record_work(SpanName::Flush, run.began_ns, &attributes, run.error.map(Failure::from));
+    let exemplar = Some((DiskWork::Flush, run.ended_ns));
+    worker.record_work_of(SpanName::Flush, run.began_ns, &attributes, run.error.map(Failure::from), exemplar);
 }

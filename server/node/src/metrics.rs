@@ -17,6 +17,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
     let space = node.space_info();
     let queue = node.telemetry.queue.counts();
     let logs = node.telemetry.logs.counts();
+    let exports = &node.telemetry.metric_exports;
     // A cold path's spans are only made if they were sampled.
     let (mut created, mut over_span_limit, mut over_batch_limit) = (queue.cold, 0, 0);
     let mut sampled = [0; SampledBy::ALL.len()];
@@ -123,6 +124,14 @@ pub fn collect(node: &Node) -> Vec<Series> {
                 (DropReason::Rejected.as_str(), queue.dropped_rejected),
                 (DropReason::SpanLimit.as_str(), over_span_limit),
                 (DropReason::BatchLimit.as_str(), over_batch_limit),
+            ],
+        ),
+        Series::single(Metric::METRICS_EXPORTED, exports.exported()),
+        labelled(
+            Metric::METRICS_DROPPED,
+            &[
+                (DropReason::ExportFailed.as_str(), exports.failed()),
+                (DropReason::Rejected.as_str(), exports.rejected()),
             ],
         ),
         Series::single(Metric::LOGS_EXPORTED, logs.exported),

@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use ferrite_commands::Session;
 use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, Network, Stream, World};
+use ferrite_otlp::DiskWork;
 use ferrite_resp::{Limits, Parsed, Parser, ProtocolError, Reply};
 use ferrite_telemetry::schema::ConnectionEnd;
 use ferrite_telemetry::{Attribute, SpanName, SyncSlot, TraceBuffer, Value};
@@ -201,9 +202,7 @@ impl<W: World> Connection<W> {
         let telemetry = &self.worker.node.telemetry;
         let mut recorder = self.worker.recorder.borrow_mut();
         recorder.commit(&mut self.trace, |trace| telemetry.queue.push(trace));
-        for new in recorder.take_exemplars() {
-            telemetry.metrics.exemplar(self.worker.id, new);
-        }
+        self.worker.take_exemplars(&mut recorder);
     }
 
     /// Works through all complete commands of the input. False: the connection ends.
@@ -434,6 +433,7 @@ impl<W: World> Connection<W> {
             self.syncs.clear();
             return;
         }
+        let began_ns = self.worker.now_ns();
         let position = aof.position();
         if aof.durable() < position
             && let Err(error) = aof.wait_durable(position).await
@@ -446,8 +446,18 @@ impl<W: World> Connection<W> {
             self.fail_unwritten(&text, &error);
         }
         let now = self.worker.now_ns();
+        let mut last = None;
         for slot in self.syncs.drain(..) {
             self.trace.aof_sync_close(slot, now);
+            last = Some(slot);
+        }
+        // The sync that ended while it was waited for is the one that was waited for, or the one behind it.
+        let metrics = &self.worker.node.telemetry.metrics;
+        if let Some(slot) = last
+            && let Some(candidate) = metrics.disk_candidate(DiskWork::Sync, began_ns)
+        {
+            let subject = metrics.subject_of(DiskWork::Sync);
+            self.trace.exemplar_of_sync(slot, subject, candidate.bucket, candidate.duration_ns);
         }
     }
 }

@@ -359,7 +359,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         rewriter = Some(its);
         node.set_aof(aof.clone());
         let told = node.clone();
-        let on_sync = move |times: SyncTimes| told.telemetry.metrics.aof_sync(times.ended_ns - times.started_ns);
+        let on_sync = move |times: SyncTimes| told.telemetry.metrics.aof_sync(times.started_ns, times.ended_ns);
         world.spawn(aof_task(aof.clone(), world.clone(), file, on_sync));
         let node = node.clone();
         world.spawn(async move {

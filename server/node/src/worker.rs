@@ -9,6 +9,7 @@ use std::time::Duration;
 use ferrite_hybridlog::{Held, LogDevice, Pinned, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::{Candidates, Lent, Scratch};
+use ferrite_otlp::DiskWork;
 use ferrite_telemetry::{Attribute, Recorder, SpanName, TraceBuffer, Value};
 
 use crate::attempts::Attempts;
@@ -67,6 +68,18 @@ impl<W: World> Worker<W> {
         attributes: &[(Attribute, Value)],
         failure: Option<Failure>,
     ) {
+        self.record_work_of(name, began_ns, attributes, failure, None);
+    }
+
+    /// The same of work that a histogram has counted, with what it counts and when that ended: its trace may become an exemplar.
+    pub fn record_work_of(
+        &self,
+        name: SpanName,
+        began_ns: u64,
+        attributes: &[(Attribute, Value)],
+        failure: Option<Failure>,
+        counted: Option<(DiskWork, u64)>,
+    ) {
         let (error, mut exception) = failure.map_or((None, None), |failure| (Some(failure.text), failure.exception));
         if let Some(exception) = &mut exception {
             self.told.borrow_mut().shorten(exception, self.now_ns());
@@ -78,7 +91,21 @@ impl<W: World> Worker<W> {
         if let Some(retry) = retry {
             trace.retry(retry.count, retry.delay_ns, began_ns);
         }
+        let metrics = &self.node.telemetry.metrics;
+        if let Some((work, ended_ns)) = counted
+            && let Some(candidate) = metrics.disk_candidate(work, ended_ns)
+        {
+            trace.exemplar(metrics.subject_of(work), candidate.bucket, candidate.duration_ns);
+        }
         recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
+        self.take_exemplars(&mut recorder);
+    }
+
+    /// Gives what a commit has made exemplars to their histograms.
+    pub fn take_exemplars(&self, recorder: &mut Recorder) {
+        for new in recorder.take_exemplars() {
+            self.node.telemetry.metrics.exemplar(self.id, new);
+        }
     }
 
     /// Starts the worker's tasks: housekeeping, what writes have left unread, on the first one the active expiry and eviction for all and the index's work, and one accept

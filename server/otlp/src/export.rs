@@ -15,7 +15,7 @@ mod traces;
 
 pub use console::{NoBackend, Print};
 pub use logs::export_logs;
-pub use metrics::{MetricExportCounts, export_metrics};
+pub use metrics::export_metrics;
 pub use settings::{ExportSettings, Temporality};
 pub use traces::export_traces;
 

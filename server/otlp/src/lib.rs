@@ -10,6 +10,7 @@ mod export;
 mod json;
 mod log_record;
 mod logging;
+mod metric_exports;
 mod metrics;
 mod openmetrics;
 mod prometheus;
@@ -20,13 +21,13 @@ mod transport;
 pub use endpoint::without_secrets;
 #[cfg(feature = "otel")]
 pub use export::{
-    ExportSettings, FLUSH_MAX, MetricExportCounts, NoBackend, Print, Temporality, export_logs, export_metrics,
-    export_traces,
+    ExportSettings, FLUSH_MAX, NoBackend, Print, Temporality, export_logs, export_metrics, export_traces,
 };
 pub use json::traces_data;
 pub use log_record::LogRecord;
 pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging, subscriber};
-pub use metrics::{CommandTotals, Metrics, Point, Series, Value};
+pub use metric_exports::MetricExportCounts;
+pub use metrics::{CommandTotals, DiskCandidate, DiskWork, Metrics, Point, Series, Value};
 pub use openmetrics::render_openmetrics;
 pub use prometheus::render;
 pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued};
@@ -41,6 +42,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     pub queue: std::sync::Arc<ExportQueue>,
     pub logs: std::sync::Arc<LogQueue>,
+    /// What becomes of exported metrics.
+    pub metric_exports: std::sync::Arc<MetricExportCounts>,
     /// Decides which traces go there.
     pub sampling: std::sync::Arc<ferrite_telemetry::Sampling>,
 }

@@ -65,23 +65,65 @@ impl CommandTotals {
     }
 }
 
+/// Which of the disk's histograms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskWork {
+    /// A sync of the AOF.
+    Sync,
+    /// A run of the log's flush.
+    Flush,
+}
+
+/// A piece of the disk's work that would be the exemplar of its bucket, which lacks one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskCandidate {
+    pub bucket: usize,
+    pub duration_ns: u64,
+    /// When it ended, on the monotonic clock.
+    pub ended_ns: u64,
+}
+
 /// How long the disk took, for one kind of its work.
 #[derive(Debug, Default)]
 struct DiskTimes {
     sum_ns: Counter,
     buckets: [Counter; SYNC_BUCKETS],
+    /// The buckets that shall have a new exemplar, a bit each.
+    wanted: AtomicU64,
+    /// What was last counted in one of these.
+    candidate: parking_lot::Mutex<Option<DiskCandidate>>,
+    exemplars: parking_lot::Mutex<BTreeMap<usize, Exemplar>>,
 }
 
 impl DiskTimes {
-    fn count(&self, duration_ns: u64) {
+    fn count(&self, duration_ns: u64, ended_ns: u64) {
         self.sum_ns.add(duration_ns);
         let bucket = SYNC_BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(SYNC_BUCKETS - 1);
         self.buckets[bucket].add(1);
+        if self.wanted.load(Ordering::Relaxed) & 1 << bucket != 0 {
+            *self.candidate.lock() = Some(DiskCandidate { bucket, duration_ns, ended_ns });
+        }
+    }
+
+    /// What ended since then, if its bucket still lacks an exemplar.
+    fn candidate_since(&self, monotonic_ns: u64) -> Option<DiskCandidate> {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let candidate = (*self.candidate.lock())?;
+        let wanted = self.wanted.load(Ordering::Relaxed) & 1 << candidate.bucket != 0;
+        (wanted && candidate.ended_ns >= monotonic_ns).then_some(candidate)
+    }
+
+    fn exemplar(&self, bucket: usize, exemplar: Exemplar) {
+        self.wanted.fetch_and(!(1 << bucket), Ordering::Relaxed);
+        self.exemplars.lock().insert(bucket, exemplar);
     }
 
     fn series(&self, metric: Metric) -> Series {
         let buckets = self.buckets.iter().map(Counter::get).collect();
-        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9, exemplars: Vec::new() };
+        let exemplars = self.exemplars.lock().iter().map(|(bucket, exemplar)| (*bucket, exemplar.clone())).collect();
+        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9, exemplars };
         Series { metric, points: vec![Point { label: None, value }] }
     }
 }
@@ -91,6 +133,7 @@ pub struct Metrics {
     workers: Box<[Box<[CommandCounters]>]>,
     syncs: DiskTimes,
     flushes: DiskTimes,
+    commands: usize,
     /// By command and bucket.
     exemplars: parking_lot::Mutex<BTreeMap<(usize, usize), Exemplar>>,
     /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
@@ -103,6 +146,7 @@ impl Metrics {
         let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
         let metrics = Self {
             workers: (0..workers).map(|_| worker()).collect(),
+            commands,
             syncs: DiskTimes::default(),
             flushes: DiskTimes::default(),
             exemplars: parking_lot::Mutex::default(),
@@ -126,15 +170,40 @@ impl Metrics {
         (counters.wanted.load(Ordering::Relaxed) & 1 << bucket != 0).then_some(bucket)
     }
 
-    /// From now on each bucket of each command takes one new exemplar; called once in a while.
+    /// From now on each bucket of each histogram takes one new exemplar; called once in a while.
     pub fn want_exemplars(&self) {
+        for disk in [&self.syncs, &self.flushes] {
+            disk.wanted.store(u64::MAX, Ordering::Relaxed);
+        }
         for counters in self.workers.iter().flatten() {
             counters.wanted.store(u64::MAX, Ordering::Relaxed);
         }
     }
 
+    fn disk(&self, work: DiskWork) -> &DiskTimes {
+        match work {
+            DiskWork::Sync => &self.syncs,
+            DiskWork::Flush => &self.flushes,
+        }
+    }
+
+    /// What a [`NewExemplar`] has in the place of a command if it is of the disk's work: these come behind the commands.
+    pub fn subject_of(&self, work: DiskWork) -> usize {
+        self.commands + work as usize
+    }
+
+    /// The last work of this kind, if it ended at this time or later and shall be an exemplar.
+    pub fn disk_candidate(&self, work: DiskWork, since_ns: u64) -> Option<DiskCandidate> {
+        self.disk(work).candidate_since(since_ns)
+    }
+
     /// Takes an exemplar from `worker`, in the place of an older one.
     pub fn exemplar(&self, worker: usize, new: NewExemplar) {
+        for work in [DiskWork::Sync, DiskWork::Flush] {
+            if new.command == self.subject_of(work) {
+                return self.disk(work).exemplar(new.bucket, new.exemplar);
+            }
+        }
         let wanted = &self.workers[worker][new.command].wanted;
         wanted.store(wanted.load(Ordering::Relaxed) & !(1 << new.bucket), Ordering::Relaxed);
         self.exemplars.lock().insert((new.command, new.bucket), new.exemplar);
@@ -147,14 +216,14 @@ impl Metrics {
         own.map(|((_, bucket), exemplar)| (*bucket, exemplar.clone())).collect()
     }
 
-    /// Counts one sync of the AOF. To be called by its task alone.
-    pub fn aof_sync(&self, duration_ns: u64) {
-        self.syncs.count(duration_ns);
+    /// Counts one sync of the AOF; monotonic times. To be called by its task alone.
+    pub fn aof_sync(&self, began_ns: u64, ended_ns: u64) {
+        self.syncs.count(ended_ns.saturating_sub(began_ns), ended_ns);
     }
 
-    /// Counts one run of the log's flush. To be called by its task's worker alone.
-    pub fn flush(&self, duration_ns: u64) {
-        self.flushes.count(duration_ns);
+    /// Counts one run of the log's flush; monotonic times. To be called by its task's worker alone.
+    pub fn flush(&self, began_ns: u64, ended_ns: u64) {
+        self.flushes.count(ended_ns.saturating_sub(began_ns), ended_ns);
     }
 
     /// `ferrite.aof.sync.duration` and `ferrite.flush.duration`.
@@ -282,15 +351,41 @@ mod tests {
     #[test]
     fn syncs_and_flushes_are_counted_by_their_duration() {
         let metrics = Metrics::new(1, 1);
-        metrics.aof_sync(50_000);
-        metrics.aof_sync(6_000_000_000);
-        metrics.flush(70_000);
+        metrics.aof_sync(7, 50_007);
+        metrics.aof_sync(0, 6_000_000_000);
+        metrics.flush(10, 70_010);
         let [syncs, flushes] = metrics.disk_series().map(|mut series| series.points.remove(0).value);
         assert!(
             matches!(flushes, Value::Histogram { buckets, .. } if buckets[1] == 1 && buckets.iter().sum::<u64>() == 1)
         );
         let Value::Histogram { buckets, sum, .. } = syncs else { panic!("a histogram") };
         assert_eq!((buckets[0], buckets[SYNC_BUCKETS - 1], buckets.iter().sum::<u64>(), sum), (1, 1, 2, 6.00005));
+    }
+
+    #[test]
+    fn the_disk_s_work_has_one_exemplar_a_bucket_until_more_are_wanted() {
+        let metrics = Metrics::new(1, 3);
+        let pins = std::sync::Arc::<ferrite_telemetry::Pins>::default();
+        let exemplars = || match metrics.disk_series()[0].points[0].value.clone() {
+            Value::Histogram { exemplars, .. } => exemplars,
+            other => panic!("{other:?}"),
+        };
+        metrics.aof_sync(100, 60_100);
+        assert_eq!(metrics.disk_candidate(DiskWork::Sync, 60_101), None, "it ended before");
+        assert_eq!(metrics.disk_candidate(DiskWork::Flush, 0), None, "another kind of work");
+        let candidate = metrics.disk_candidate(DiskWork::Sync, 60_100).expect("its bucket has none");
+        assert_eq!((candidate.bucket, candidate.duration_ns), (1, 60_000));
+        let trace = pins.pin(ferrite_telemetry::TraceId(1), ferrite_telemetry::SpanId(1));
+        let exemplar = Exemplar { trace, value_ns: candidate.duration_ns, unix_ns: 1 };
+        let command = metrics.subject_of(DiskWork::Sync);
+        metrics.exemplar(0, NewExemplar { command, bucket: candidate.bucket, exemplar: exemplar.clone() });
+        assert_eq!(exemplars(), [(1, exemplar)]);
+        metrics.aof_sync(200, 60_200);
+        assert_eq!(metrics.disk_candidate(DiskWork::Sync, 0), None, "it has one");
+        metrics.want_exemplars();
+        metrics.aof_sync(300, 60_300);
+        assert!(metrics.disk_candidate(DiskWork::Sync, 0).is_some());
+        assert_eq!(exemplars().len(), 1);
     }
 
     #[test]

@@ -32,6 +32,9 @@ impl Deltas {
         for series in grown.iter_mut().filter(|series| counts(series)) {
             let name = series.metric.name;
             for point in &mut series.points {
+                if let Value::Histogram { exemplars, .. } = &mut point.value {
+                    exemplars.retain(|(_, exemplar)| exemplar.unix_ns > self.since_unix_ns);
+                }
                 if let Some(before) = self.accepted.get(&(name, point.label.clone())) {
                     subtract(&mut point.value, before);
                 }

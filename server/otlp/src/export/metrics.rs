@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ferrite_io::{Clock, Entropy, World};
 use ferrite_telemetry::Exemplar;
@@ -27,26 +26,7 @@ use super::deltas::Deltas;
 use super::settings::{ExportSettings, Temporality, text_attribute};
 use super::{FLUSH_MAX, scope};
 use crate::transport::{Exchange, Signal};
-use crate::{Point, Series, Value};
-
-/// What became of the exports. Written by the task, read by any.
-#[derive(Debug, Default)]
-pub struct MetricExportCounts {
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl MetricExportCounts {
-    /// Exports that the backend accepted as a whole.
-    pub fn succeeded(&self) -> u64 {
-        self.succeeded.load(Ordering::Relaxed)
-    }
-
-    /// Exports that did not arrive, or not as a whole.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-}
+use crate::{MetricExportCounts, Point, Series, Value};
 
 /// Exports what `collect` gives, every `metrics_interval` and once more when `shutdown` is ready; that last time waits
 /// for the backend at most [`FLUSH_MAX`]. Counters count since `started_unix_ns`.
@@ -103,9 +83,13 @@ async fn run<C: Clock, X: Exchange>(
             Either::Right(_) => Fate::GivenUp,
         };
         match fate {
-            Fate::Accepted { rejected: 0 } => counts.succeeded.fetch_add(1, Ordering::Relaxed),
-            _ => counts.failed.fetch_add(1, Ordering::Relaxed),
-        };
+            Fate::Accepted { rejected } => {
+                counts.count_rejected(rejected);
+                counts.count_exported(points - rejected);
+            }
+            Fate::Refused => counts.count_rejected(points),
+            Fate::GivenUp => counts.count_failed(points),
+        }
         // What was refused for good is not wanted a second time either. What was given up comes with the next export.
         if temporality == Temporality::Delta && fate != Fate::GivenUp {
             deltas.accept(&collected, times.now);

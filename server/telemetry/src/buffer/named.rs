@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::TraceBuffer;
+use super::{SyncSlot, TraceBuffer};
 use crate::context::SpanId;
 use crate::exemplar::Candidate;
 use crate::pins::{Pinned, Pins};
@@ -25,13 +25,26 @@ impl TraceBuffer {
         Some(pins.pin(root.trace_id(), SpanId(root.span_id)))
     }
 
-    /// A bucket of the histogram of the current command's times has no exemplar of late, and this command fell into it.
+    /// A bucket of a histogram has no exemplar of late, and the current command, or the work that was just recorded, fell into
+    /// it. `subject`: whose histogram, the command's index in the table or what else has a number behind those.
     #[cold]
-    pub fn exemplar(&mut self, command: usize, bucket: usize, value_ns: u64) {
-        if self.level == 0 || self.candidates.len() >= CANDIDATES_MAX {
+    pub fn exemplar(&mut self, subject: usize, bucket: usize, value_ns: u64) {
+        self.candidate(self.current, subject, bucket, value_ns);
+    }
+
+    /// The same of the command that waited for the AOF.
+    #[cold]
+    pub fn exemplar_of_sync(&mut self, slot: SyncSlot, subject: usize, bucket: usize, value_ns: u64) {
+        if let Some(record) = slot.0.and_then(|at| self.records.get(at as usize)) {
+            self.candidate(record.owner(), subject, bucket, value_ns);
+        }
+    }
+
+    fn candidate(&mut self, command: u16, subject: usize, bucket: usize, value_ns: u64) {
+        if self.configured == 0 || self.candidates.len() >= CANDIDATES_MAX {
             return;
         }
-        let Some(root) = self.current().map(|current| current.root) else { return };
-        self.candidates.push(Candidate { root, command: command as u16, bucket: bucket as u8, value_ns });
+        let Some(root) = self.commands.get(usize::from(command)).map(|command| command.root) else { return };
+        self.candidates.push(Candidate { root, command: subject as u16, bucket: bucket as u8, value_ns });
     }
 }

@@ -178,6 +178,10 @@ metrics! {
         "Spans that the backend accepted";
     SPANS_DROPPED = "ferrite.telemetry.spans.dropped.total", Counter, "{spans}", Some(Label::Reason),
         "Spans that were lost, labeled by reason";
+    METRICS_EXPORTED = "ferrite.telemetry.metrics.exported.total", Counter, "{data_points}", None,
+        "Data points of metrics that the backend accepted";
+    METRICS_DROPPED = "ferrite.telemetry.metrics.dropped.total", Counter, "{data_points}", Some(Label::Reason),
+        "Data points of metrics that did not reach the backend, labeled by reason; they are collected anew";
     LOGS_EXPORTED = "ferrite.telemetry.logs.exported.total", Counter, "{records}", None,
         "Log records that the backend accepted";
     LOGS_DROPPED = "ferrite.telemetry.logs.dropped.total", Counter, "{records}", Some(Label::Reason),
@@ -219,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 59);
+        assert_eq!(METRICS.len(), 61);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);

@@ -21,6 +21,9 @@ fn collected() -> Vec<Series> {
     series
 }
 
+/// Data points of that.
+const POINTS: u64 = 4;
+
 fn text(attribute: &KeyValue) -> (&str, &str) {
     let Some(AnyValueKind::StringValue(value)) = attribute.value.as_ref().and_then(|value| value.value.as_ref()) else {
         panic!("not a text: {attribute:?}")
@@ -75,7 +78,7 @@ fn exports_come_at_the_interval_and_a_last_time_at_the_end() {
         let shutdown = TestClock.sleep(Duration::from_secs(130));
         run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         assert_eq!(exchange.times_ms(), [60_000, 120_000, 130_000]);
-        assert_eq!((counts.succeeded(), counts.failed()), (2, 1));
+        assert_eq!((counts.exported(), counts.rejected(), counts.failed()), (2 * POINTS, POINTS, 0));
     });
 }
 
@@ -88,7 +91,7 @@ fn an_export_that_fails_for_now_is_repeated() {
         run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         let times = exchange.times_ms();
         assert!(times.len() == 3 && (60_250..60_510).contains(&times[1]), "{times:?}");
-        assert_eq!((counts.succeeded(), counts.failed()), (2, 0));
+        assert_eq!((counts.exported(), counts.rejected(), counts.failed()), (2 * POINTS, 0, 0));
     });
 }
 
@@ -101,7 +104,7 @@ fn a_silent_backend_delays_the_end_by_the_bound_at_most() {
         run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         assert_eq!(exchange.times_ms(), [10_000]);
         assert_eq!(TestClock.monotonic_ns(), 10_000_000_000 + FLUSH_MAX.as_nanos() as u64);
-        assert_eq!(counts.failed(), 1);
+        assert_eq!((counts.exported(), counts.failed()), (0, POINTS));
     });
 }
 
@@ -115,7 +118,7 @@ fn metrics_arrive_over_both_protocols() {
             let mut destination = backend.destination(Signal::Metrics);
             destination.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
             let counts = MetricExportCounts::default();
-            let shutdown = wait_until(|| counts.succeeded() > 0);
+            let shutdown = wait_until(|| counts.exported() > 0);
             run(delivery(exchange(&destination)), collected, settings, 7, &counts, shutdown).await;
             let received = backend.received();
             assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
@@ -169,4 +172,34 @@ fn deltas_are_what_was_not_accepted_yet() {
         assert_eq!((seen[6].0, seen[6].1, seen[6].2), (2, 2, 60), "{seen:?}");
         assert_eq!((seen[7].0, seen[7].1), (1, 1), "{seen:?}");
     });
+}
+
+#[test]
+fn under_delta_an_exemplar_is_told_in_its_own_interval_alone() {
+    let metrics = Metrics::new(1, 1);
+    let pins = std::sync::Arc::default();
+    let measured = |unix_ns: u64, bucket: usize| {
+        let trace =
+            ferrite_telemetry::Pins::pin(&pins, ferrite_telemetry::TraceId(7), ferrite_telemetry::SpanId(unix_ns));
+        let exemplar = Exemplar { trace, value_ns: 1_500, unix_ns };
+        metrics.command(0, 0, 1_500, false);
+        metrics.exemplar(0, ferrite_telemetry::NewExemplar { command: 0, bucket, exemplar });
+        metrics.command_series(|_| "GET".to_owned()).to_vec()
+    };
+    let times = |series: &[Series]| -> Vec<u64> {
+        let Value::Histogram { exemplars, .. } = &series[1].points[0].value else { panic!("a histogram") };
+        exemplars.iter().map(|(_, exemplar)| exemplar.unix_ns).collect()
+    };
+    let mut deltas = Deltas::new(100);
+    let first = measured(150, 0);
+    assert_eq!(times(&deltas.of(&first)), [150]);
+    deltas.accept(&first, 200);
+    let second = measured(250, 1);
+    assert_eq!(times(&second), [150, 250], "all that there are");
+    assert_eq!(times(&deltas.of(&second)), [250]);
+    // What was given up comes with the next export, its exemplar too.
+    let third = measured(350, 2);
+    assert_eq!(times(&deltas.of(&third)), [250, 350]);
+    deltas.accept(&third, 400);
+    assert_eq!(times(&deltas.of(&third)), Vec::<u64>::new());
 }
