@@ -20,7 +20,7 @@ use std::ops::Deref;
 use bytemuck::{Pod, Zeroable, cast_slice};
 
 use crate::entry::KeptTrace;
-use crate::record::{CommandRecord, DISCARDED, EventRecord, RareRecord, SpanRecord, WriteRecord};
+use crate::record::{CommandRecord, DISCARDED, EventRecord, MORE_KEYS, RareRecord, SpanRecord, WriteRecord};
 use crate::schema::SpanName;
 
 /// Net writes are spans.
@@ -192,6 +192,16 @@ impl<'b> Batch<'b> {
         &self.parts.texts[at as usize..at as usize + usize::from(len)]
     }
 
+    /// The lengths of a command's keys behind the first one, as they were recorded; `None`: there are none.
+    pub fn further_key_lens(&self, command: &CommandRecord) -> Option<impl ExactSizeIterator<Item = usize> + 'b> {
+        let at = command.statement_at + u32::from(command.statement_len);
+        let number = |at: u32| u16::from_le_bytes(self.text(at, 2).try_into().expect("two bytes"));
+        command.has(MORE_KEYS).then(|| {
+            let lens = self.text(at + 2, 2 * number(at)).as_chunks::<2>().0;
+            lens.iter().map(|len| u16::from_le_bytes(*len).into())
+        })
+    }
+
     /// The command's own, if it has one.
     pub fn rare_of(&self, command: &CommandRecord) -> Option<&'b RareRecord> {
         self.parts.rare.get(usize::from(command.rare).checked_sub(1)?)
@@ -285,7 +295,8 @@ impl Splitter {
                 *at = self.texts.len() as u32;
                 self.texts.extend_from_slice(text);
             };
-            text(&mut command.statement_at, command.statement_len);
+            let lengths = 2 * batch.further_key_lens(&command).map_or(0, |lens| lens.len() as u16 + 1);
+            text(&mut command.statement_at, command.statement_len + lengths);
             text(&mut command.error_at, command.error_len);
             if let Some(rare) = batch.rare_of(&command) {
                 let mut rare = *rare;

@@ -105,6 +105,8 @@ pub struct TraceBuffer {
     records: Vec<SpanRecord>,
     events: Vec<EventRecord>,
     arena: Vec<u8>,
+    /// Of the keys behind the first one of the command that is being described.
+    key_lens: Vec<u16>,
     /// What the connection's batches have in common.
     header: Header,
     /// Some root is [`crate::record::PINNED`].
@@ -145,6 +147,7 @@ impl TraceBuffer {
             writes: Vec::new(),
             records: Vec::new(),
             arena: Vec::new(),
+            key_lens: Vec::new(),
             events: Vec::new(),
             header: Header::default(),
             pinned: false,

@@ -21,7 +21,7 @@ use crate::ring::Ring;
 
 const MAGIC: &[u8; 8] = b"FERRRING";
 /// To be raised whenever a record changes.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// More than a node has workers.
 const RINGS_MAX: u64 = 4096;
 /// More than any configuration asks for.

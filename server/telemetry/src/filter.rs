@@ -65,7 +65,7 @@ impl TraceFilter {
             // A container stands for its subcommands.
             name.strip_prefix(wanted.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b' ')
         });
-        named && (self.keys.is_empty() || self.keys.iter().any(|key| has_key(key, keys, command)))
+        named && (self.keys.is_empty() || self.keys.iter().any(|key| has_key(key, keys, batch, command)))
     }
 
     pub(crate) fn asks_for_tiers(&self) -> bool {
@@ -73,18 +73,22 @@ impl TraceFilter {
     }
 }
 
-/// `keys`: those of the statement, each behind a blank. Only the first one's length is known, so a further one that holds a
-/// blank may be found by a part of it.
-fn has_key(wanted: &[u8], keys: &[u8], command: &CommandRecord) -> bool {
+/// `keys`: those of the statement, each behind a blank.
+fn has_key(wanted: &[u8], keys: &[u8], batch: &Batch<'_>, command: &CommandRecord) -> bool {
     let matches = |key: &[u8]| match wanted {
         [beginning @ .., b'*'] => key.starts_with(beginning),
         _ => key == wanted,
     };
-    let first = keys.get(1..1 + usize::from(command.key_len)).filter(|_| command.has(HAS_KEY));
-    let further = keys.get(1 + usize::from(command.key_len)..).unwrap_or_default();
-    let further = further.strip_prefix(b" ").unwrap_or_default();
-    first.is_some_and(matches)
-        || first.is_some() && !further.is_empty() && further.split(|byte| *byte == b' ').any(matches)
+    if !command.has(HAS_KEY) {
+        return false;
+    }
+    let further = batch.further_key_lens(command).into_iter().flatten();
+    let mut at = 0;
+    std::iter::once(usize::from(command.key_len)).chain(further).any(|len| {
+        let key = keys.get(at + 1..at + 1 + len);
+        at += 1 + len;
+        key.is_some_and(matches)
+    })
 }
 
 fn is_called(name: SpanName, wanted: &str) -> bool {

@@ -169,6 +169,8 @@ pub(crate) const EXECUTED: u16 = 1 << 9;
 pub(crate) const SERIALIZED: u16 = 1 << 10;
 /// Something names the trace of this root: it is kept beyond the ring.
 pub(crate) const PINNED: u16 = 1 << 11;
+/// It has further keys: behind the statement follow how many, and the length of each, in 2 bytes each, little-endian.
+pub(crate) const MORE_KEYS: u16 = 1 << 12;
 
 /// One command of a batch, or a queued command below its EXEC. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

@@ -369,7 +369,12 @@ mod tests {
         };
         let mut command = |root: u16, statement: &str, name_len: u8, key_len: u16, result: u8, execution_ns: u64| {
             let (statement_at, statement_len) = text(statement);
-            let flags = crate::record::FINISHED | if key_len > 0 { crate::record::HAS_KEY } else { 0 };
+            let mut flags = crate::record::FINISHED | if key_len > 0 { crate::record::HAS_KEY } else { 0 };
+            if name_len == 4 && key_len > 0 {
+                // One further key of one byte.
+                text("\u{1}\0\u{1}\0");
+                flags |= crate::record::MORE_KEYS;
+            }
             let trace_id = [0, u64::from(root) + 1];
             let (spans, records) = (0, u16::from(statement.starts_with("GET")));
             CommandRecord {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ferrite_telemetry::schema::{EventName, ExceptionType};
 use ferrite_telemetry::{
     Attribute, Detail, Event, Exception, KeptTrace, Keys, Outcome, Probability, Recorder, RecorderConfig,
-    RemoteContext, Sampling, Shape, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer, TraceId,
-    Value, Wait,
+    RemoteContext, Sampling, Shape, Span, SpanId, SpanKind, SpanName, StackTrace, Status, Tier, TraceBuffer,
+    TraceFilter, TraceId, Value, Wait,
 };
 use proptest::prelude::*;
 
@@ -199,6 +199,37 @@ fn events_beyond_what_a_command_keeps_are_counted_and_its_exception_is_kept() {
         assert_eq!((root.events.len(), root.dropped_events), (129, 2));
         assert_is_failure(&root, root.events.last().expect("there are many"));
     }
+}
+
+#[test]
+fn a_key_with_blanks_is_found_whole_wherever_it_stands() {
+    let mut recorder = always_on(Detail::Full);
+    let mut buffer = recorder.buffer();
+    buffer.start_batch();
+    begin(&mut buffer, "MGET", 4, &[b"a b", b"c d", b"e"]);
+    let kept = buffer.pin(recorder.pins());
+    buffer.dispatch();
+    buffer.finish_command(Outcome::Ok, b"", 0);
+    // One whose statement leaves keys out.
+    let long = vec![b'k'; 700];
+    begin(&mut buffer, "MGET", 4, &[&long, &long, b"e"]);
+    buffer.finish_command(Outcome::Ok, b"", 0);
+    write(&mut buffer);
+    let traces = commit(&mut recorder, &mut buffer);
+    assert_eq!(root(&traces[0]).attribute(Attribute::DbStatement), Some(&Value::Str("MGET a b c d e".into())));
+    let find = |key: &str| {
+        let filter = TraceFilter { keys: vec![key.into()], ..TraceFilter::default() };
+        let pinned = recorder.pins().search(&filter).len();
+        assert_eq!(recorder.ring().search(&filter, 10).len(), pinned, "{key}: kept beside the recorder too");
+        pinned
+    };
+    for key in ["a b", "c d", "e", "c*", "c d*"] {
+        assert_eq!(find(key), 1, "{key}");
+    }
+    for key in ["a", "b", "c", "d", "b c", "d e", ""] {
+        assert_eq!(find(key), 0, "{key}");
+    }
+    assert!(kept.is_some());
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
 use crate::record::{
-    CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE,
-    SERIALIZED, SpanRecord, WriteRecord,
+    CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, MORE_KEYS, PARSED,
+    REMOTE, SERIALIZED, SpanRecord, WriteRecord,
 };
 use crate::redaction::{Keys, digits};
 use crate::schema::{Outcome, SpanName, Tier};
@@ -117,6 +117,7 @@ impl TraceBuffer {
         self.arena.extend_from_slice(name);
         let mut named = words;
         let mut key_len = None;
+        self.key_lens.clear();
         for key in keys {
             let key = key.as_ref();
             let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);
@@ -124,7 +125,10 @@ impl TraceBuffer {
             if key_len.is_none() || !kept.is_empty() {
                 self.arena.push(b' ');
                 self.arena.extend_from_slice(kept);
-                key_len.get_or_insert(kept.len());
+                match key_len {
+                    None => key_len = Some(kept.len()),
+                    Some(_) => self.key_lens.push(kept.len() as u16),
+                }
             }
             if kept.len() < key.len() {
                 break;
@@ -132,7 +136,14 @@ impl TraceBuffer {
             named += 1;
         }
         let statement_len = (self.arena.len() - at) as u16;
+        if !self.key_lens.is_empty() {
+            self.arena.extend_from_slice(&(self.key_lens.len() as u16).to_le_bytes());
+            self.arena.extend(self.key_lens.iter().flat_map(|len| len.to_le_bytes()));
+        }
         let Some(command) = self.commands.get_mut(usize::from(self.current)) else { return };
+        if !self.key_lens.is_empty() {
+            command.flags |= MORE_KEYS;
+        }
         command.statement_at = at as u32;
         command.statement_len = statement_len;
         command.name_len = name.len() as u8;
