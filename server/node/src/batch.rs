@@ -313,7 +313,7 @@ impl<W: World> Connection<W> {
     #[cold]
     fn add_trace_response(&mut self, reply_start: usize) {
         self.session.trace_response = false;
-        let Some(traceresponse) = self.worker.recorder.borrow().traceresponse(&self.trace) else { return };
+        let Some(traceresponse) = self.worker.recorder.borrow_mut().traceresponse(&mut self.trace) else { return };
         if self.session.protocol == Protocol::Resp3 {
             let mut attribute = Vec::new();
             otel::write_trace_response(&mut Reply::new(&mut attribute, Protocol::Resp3), &traceresponse);

@@ -24,6 +24,8 @@ pub(crate) fn resolve<'a>(
     trace: &mut TraceBuffer,
     wanted: &ContextIn,
 ) -> usize {
+    // One command's wish: a reply that was not written has not fulfilled it.
+    session.trace_response = false;
     let wrapped = otel::unwrap(args);
     if attributes.len() == 0 && wrapped.is_none() && matches!(session.context, ConnectionContext::None) {
         // Nearly every command.

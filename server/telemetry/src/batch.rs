@@ -20,7 +20,7 @@ use std::ops::Deref;
 use bytemuck::{Pod, Zeroable, cast_slice};
 
 use crate::entry::KeptTrace;
-use crate::record::{CommandRecord, DISCARDED, EventRecord, MORE_KEYS, RareRecord, SpanRecord, WriteRecord};
+use crate::record::{CommandRecord, DISCARDED, EventRecord, HAS_KEY, MORE_KEYS, RareRecord, SpanRecord, WriteRecord};
 use crate::schema::SpanName;
 
 /// Net writes are spans.
@@ -214,10 +214,58 @@ impl<'b> Batch<'b> {
         Some((start, write.end.max(start)))
     }
 
+    /// A command's name and first key, as they were recorded.
+    pub fn name_and_key(&self, command: &CommandRecord) -> (&'b [u8], Option<&'b [u8]>) {
+        name_and_key(command, self.parts.texts)
+    }
+
+    /// What lies below a root, all of it together; looked for from `from` on, which is moved behind it. Roots have theirs in the
+    /// order in which they were executed.
+    pub fn below(&self, root: usize, from: &mut usize) -> Below<'b> {
+        let count = usize::from(self.commands[root].nested);
+        if count == 0 {
+            return Below::default();
+        }
+        let is_below = |at: &usize| *at != root && usize::from(self.commands[*at].root) == root;
+        let first = (*from..self.commands.len()).find(is_below).or_else(|| (0..*from).find(is_below)).unwrap_or(0);
+        *from = first + count;
+        Below { commands: &self.parts.commands[first..*from], texts: self.parts.texts }
+    }
+
     /// Indices of the roots.
     pub fn roots(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
         (0..self.commands.len()).filter(|&index| usize::from(self.commands[index].root) == index)
     }
+}
+
+/// The commands below one root.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Below<'b> {
+    commands: &'b [CommandRecord],
+    texts: &'b [u8],
+}
+
+impl<'b> Below<'b> {
+    /// Name and first key of each, as they were recorded.
+    pub fn names_and_keys(self) -> impl Iterator<Item = (&'b [u8], Option<&'b [u8]>)> {
+        self.commands.iter().map(move |command| name_and_key(command, self.texts))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+/// Neither for work that is no command.
+fn name_and_key<'b>(command: &CommandRecord, texts: &'b [u8]) -> (&'b [u8], Option<&'b [u8]>) {
+    if command.name() != SpanName::Command {
+        return (&[], None);
+    }
+    let at = command.statement_at as usize;
+    let statement = &texts[at..at + usize::from(command.statement_len)];
+    let (name, keys) = statement.split_at(usize::from(command.name_len).min(statement.len()));
+    // A blank is between the name and the first key.
+    (name, keys.get(1..1 + usize::from(command.key_len)).filter(|_| command.has(HAS_KEY)))
 }
 
 /// Takes batches apart into their traces. Its buffers are used again.
@@ -228,6 +276,7 @@ pub(crate) struct Splitter {
     next_of_tree: Vec<u32>,
     commands: Vec<CommandRecord>,
     rare: Vec<RareRecord>,
+    writes: Vec<WriteRecord>,
     records: Vec<SpanRecord>,
     events: Vec<EventRecord>,
     texts: Vec<u8>,
@@ -241,13 +290,23 @@ impl Splitter {
         wanted: impl Fn(&CommandRecord) -> bool,
         mut found: impl FnMut(KeptTrace),
     ) {
+        self.each(batch, wanted, |trace| found(KeptTrace::new(trace.to_slots())));
+    }
+
+    /// The same, each for as long as it is looked at.
+    pub fn each(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: impl Fn(&CommandRecord) -> bool,
+        mut found: impl FnMut(Batch<'_>),
+    ) {
         self.order_by_tree(batch);
         let mut from = 0;
         for root in batch.roots() {
             let command = &batch.commands[root];
             let to = from + usize::from(command.records);
             if !command.has(DISCARDED) && wanted(command) {
-                found(KeptTrace::new(self.extract(batch, root, from..to)));
+                found(self.extract(batch, root, from..to));
             }
             from = to;
         }
@@ -276,7 +335,7 @@ impl Splitter {
     }
 
     /// A batch of one trace: the root, then its nested commands.
-    fn extract(&mut self, batch: &Batch<'_>, root: usize, records: std::ops::Range<usize>) -> Box<[Slot]> {
+    fn extract(&mut self, batch: &Batch<'_>, root: usize, records: std::ops::Range<usize>) -> Batch<'_> {
         self.commands.clear();
         self.rare.clear();
         self.records.clear();
@@ -326,17 +385,18 @@ impl Splitter {
             record
         }));
         let write = batch.writes.iter().find(|write| (root as u64) < write.until);
-        let write = write.map(|write| WriteRecord { until: 1, ..*write });
+        self.writes.clear();
+        self.writes.extend(write.map(|write| WriteRecord { until: 1, ..*write }));
         let mut common = batch.header;
         common.lengths = 0;
         let parts = Parts {
             commands: &self.commands,
             rare: &self.rare,
-            writes: write.as_slice(),
+            writes: &self.writes,
             records: &self.records,
             events: &self.events,
             texts: &self.texts,
         };
-        Batch::new(common, parts).to_slots()
+        Batch::new(common, parts)
     }
 }

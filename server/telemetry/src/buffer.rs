@@ -8,6 +8,7 @@ mod driver;
 mod engine;
 mod events;
 mod named;
+mod spare;
 
 use std::net::SocketAddr;
 
@@ -17,6 +18,8 @@ use crate::ids::IdGenerator;
 use crate::record::{CommandRecord, DISCARDED, Detail, EventRecord, RareRecord, SpanRecord, WriteRecord};
 use crate::redaction::Keys;
 use crate::schema::SpanName;
+pub(crate) use spare::Budget;
+use spare::{Spare, is_large, reset, worth_keeping};
 
 /// Bytes of a statement (and so of a key) that are kept; what is beyond is left out.
 const STATEMENT_BYTES_MAX: usize = 1024;
@@ -29,8 +32,6 @@ pub(crate) const RECORDS_PER_TREE_MAX: u16 = 1000;
 const COMMANDS_PER_BATCH_MAX: usize = 16 * 1024;
 /// Texts of one batch: offsets are 32 bits wide, and memory is bounded.
 const ARENA_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Buffers that have grown beyond this many bytes are given back after the batch.
-const RETAINED_BYTES_MAX: usize = 64 * 1024;
 
 /// No command is being recorded.
 const NONE: u16 = u16::MAX;
@@ -117,17 +118,24 @@ pub struct TraceBuffer {
     pub(crate) lost: u64,
     ids: IdGenerator,
     keys: Keys,
+    spare: Spare,
 }
 
 impl TraceBuffer {
     /// A buffer that records everything, with ids that follow from a fixed seed: for tests. Sessions get theirs from
     /// [`crate::Recorder::buffer`].
     pub fn new(time: fn() -> u64) -> Self {
-        Self::with_ids(time, Some(Detail::Full), Keys::Shown, IdGenerator::new(0))
+        Self::with_ids(time, Some(Detail::Full), Keys::Shown, IdGenerator::new(0), Budget::default())
     }
 
     /// `None`: recording is off, and only execution is timed.
-    pub(crate) fn with_ids(time: fn() -> u64, detail: Option<Detail>, keys: Keys, ids: IdGenerator) -> Self {
+    pub(crate) fn with_ids(
+        time: fn() -> u64,
+        detail: Option<Detail>,
+        keys: Keys,
+        ids: IdGenerator,
+        budget: Budget,
+    ) -> Self {
         Self {
             time,
             level: 0,
@@ -155,6 +163,7 @@ impl TraceBuffer {
             lost: 0,
             ids,
             keys,
+            spare: Spare::new(budget),
         }
     }
 
@@ -274,20 +283,23 @@ impl TraceBuffer {
         Batch::new(common, parts)
     }
 
-    /// After a commit: ready for the next batch. Memory of an unusually large one is given back.
+    /// After a commit: ready for the next batch. Memory of an unusually large one is given back, unless it is used again and again.
     pub(crate) fn clear(&mut self) {
-        fn reset<T>(list: &mut Vec<T>) {
-            list.clear();
-            if list.capacity() * size_of::<T>() > RETAINED_BYTES_MAX {
-                list.shrink_to(RETAINED_BYTES_MAX / 2 / size_of::<T>());
-            }
+        let large = is_large(&self.commands)
+            || is_large(&self.rare)
+            || is_large(&self.writes)
+            || is_large(&self.records)
+            || is_large(&self.arena)
+            || is_large(&self.events);
+        if large || !self.spare.is_empty() {
+            self.give_back();
         }
-        reset(&mut self.commands);
-        reset(&mut self.rare);
-        reset(&mut self.writes);
-        reset(&mut self.records);
-        reset(&mut self.arena);
-        reset(&mut self.events);
+        self.commands.clear();
+        self.rare.clear();
+        self.writes.clear();
+        self.records.clear();
+        self.arena.clear();
+        self.events.clear();
         self.candidates.clear();
         self.pinned = false;
         self.current = NONE;
@@ -297,6 +309,23 @@ impl TraceBuffer {
         self.executing = false;
         self.paused = None;
         self.lost = 0;
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        let worth = worth_keeping(&self.commands)
+            + worth_keeping(&self.rare)
+            + worth_keeping(&self.writes)
+            + worth_keeping(&self.records)
+            + worth_keeping(&self.arena)
+            + worth_keeping(&self.events);
+        let kept = self.spare.hold(worth);
+        reset(&mut self.commands, kept);
+        reset(&mut self.rare, kept);
+        reset(&mut self.writes, kept);
+        reset(&mut self.records, kept);
+        reset(&mut self.arena, kept);
+        reset(&mut self.events, kept);
     }
 
     /// The spans that the current command has recorded so far, in order, tiers in brackets: for tests of the layers that

@@ -2,7 +2,7 @@
 //! match.
 
 use crate::batch::Batch;
-use crate::record::{CommandRecord, FINISHED, HAS_KEY};
+use crate::record::{CHILD_FAILED, CommandRecord, FINISHED, HAS_KEY};
 use crate::schema::{Outcome, SpanName, Tier};
 use crate::values;
 
@@ -52,7 +52,8 @@ impl TraceFilter {
     }
 
     fn matches_one(&self, batch: &Batch<'_>, command: &CommandRecord) -> bool {
-        if self.failed && !(command.has(FINISHED) && command.result == Outcome::Err as u8) {
+        let failed = command.has(FINISHED) && command.result == Outcome::Err as u8;
+        if self.failed && !failed && !command.has(CHILD_FAILED) {
             return false;
         }
         if command.name() != SpanName::Command {

@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::TraceId;
-use crate::schema::{SpanName, Tier};
+use crate::schema::{SampledBy, SpanName, Tier};
 
 /// How much of a command is recorded (`[telemetry] span_detail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,6 +171,8 @@ pub(crate) const SERIALIZED: u16 = 1 << 10;
 pub(crate) const PINNED: u16 = 1 << 11;
 /// It has further keys: behind the statement follow how many, and the length of each, in 2 bytes each, little-endian.
 pub(crate) const MORE_KEYS: u16 = 1 << 12;
+/// A command below this root failed, whether or not it is recorded.
+pub(crate) const CHILD_FAILED: u16 = 1 << 13;
 
 /// One command of a batch, or a queued command below its EXEC. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -213,12 +215,24 @@ pub(crate) struct CommandRecord {
     /// One more than the index of its [`RareRecord`]; zero: it has none.
     pub rare: u16,
     /// What a root is; if not a command, its statement is its attributes as [`crate::values`] has them.
-    pub name: u16,
+    pub name: u8,
+    /// What was decided before the end of the trace of this root, see [`CommandRecord::decided`].
+    pub decision: u8,
     /// Events that found no room.
     pub events_dropped: u16,
 }
 
 impl CommandRecord {
+    /// The decision that was made before the trace's end; `None`: none was.
+    pub fn decided(&self) -> Option<Option<SampledBy>> {
+        let by = self.decision.checked_sub(1)?;
+        Some(by.checked_sub(1).and_then(|by| SampledBy::ALL.get(usize::from(by)).copied()))
+    }
+
+    pub fn decide(&mut self, by: Option<SampledBy>) {
+        self.decision = by.map_or(1, |by| 2 + by as u8);
+    }
+
     #[inline]
     pub fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
@@ -226,7 +240,7 @@ impl CommandRecord {
 
     /// What a root is: a command, or work that is none.
     pub fn name(&self) -> SpanName {
-        SpanName::from_u8(self.name as u8).unwrap_or_default()
+        SpanName::from_u8(self.name).unwrap_or_default()
     }
 
     #[inline]
@@ -255,6 +269,7 @@ pub(crate) struct RareRecord {
     pub trace_id: [u64; 2],
     /// The caller's span (with [`REMOTE`]), or the linked one of a nested command (with [`LINKED`]).
     pub span_id: u64,
+    /// Of the context that the command came with, or of the linked one.
     pub tracestate_at: u32,
     pub tracestate_len: u16,
     /// The flags byte of the context.

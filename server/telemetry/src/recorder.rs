@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::batch::Splitter;
-use crate::buffer::TraceBuffer;
+use crate::buffer::{Budget, TraceBuffer};
 use crate::context::FLAG_SAMPLED;
 use crate::context::SpanId;
 use crate::counter::Counter;
@@ -12,11 +12,11 @@ use crate::entry::KeptTrace;
 use crate::exemplar::{Exemplar, NewExemplar};
 use crate::ids::IdGenerator;
 use crate::pins::Pins;
-use crate::record::{CommandRecord, DISCARDED, Detail, FINISHED, HAS_KEY, PINNED, SAMPLED};
+use crate::record::{CHILD_FAILED, CommandRecord, DISCARDED, Detail, FINISHED, PINNED, SAMPLED};
 use crate::redaction::Keys;
 use crate::ring::Ring;
 use crate::sampling::{Facts, Probability, Sampling, SamplingPolicy};
-use crate::schema::{Outcome, SampledBy, SpanName};
+use crate::schema::{Outcome, SampledBy};
 
 /// The size of the flight recorder if nothing else is said.
 pub const RING_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
@@ -113,6 +113,8 @@ pub struct Recorder {
     splitter: Splitter,
     /// The tiers that each root's tree visited, a bit each; filled only if a rule asks for them.
     tiers: Vec<u8>,
+    /// What its buffers keep.
+    spare: Budget,
 }
 
 impl Recorder {
@@ -137,12 +139,14 @@ impl Recorder {
             wall_offset: 0,
             splitter: Splitter::default(),
             tiers: Vec::new(),
+            spare: Budget::default(),
         }
     }
 
     /// A buffer for a new session, with ids of its own.
     pub fn buffer(&mut self) -> TraceBuffer {
-        TraceBuffer::with_ids(self.time, self.detail, self.keys, IdGenerator::new(self.ids.next_u64()))
+        let ids = IdGenerator::new(self.ids.next_u64());
+        TraceBuffer::with_ids(self.time, self.detail, self.keys, ids, self.spare.clone())
     }
 
     /// The flight recorder, for any worker to read.
@@ -161,13 +165,23 @@ impl Recorder {
         self.wall_offset = unix_ns.wrapping_sub(monotonic_ns) as i64;
     }
 
-    /// What the current command's reply can say of its trace, as a version 00 `traceresponse`
-    /// (<https://w3c.github.io/trace-context/#traceresponse-header>): the sampled bit is what a sampler by trace id and caller
-    /// decides; other rules may still choose the trace. `None`: it is not recorded.
-    pub fn traceresponse(&self, buffer: &TraceBuffer) -> Option<String> {
+    /// What the reply of the current command, which has just finished, can say of its trace, as a version 00 `traceresponse`
+    /// (<https://w3c.github.io/trace-context/#traceresponse-header>). The decision about the trace is made now: all that it depends on is
+    /// known but the time that the reply takes. `None`: it is not recorded.
+    pub fn traceresponse(&mut self, buffer: &mut TraceBuffer) -> Option<String> {
         let (trace_id, span_id) = buffer.ids()?;
-        let chosen = self.policy.chooses(trace_id, buffer.current_parent_sampled()).is_some();
-        let sampled = if self.policy.is_plain() && chosen { FLAG_SAMPLED } else { 0 };
+        let root = buffer.current_root()?;
+        self.follow_policy();
+        if self.policy.asks_for_tiers() {
+            buffer.tiers(&mut self.tiers);
+        }
+        let mut limited = 0;
+        let by = self.decide(buffer, root, &mut 0, &mut limited);
+        buffer.commands[root].decide(by);
+        if limited > 0 {
+            self.sampling.count_limited(limited);
+        }
+        let sampled = if by.is_some() { FLAG_SAMPLED } else { 0 };
         Some(format!("00-{trace_id}-{span_id}-{:02x}", sampled | buffer.current_random_flag()))
     }
 
@@ -175,13 +189,13 @@ impl Recorder {
     /// to `kept`; then the buffer is empty again. A command without an end ends now.
     pub fn commit(&mut self, buffer: &mut TraceBuffer, kept: impl FnMut(KeptTrace)) {
         let (mut created, mut chosen, mut over_span_limit, mut limited) = (0, 0, 0, 0);
+        let mut below = 0;
         let written = buffer.written();
         self.follow_policy();
         if self.policy.asks_for_tiers() {
             buffer.tiers(&mut self.tiers);
         }
         for index in 0..buffer.commands.len() {
-            let parent = buffer.remote_parent_sampled(index);
             let command = &mut buffer.commands[index];
             if usize::from(command.root) != index {
                 continue;
@@ -195,11 +209,7 @@ impl Recorder {
             let spans = (command.spans() + usize::from(index < written)) as u64;
             created += spans;
             over_span_limit += u64::from(command.spans_dropped);
-            let by = match self.policy.is_plain() {
-                true => self.policy.chooses(command.trace_id(), parent),
-                false => self.judge(buffer, index, parent, &mut limited),
-            };
-            if let Some(by) = by {
+            if let Some(by) = self.decide(buffer, index, &mut below, &mut limited) {
                 buffer.commands[index].flags |= SAMPLED;
                 self.counters.sampled[by as usize].add(spans);
                 chosen += spans;
@@ -214,7 +224,7 @@ impl Recorder {
             if !self.ring.push(&batch) {
                 // Trace by trace, the newest of so large a batch find room.
                 let ring = &self.ring;
-                self.splitter.split(&batch, |_| true, |trace| _ = ring.push(&trace.batch()));
+                self.splitter.each(&batch, |_| true, |trace| _ = ring.push(&trace));
             }
             if chosen > 0 && self.export {
                 self.splitter.split(&batch, |root| root.has(SAMPLED), kept);
@@ -275,29 +285,45 @@ impl Recorder {
         }
     }
 
+    /// The decision about a root's trace, unless it is made. `below`: from where on to look for what lies below it.
+    #[inline]
+    fn decide(
+        &self,
+        buffer: &mut TraceBuffer,
+        index: usize,
+        below: &mut usize,
+        limited: &mut u64,
+    ) -> Option<SampledBy> {
+        let parent = buffer.remote_parent_sampled(index);
+        let command = &buffer.commands[index];
+        match command.decided() {
+            Some(made) => made,
+            None if self.policy.is_plain() => self.policy.chooses(command.trace_id(), parent),
+            None => self.judge(buffer, index, parent, below, limited),
+        }
+    }
+
     /// Decides with all that is known of a root.
     fn judge(
         &self,
         buffer: &mut TraceBuffer,
         index: usize,
         parent: Option<bool>,
+        below: &mut usize,
         limited: &mut u64,
     ) -> Option<SampledBy> {
         let batch = buffer.batch(self.wall_offset);
         let command: &CommandRecord = &batch.commands[index];
         let rare = batch.rare_of(command);
-        let statement = batch.text(command.statement_at, command.statement_len);
-        let (name, keys) = match command.name() == SpanName::Command {
-            true => statement.split_at(usize::from(command.name_len).min(statement.len())),
-            false => (&[][..], &[][..]),
-        };
+        let (name, key) = batch.name_and_key(command);
+        let failed = command.has(FINISHED) && command.result == Outcome::Err as u8;
         let facts = Facts {
             trace_id: command.trace_id(),
             parent,
             name,
-            // A blank is between the name and the first key.
-            key: keys.get(1..1 + usize::from(command.key_len)).filter(|_| command.has(HAS_KEY)),
-            failed: command.has(FINISHED) && command.result == Outcome::Err as u8,
+            key,
+            below: batch.below(index, below),
+            failed: failed || command.has(CHILD_FAILED),
             execution_ns: command.execution_ns,
             tiers: self.tiers.get(index).copied().unwrap_or(0),
             peer: batch.header.peer().map(|(ip, _)| ip),

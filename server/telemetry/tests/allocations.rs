@@ -92,10 +92,18 @@ fn rules_about_traces_that_are_not_chosen_allocate_nothing() {
     settings.commands = [("PING".to_owned(), 0.0)].into();
     settings.tenants = [("acme".to_owned(), 0.5)].into();
     settings.tail.slow_ms = 1e6;
-    settings.tail.attributes =
-        ["ferrite.storage.tier=read_only", "ferrite.command.key=x*", "tenant.tier=gold"].map(str::to_owned).into();
+    settings.tail.attributes = [
+        "ferrite.storage.tier=read_only",
+        "ferrite.command.key=x*",
+        "tenant.tier=gold",
+        "net.peer.ip=10.0.0.1",
+        "net.peer.ip=10.*",
+    ]
+    .map(str::to_owned)
+    .into();
     let mut recorder = recorder_with(Sampling::new(SamplingPolicy::new(&settings).expect("valid").0));
     let mut buffer = recorder.buffer();
+    buffer.connection(7, Some("192.168.1.2:5000".parse().expect("an address")));
     batch(&mut recorder, &mut buffer);
     let allocations = allocation_counter::measure(|| {
         for _ in 0..100 {
@@ -103,6 +111,57 @@ fn rules_about_traces_that_are_not_chosen_allocate_nothing() {
         }
     });
     assert_eq!(allocations.count_total, 0);
+}
+
+/// More commands than half of the ring has room for, and than a buffer keeps memory for by itself.
+fn large_batch(recorder: &mut Recorder, buffer: &mut TraceBuffer) -> usize {
+    buffer.start_batch();
+    for _ in 0..3000 {
+        buffer.begin_command();
+        buffer.parse();
+        buffer.describe("GET", 1, 2, [&b"a key of forty bytes, as long as they are"[..]]);
+        buffer.dispatch();
+        buffer.execute_open();
+        buffer.index_lookup(1);
+        buffer.storage_read(Tier::Mutable, true, 5);
+        buffer.finish_command(Outcome::Ok, b"", 0);
+    }
+    buffer.net_write();
+    let mut kept = 0;
+    recorder.commit(buffer, |_| kept += 1);
+    kept
+}
+
+#[test]
+fn large_batches_one_after_the_other_allocate_nothing_and_then_give_back_what_they_took() {
+    let mut recorder = recorder(Probability::AlwaysOff);
+    let mut buffer = recorder.buffer();
+    (0..2).for_each(|_| assert_eq!(large_batch(&mut recorder, &mut buffer), 0));
+    let allocations = allocation_counter::measure(|| {
+        for _ in 0..10 {
+            assert_eq!(large_batch(&mut recorder, &mut buffer), 0);
+        }
+    });
+    assert_eq!((allocations.count_total, allocations.bytes_current), (0, 0));
+    assert!(recorder.ring().last(10).len() == 10, "trace by trace, the newest are in the ring");
+    let after = allocation_counter::measure(|| assert_eq!(batch(&mut recorder, &mut buffer), 0));
+    assert!(after.bytes_current < -500_000, "{after:?}");
+}
+
+#[test]
+fn what_many_buffers_keep_is_bounded() {
+    let mut recorder = recorder(Probability::AlwaysOff);
+    // What the recorder itself needs for such a batch.
+    let mut first = recorder.buffer();
+    large_batch(&mut recorder, &mut first);
+    let mut buffers: Vec<TraceBuffer> = (0..100).map(|_| recorder.buffer()).collect();
+    let held = allocation_counter::measure(|| {
+        for buffer in &mut buffers {
+            large_batch(&mut recorder, buffer);
+        }
+    });
+    let each = (64 << 10) * 6;
+    assert!(held.bytes_current > 2 << 20 && held.bytes_current < (4 << 20) + 100 * each, "{held:?}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
 use crate::record::{
-    CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, MORE_KEYS, PARSED,
-    REMOTE, SERIALIZED, SpanRecord, WriteRecord,
+    CHILD_FAILED, CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED,
+    MORE_KEYS, PARSED, REMOTE, SERIALIZED, SpanRecord, WriteRecord,
 };
 use crate::redaction::{Keys, digits};
 use crate::schema::{Outcome, SpanName, Tier};
@@ -224,6 +224,7 @@ impl TraceBuffer {
             self.commands[root].records = checkpoint.tree_records;
             self.commands[root].nested = checkpoint.nested;
             self.commands[root].spans_dropped = checkpoint.spans_dropped;
+            self.commands[root].flags &= !CHILD_FAILED;
         }
         self.muted = false;
         self.refresh_level();
@@ -337,8 +338,10 @@ impl TraceBuffer {
         let flags = if context.is_some() { LINKED } else { 0 };
         self.commands.push(CommandRecord { start: self.mark, root: self.root, flags, ..CommandRecord::default() });
         if let Some(context) = context
+            && let (at, len) = self.stores_text(context.tracestate.as_bytes(), usize::from(u16::MAX))
             && let Some(rare) = self.rare_mut(index)
         {
+            (rare.tracestate_at, rare.tracestate_len) = (at, len);
             rare.trace_id = [(context.trace_id.0 >> 64) as u64, context.trace_id.0 as u64];
             rare.span_id = context.span_id.0;
             rare.trace_flags = context.flags;
@@ -350,6 +353,13 @@ impl TraceBuffer {
 
     /// The nested command has its reply; its parent is the current command again.
     pub fn finish_child(&mut self, slot: ChildSlot, outcome: Outcome, error: &[u8]) {
+        // Of one that is not recorded, too: its trace is told apart by it.
+        if outcome == Outcome::Err
+            && slot.level != 0
+            && let Some(root) = self.commands.get_mut(usize::from(self.root))
+        {
+            root.flags |= CHILD_FAILED;
+        }
         if let Some((parent, at)) = slot.child {
             let (_, now) = self.lap_times();
             self.store_result(outcome, error, now);
@@ -457,9 +467,9 @@ impl TraceBuffer {
         (command.has(REMOTE) && rare.deferred == 0).then_some(rare.trace_flags & FLAG_SAMPLED != 0)
     }
 
-    /// [`TraceBuffer::remote_parent_sampled`] of the current command.
-    pub(crate) fn current_parent_sampled(&self) -> Option<bool> {
-        self.remote_parent_sampled(usize::from(self.current))
+    /// The root of the current command's tree; `None` if it is not recorded.
+    pub(crate) fn current_root(&self) -> Option<usize> {
+        if self.level == 0 { None } else { Some(usize::from(self.current()?.root)) }
     }
 
     /// The `random` bit of the current command's trace.

@@ -132,7 +132,7 @@ impl TraceBuffer {
         }
         let end = self.now().max(start_ns);
         let (statement_at, statement_len) = self.stores_values(attributes);
-        let mut record = CommandRecord { start: start_ns, name: name as u16, ..CommandRecord::default() };
+        let mut record = CommandRecord { start: start_ns, name: name as u8, ..CommandRecord::default() };
         record.set_trace_id(self.ids.trace_id());
         record.span_id = self.ids.span_id().0;
         (record.statement_at, record.statement_len) = (statement_at, statement_len);

@@ -14,10 +14,14 @@ pub(super) struct Limiter {
     due_ns: AtomicU64,
 }
 
+/// 292 years.
+const INTERVAL_NS_MAX: u64 = u64::MAX / 2;
+
 impl Limiter {
     /// `per_second` is greater than 0.
     pub fn new(per_second: f64) -> Self {
-        let interval_ns = (1e9 / per_second) as u64;
+        // Even the rarest is one at a time: an interval must be less than what a time can be.
+        let interval_ns = ((1e9 / per_second) as u64).clamp(1, INTERVAL_NS_MAX);
         Self { interval_ns, ahead_ns: interval_ns.max(1_000_000_000), due_ns: AtomicU64::new(0) }
     }
 
@@ -26,7 +30,7 @@ impl Limiter {
         let mut due_ns = self.due_ns.load(Ordering::Relaxed);
         loop {
             let next_ns = due_ns.max(now_ns).saturating_add(self.interval_ns);
-            if next_ns - now_ns > self.ahead_ns {
+            if next_ns.saturating_sub(now_ns) > self.ahead_ns {
                 return false;
             }
             match self.due_ns.compare_exchange_weak(due_ns, next_ns, Ordering::Relaxed, Ordering::Relaxed) {
@@ -63,6 +67,14 @@ mod tests {
     fn less_than_one_a_second_is_one_now_and_then() {
         let limiter = Limiter::new(0.1);
         assert_eq!(admitted(&limiter, (0..1000).map(|n| 7 * SECOND + n * SECOND / 10)), 10);
+    }
+
+    #[test]
+    fn tiny_rates_are_one_in_a_very_long_time() {
+        for rate in [1e-9, 1e-10, 1e-15, f64::MIN_POSITIVE] {
+            let limiter = Limiter::new(rate);
+            assert_eq!(admitted(&limiter, (0..1000).map(|n| 7 * SECOND + n * 3600 * SECOND)), 1, "{rate}");
+        }
     }
 
     proptest! {

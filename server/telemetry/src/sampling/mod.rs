@@ -2,9 +2,11 @@
 //! one place knows the caller's decision, the trace id, the command, how it ended and how long it took.
 //!
 //! In this order, the first that speaks decides:
-//! 1. a rate of the command's own ([`SamplingSettings::commands`]); 0 means never, whatever follows;
+//! 1. a rate of the command's own ([`SamplingSettings::commands`]); 0 means never, whatever follows. A transaction whose EXEC has none is
+//!    chosen if one of its commands would be;
 //! 2. the caller's decision, under a `parentbased_` sampler, as long as callers keep within the limit;
-//! 3. the sampler, at the rate of the command, else of the tenant, else of the time of day, else its own;
+//! 3. the sampler, at the rate of the command, else of the tenant, else of the time of day, else its own. One that is off (`always_off`,
+//!    a rate of 0) stays off, whatever other rates there are;
 //! 4. for what is not chosen yet, the tail's rules ([`TailSettings`]).
 
 mod adaptive;

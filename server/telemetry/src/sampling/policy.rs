@@ -12,6 +12,7 @@ use super::adaptive::Adaptive;
 use super::limiter::Limiter;
 use super::tail::Tail;
 use super::{HeadSampler, Probability, Schedule, TailSettings, WHOLE, bound, consistent};
+use crate::batch::Below;
 use crate::context::TraceId;
 use crate::schema::SampledBy;
 use crate::values;
@@ -64,6 +65,9 @@ pub struct Facts<'t> {
     /// The normalised name; empty for work that is no command.
     pub name: &'t [u8],
     pub key: Option<&'t [u8]>,
+    /// The queued commands of a transaction.
+    pub(crate) below: Below<'t>,
+    /// The command did, or one below it.
     pub failed: bool,
     pub execution_ns: u64,
     /// The tiers that were visited, a bit each; only looked for if [`SamplingPolicy::asks_for_tiers`].
@@ -80,6 +84,11 @@ impl<'t> Facts<'t> {
     /// Of a new trace about which nothing else is known.
     pub fn new(trace_id: TraceId, monotonic_ns: u64, unix_ns: u64) -> Self {
         Self { trace_id, monotonic_ns, unix_ns, ..Self::default() }
+    }
+
+    /// Name and key of the command and of those below it.
+    pub(super) fn names_and_keys(&self) -> impl Iterator<Item = (&'t [u8], Option<&'t [u8]>)> {
+        std::iter::once((self.name, self.key)).chain(self.below.names_and_keys())
     }
 
     /// A member of the baggage.
@@ -112,6 +121,14 @@ pub struct SamplingPolicy {
     tail: Tail,
     /// The head alone decides, by the trace id and the caller.
     plain: bool,
+}
+
+/// What [`SamplingSettings::commands`] say of a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RatesOfCommands {
+    highest: Option<f64>,
+    /// There is a command without a rate of its own.
+    others: bool,
 }
 
 impl SamplingPolicy {
@@ -202,14 +219,14 @@ impl SamplingPolicy {
             let chosen = |by| Chosen { by, tracestate: facts.tracestate.into() };
             return self.chooses(facts.trace_id, facts.parent).map(chosen);
         }
-        let of_command = if self.commands.is_empty() { None } else { self.commands.get(facts.name).copied() };
-        if of_command == Some(0.0) {
+        let of_commands = self.rates_of_commands(facts);
+        if (of_commands.highest, of_commands.others) == (Some(0.0), false) {
             return None;
         }
-        let mut chosen = if of_command == Some(1.0) {
+        let mut chosen = if of_commands.highest == Some(1.0) && !self.head.is_off() {
             self.by_rate(1.0, facts).map(|tracestate| Chosen { by: SampledBy::Command, tracestate })
         } else {
-            self.by_head(facts, of_command, limited)
+            self.by_head(facts, of_commands, limited)
         };
         if chosen.is_none() && self.tail_may(facts) {
             chosen = self.tail.keeps(facts).map(|by| Chosen { by, tracestate: self.without_threshold(facts) });
@@ -217,7 +234,26 @@ impl SamplingPolicy {
         chosen
     }
 
-    fn by_head<'t>(&self, facts: &Facts<'t>, of_command: Option<f64>, limited: &mut u64) -> Option<Chosen<'t>> {
+    /// The command's own rate, if it has one. Else those of the commands below it: a transaction is chosen if one of its commands
+    /// would be.
+    fn rates_of_commands(&self, facts: &Facts<'_>) -> RatesOfCommands {
+        if self.commands.is_empty() {
+            return RatesOfCommands { highest: None, others: true };
+        }
+        let own = self.commands.get(facts.name).copied();
+        let mut rates = RatesOfCommands { highest: own, others: own.is_none() && facts.below.is_empty() };
+        if own.is_none() {
+            for (name, _) in facts.below.names_and_keys() {
+                match self.commands.get(name) {
+                    Some(rate) => rates.highest = Some(rates.highest.map_or(*rate, |highest| highest.max(*rate))),
+                    None => rates.others = true,
+                }
+            }
+        }
+        rates
+    }
+
+    fn by_head<'t>(&self, facts: &Facts<'t>, of_commands: RatesOfCommands, limited: &mut u64) -> Option<Chosen<'t>> {
         if let Some(sampled) = facts.parent.filter(|_| self.head.parent_based) {
             if !sampled {
                 return None;
@@ -227,12 +263,19 @@ impl SamplingPolicy {
             }
             *limited += 1;
         }
-        let (rate, by) = match of_command {
-            Some(rate) => (Some(rate), SampledBy::Command),
-            None => match self.rate_of_tenant(facts) {
-                Some(rate) => (Some(rate), SampledBy::Tenant),
-                None => (self.schedule.rate(facts.unix_ns), SampledBy::Sampler),
-            },
+        if self.head.is_off() {
+            return None;
+        }
+        let by_command = of_commands.highest.and_then(|rate| self.by_rate(rate, facts));
+        if let Some(tracestate) = by_command {
+            return Some(Chosen { by: SampledBy::Command, tracestate });
+        }
+        if !of_commands.others {
+            return None;
+        }
+        let (rate, by) = match self.rate_of_tenant(facts) {
+            Some(rate) => (Some(rate), SampledBy::Tenant),
+            None => (self.schedule.rate(facts.unix_ns), SampledBy::Sampler),
         };
         let tracestate = match rate {
             Some(rate) => self.by_rate(rate, facts),

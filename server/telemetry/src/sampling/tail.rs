@@ -1,5 +1,6 @@
 //! What is kept although no one chose it, because of how it went.
 
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 use super::policy::Facts;
@@ -50,7 +51,8 @@ struct Rule {
 enum What {
     Name,
     Key,
-    Peer,
+    /// This address; `None`: as its text says.
+    Peer(Option<IpAddr>),
     Tier,
     Baggage(String),
 }
@@ -103,7 +105,7 @@ impl Rule {
         } else if ours(Attribute::CommandKey) {
             What::Key
         } else if ours(Attribute::NetPeerIp) {
-            What::Peer
+            What::Peer(if prefix { None } else { value.parse().ok() })
         } else if ours(Attribute::StorageTier) {
             What::Tier
         } else if Attribute::ALL.iter().any(|attribute| ours(*attribute)) {
@@ -122,9 +124,10 @@ impl Rule {
 
     fn holds(&self, facts: &Facts<'_>) -> bool {
         match &self.what {
-            What::Name => self.is(facts.name),
-            What::Key => facts.key.is_some_and(|key| self.is(key)),
-            What::Peer => facts.peer.is_some_and(|ip: IpAddr| self.is(ip.to_string().as_bytes())),
+            What::Name => facts.names_and_keys().any(|(name, _)| self.is(name)),
+            What::Key => facts.names_and_keys().any(|(_, key)| key.is_some_and(|key| self.is(key))),
+            What::Peer(Some(wanted)) => facts.peer == Some(*wanted),
+            What::Peer(None) => facts.peer.is_some_and(|ip: IpAddr| self.is(Written::of(ip).as_bytes())),
             What::Tier => {
                 Tier::ALL.iter().any(|tier| facts.tiers & 1 << *tier as u8 != 0 && self.is(tier.as_str().as_bytes()))
             }
@@ -134,6 +137,36 @@ impl Rule {
 
     fn is(&self, value: &[u8]) -> bool {
         if self.prefix { value.starts_with(self.value.as_bytes()) } else { value == self.value.as_bytes() }
+    }
+}
+
+/// An address as text, without an allocation.
+struct Written {
+    text: [u8; ADDRESS_BYTES_MAX],
+    len: usize,
+}
+
+/// Eight groups of four digits, or six of them and an address of version 4.
+const ADDRESS_BYTES_MAX: usize = 45;
+
+impl Written {
+    fn of(ip: IpAddr) -> Self {
+        let mut written = Self { text: [0; ADDRESS_BYTES_MAX], len: 0 };
+        write!(written, "{ip}").expect("it is long enough for any address");
+        written
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+impl fmt::Write for Written {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let end = self.len + part.len();
+        self.text.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 
@@ -195,6 +228,16 @@ mod tests {
             assert!(!by_attribute(rule, &facts), "{rule}");
         }
         assert!(!by_attribute("ferrite.command.key=*", &Facts::default()));
+    }
+
+    #[test]
+    fn any_address_is_written_as_it_is_shown() {
+        for ip in
+            ["0.0.0.0", "255.255.255.255", "::", "::ffff:255.255.255.255", "1111:2222:3333:4444:5555:6666:7777:8888"]
+        {
+            let ip: IpAddr = ip.parse().expect("an address");
+            assert_eq!(Written::of(ip).as_bytes(), ip.to_string().as_bytes());
+        }
     }
 
     #[test]
