@@ -56,7 +56,7 @@ impl SpanId {
 pub struct RemoteContext<'a> {
     pub trace_id: TraceId,
     pub span_id: SpanId,
-    /// The trace flags; bit 0 is `sampled`, bit 1 `random`.
+    /// The trace flags: bit 0 is `sampled`, bit 1 `random`, the others are 0.
     pub flags: u8,
     /// The caller leaves the decision to us, as some formats can say: then `sampled` says nothing.
     pub deferred: bool,
@@ -68,7 +68,7 @@ pub struct RemoteContext<'a> {
 pub const FLAG_SAMPLED: u8 = 1;
 /// The `random` bit: at least the last seven bytes of the trace id are.
 pub const FLAG_RANDOM: u8 = 1 << 1;
-/// The bits that level 2 defines; all others are not carried on from a version that we do not know.
+/// The bits that level 2 defines. Who does not know the others must set them to zero (section 2.2.2.5.3), whatever the version.
 const FLAGS_KNOWN: u8 = FLAG_SAMPLED | FLAG_RANDOM;
 /// Length of a version 00 `traceparent`.
 const TRACEPARENT_LEN: usize = 55;
@@ -77,7 +77,7 @@ const TRACESTATE_BYTES_MAX: usize = 512;
 /// Members that are longer go first.
 const TRACESTATE_MEMBER_LONG: usize = 128;
 /// One with more is dropped.
-const TRACESTATE_MEMBERS_MAX: usize = 32;
+pub(crate) const TRACESTATE_MEMBERS_MAX: usize = 32;
 /// A `tracestate` that is longer than any valid one is not looked at.
 const TRACESTATE_VALID_MAX: usize = TRACESTATE_MEMBERS_MAX * (256 + 1 + 256 + 3);
 
@@ -102,7 +102,7 @@ impl<'a> RemoteContext<'a> {
         Some(Self {
             trace_id,
             span_id: SpanId(span_id),
-            flags: if version == 0 { flags } else { flags & FLAGS_KNOWN },
+            flags: flags & FLAGS_KNOWN,
             deferred: false,
             tracestate: Self::tracestate(tracestate),
         })
@@ -185,21 +185,15 @@ fn shortened(text: &str) -> Cow<'_, str> {
     members.join(",").into()
 }
 
-/// `simple-key`, or `tenant-id@system-id` with at most 241 and 14 bytes.
+/// Level 2's grammar, `( lcalpha / DIGIT ) 0*255 ( keychar )`: to level 1 an `@` parted a tenant from a system and both had limits of
+/// their own, so that it refuses some of these. Whoever knows level 1 alone drops what it does not take; we need not.
 fn valid_key(key: &str) -> bool {
-    let part = |part: &str, digit_first: bool, len_max: usize| {
-        (1..=len_max).contains(&part.len())
-            && part.bytes().enumerate().all(|(at, byte)| match byte {
-                b'a'..=b'z' => true,
-                b'0'..=b'9' => digit_first || at > 0,
-                b'_' | b'-' | b'*' | b'/' => at > 0,
-                _ => false,
-            })
-    };
-    match key.split_once('@') {
-        None => part(key, true, 256),
-        Some((tenant, system)) => part(tenant, true, 241) && part(system, false, 14),
-    }
+    (1..=256).contains(&key.len())
+        && key.bytes().enumerate().all(|(at, byte)| match byte {
+            b'a'..=b'z' | b'0'..=b'9' => true,
+            b'_' | b'-' | b'*' | b'/' | b'@' => at > 0,
+            _ => false,
+        })
 }
 
 /// Printable ASCII without comma and equals sign. A space at either end was trimmed away with the optional white space.
@@ -254,6 +248,14 @@ mod tests {
     }
 
     #[test]
+    fn bits_that_nobody_has_defined_are_not_carried_on() {
+        for (flags, kept) in [("00", 0), ("01", 1), ("02", 2), ("03", 3), ("fc", 0), ("ff", 3), ("80", 0)] {
+            let context = parse(&format!("{}{flags}", &GOOD[..53])).expect("valid");
+            assert_eq!(context.flags, kept, "{flags}");
+        }
+    }
+
+    #[test]
     fn a_later_version_is_read_as_far_as_version_00_goes() {
         let short = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff";
         let context = parse(short).expect("valid");
@@ -268,9 +270,16 @@ mod tests {
             context.tracestate.into_owned()
         };
         let members = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
-        for good in
-            ["foo=1", "foo=1,bar=2", "foo=1 , bar=2", "foo=1,,bar=2,", "0t-_*/@sys=x y!", "foo=1,foo=1", &members(32)]
-        {
+        for good in [
+            "foo=1",
+            "foo=1,bar=2",
+            "foo=1 , bar=2",
+            "foo=1,,bar=2,",
+            "0t-_*/@sys=x y!",
+            "a@@1=x",
+            "foo=1,foo=1",
+            &members(32),
+        ] {
             assert_eq!(kept(good), good);
         }
         for bad in [
@@ -282,9 +291,9 @@ mod tests {
             "=1",
             "foo=1=2",
             "foo=\u{e9}",
-            "foo@=1",
-            "foo@1bar=2",
+            "@foo=1",
             "-a=1",
+            &format!("{}=1", "k".repeat(257)),
             &members(33),
             &format!("foo={}", "x".repeat(257)),
         ] {
@@ -336,6 +345,7 @@ mod tests {
 
         #[test]
         fn parsing_what_was_formatted_gives_it_back(trace in 1u128.., span in 1u64.., flags in any::<u8>()) {
+            let flags = flags & FLAGS_KNOWN;
             let context = RemoteContext { trace_id: TraceId(trace), span_id: SpanId(span), flags, deferred: false, tracestate: "".into() };
             prop_assert_eq!(parse(&context.traceparent()), Some(context));
         }

@@ -4,6 +4,8 @@
 //! A trace has 56 bits of randomness, R: those of its id, or of `rv` in the `ot` member of its tracestate. A ratio has a
 //! threshold T; the trace is sampled if R ≥ T, and says so as `th`.
 
+use crate::context::TRACESTATE_MEMBERS_MAX;
+
 /// 2^56.
 const RANGE: u64 = 1 << 56;
 /// Digits of a threshold that count, those in front that are `f` aside: the specification's recommendation.
@@ -55,6 +57,8 @@ pub(super) fn with_threshold(tracestate: &str, threshold: Option<u64>) -> String
         members.push(format!("ot={value}"));
     }
     members.extend(members_of(tracestate).filter(|member| !member.starts_with("ot=")).map(str::to_owned));
+    // Which was changed longest ago goes (Trace Context, section 3.3.1.5).
+    members.truncate(TRACESTATE_MEMBERS_MAX);
     members.join(",")
 }
 
@@ -114,6 +118,10 @@ mod tests {
         let state = "a=1,ot=th:c;rv:9b8233f7e3a151;x:y , b=2";
         assert_eq!(with_threshold(state, threshold(0.5)), "ot=th:8;rv:9b8233f7e3a151;x:y,a=1,b=2");
         assert_eq!(with_threshold(state, None), "ot=rv:9b8233f7e3a151;x:y,a=1,b=2");
+        let full = (0..32).map(|n| format!("k{n}=v")).collect::<Vec<_>>();
+        let expected = format!("ot=th:8,{}", full[..31].join(","));
+        assert_eq!(with_threshold(&full.join(","), threshold(0.5)), expected);
+        assert_eq!(with_threshold(&full.join(","), None), full.join(","));
         assert_eq!(with_threshold("ot=th:c", None), "");
         assert_eq!(with_threshold("", None), "");
     }
