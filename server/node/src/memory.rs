@@ -10,9 +10,6 @@ use ferrite_commands::server::info::MemoryAccounts;
 
 use crate::node::Node;
 
-/// What a span takes in the export queue, about.
-const QUEUED_SPAN_BYTES: u64 = 96;
-
 /// The read cache gets this part of `maxmemory` at most.
 const READ_CACHE_PART: u64 = 8;
 
@@ -47,7 +44,10 @@ impl Node {
             io_buffers: store.flush_bytes,
             read_cache: self.store.read_cache.stats().bytes as u64,
             unseen_writes: self.databases.unseen.figures().bytes,
-            telemetry: rings as u64 + self.telemetry.queue.counts().depth * QUEUED_SPAN_BYTES + self.pins.bytes(),
+            telemetry: rings as u64
+                + self.telemetry.queue.counts().bytes
+                + self.telemetry.logs.counts().bytes
+                + self.pins.bytes(),
         };
         self.memory.peak.fetch_max(accounts.total(), Relaxed);
         accounts

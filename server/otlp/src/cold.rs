@@ -2,6 +2,7 @@
 //! our sampler and the World's clock, and with the queue in the place of an exporter.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -101,10 +102,13 @@ struct OurSampler {
 }
 
 impl OurSampler {
-    fn chooses(&self, trace_id: TraceId) -> bool {
+    /// What a chosen trace carries on.
+    fn chooses(&self, trace_id: TraceId) -> Option<TraceState> {
         let trace_id = ours::TraceId(u128::from_be_bytes(trace_id.to_bytes()));
         let facts = ours::Facts::new(trace_id, (self.monotonic_ns)(), (self.unix_ns)());
-        self.sampling.policy().decide(&facts, &mut 0).is_some()
+        let policy = self.sampling.policy();
+        let chosen = policy.decide(&facts, &mut 0)?;
+        Some(TraceState::from_str(&chosen.tracestate).unwrap_or(TraceState::NONE))
     }
 }
 
@@ -119,9 +123,12 @@ impl ShouldSample for OurSampler {
         _: &[Link],
     ) -> SamplingResult {
         let above = parent.map(|context| context.span().span_context().clone()).filter(SpanContext::is_valid);
-        let sampled = above.map_or_else(|| self.chooses(trace_id), |above| above.is_sampled());
-        let decision = if sampled { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
-        SamplingResult { decision, attributes: Vec::new(), trace_state: TraceState::NONE }
+        let sampled = match above {
+            Some(above) => above.is_sampled().then(|| above.trace_state().clone()),
+            None => self.chooses(trace_id),
+        };
+        let decision = if sampled.is_some() { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop };
+        SamplingResult { decision, attributes: Vec::new(), trace_state: sampled.unwrap_or(TraceState::NONE) }
     }
 }
 
@@ -218,7 +225,7 @@ fn in_the_schema(span: SpanData, end_ns: u64) -> ours::Span {
         },
         links: Vec::new(),
         events: Vec::new(),
-        tracestate: String::new(),
+        tracestate: span.span_context.trace_state().header(),
         flags: FLAG_SAMPLED | FLAG_RANDOM,
         dropped_attributes: 0,
         dropped_events: 0,

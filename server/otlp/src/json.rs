@@ -78,7 +78,16 @@ fn event_json(event: &Event, time: String) -> Json {
 }
 
 fn link_json(link: &Link) -> Json {
-    json!({ "traceId": link.trace_id.to_string(), "spanId": link.span_id.to_string(), "flags": link.flags })
+    let mut told = json!({
+        "traceId": link.trace_id.to_string(),
+        "spanId": link.span_id.to_string(),
+        // It came with the command that has the link.
+        "flags": u32::from(link.flags) | HAS_IS_REMOTE | IS_REMOTE,
+    });
+    if !link.tracestate.is_empty() {
+        told["traceState"] = json!(link.tracestate);
+    }
+    told
 }
 
 fn attributes(attributes: &[(Attribute, Value)]) -> Vec<Json> {
@@ -153,5 +162,35 @@ mod tests {
         let lookup = spans.iter().find(|span| span["name"] == SpanName::IndexLookup.as_str()).expect("it is there");
         assert_eq!((&lookup["parentSpanId"], &lookup["flags"]), (&root["spanId"], &json!(0x101)));
         assert!(lookup.get("status").is_none() && lookup.get("events").is_none());
+    }
+
+    #[test]
+    fn a_link_has_the_context_of_the_queued_command_whole() {
+        let mut recorder = Recorder::new(|| 1_000, &RecorderConfig { export: true, ..RecorderConfig::default() });
+        let context = RemoteContext::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", b"a=b,c=d");
+        let mut buffer = recorder.buffer();
+        buffer.start_batch();
+        buffer.begin_command();
+        buffer.describe("EXEC", 1, 1, []);
+        for context in [context, None] {
+            let child = buffer.begin_child(context.as_ref());
+            buffer.describe("GET", 1, 2, [&b"key"[..]]);
+            buffer.finish_child(child, Outcome::Nil, b"");
+        }
+        buffer.finish_command(Outcome::Ok, b"", 1);
+        let mut kept = Vec::new();
+        recorder.commit(&mut buffer, |trace| kept.push(trace));
+        let data = traces_data(&kept.remove(0), &Shape::default(), &[]);
+        let spans = data["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("a list").clone();
+        let links: Vec<&Json> = spans.iter().filter_map(|span| span.get("links")).collect();
+        let expected = json!([{
+            "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",
+            "spanId": "00f067aa0ba902b7",
+            "traceState": "a=b,c=d",
+            "flags": 0x301,
+        }]);
+        assert_eq!(links, [&expected]);
+        // The transaction has none of it.
+        assert!(spans.iter().all(|span| span.get("traceState").is_none()));
     }
 }

@@ -30,7 +30,7 @@ pub use metric_exports::MetricExportCounts;
 pub use metrics::{CommandTotals, DiskCandidate, DiskWork, Metrics, Point, Series, Value};
 pub use openmetrics::render_openmetrics;
 pub use prometheus::render;
-pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued};
+pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued, TracePart};
 #[cfg(feature = "otel")]
 pub use transport::{
     Accepted, Compression, Destination, Endpoint, Exchange, ExportError, Identity, OtlpExchange, Protocol, Refusal,

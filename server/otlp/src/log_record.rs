@@ -24,4 +24,15 @@ impl Countable for LogRecord {
     fn count(&self) -> usize {
         1
     }
+
+    fn bytes(&self) -> usize {
+        let field =
+            |(_, value): &(&'static str, Value)| size_of::<(&str, Value)>() + value.as_str().map_or(0, str::len);
+        let texts = self.target.len() + self.message.len();
+        size_of::<Self>() + texts + self.fields.iter().map(field).sum::<usize>()
+    }
+
+    fn split_off(&mut self, _: usize) -> Option<Self> {
+        None
+    }
 }

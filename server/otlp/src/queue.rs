@@ -2,9 +2,11 @@
 //! dropped and counted.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use ferrite_telemetry::{KeptTrace, Span};
+use ferrite_telemetry::{KeptTrace, Span, Value};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -19,6 +21,8 @@ pub struct QueueCounts {
     pub dropped_rejected: u64,
     /// Waiting now.
     pub depth: u64,
+    /// What those take in memory.
+    pub bytes: u64,
     /// Of all these, the spans of cold paths: no recorder has counted them.
     pub cold: u64,
 }
@@ -36,20 +40,77 @@ pub struct ColdSpan {
 pub enum Queued {
     /// A command's trace.
     Trace(KeptTrace),
+    /// Some spans of one that is larger than a batch.
+    Part(TracePart),
     /// One span: those of a cold path end one by one, hours apart if a replay takes that long.
     Cold(Box<ColdSpan>),
 }
 
+/// Spans of a trace, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracePart {
+    trace: Arc<KeptTrace>,
+    spans: Range<usize>,
+}
+
+impl TracePart {
+    pub fn trace(&self) -> &KeptTrace {
+        &self.trace
+    }
+
+    pub fn spans(&self) -> impl Iterator<Item = Span> {
+        self.trace.spans().skip(self.spans.start).take(self.spans.len())
+    }
+
+    /// The first `count` spans, which become another part.
+    fn split_off(&mut self, count: usize) -> Self {
+        let middle = self.spans.start + count;
+        let first = Self { trace: Arc::clone(&self.trace), spans: self.spans.start..middle };
+        self.spans.start = middle;
+        first
+    }
+}
+
 /// What a queue holds: traces count for as many as they have spans.
-pub trait Countable {
+pub trait Countable: Sized {
     fn count(&self) -> usize;
+
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize;
+
+    /// Takes the first of it away, so much that it counts for `count`; `None`: it cannot be taken apart.
+    fn split_off(&mut self, count: usize) -> Option<Self>;
 }
 
 impl Countable for Queued {
     fn count(&self) -> usize {
         match self {
             Self::Trace(trace) => trace.span_count(),
+            Self::Part(part) => part.spans.len(),
             Self::Cold(_) => 1,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let beside = match self {
+            Self::Trace(trace) => trace.bytes(),
+            // Its share of what all parts hold.
+            Self::Part(part) => part.trace.bytes() * part.spans.len() / part.trace.span_count().max(1),
+            Self::Cold(cold) => {
+                size_of::<ColdSpan>() + cold.span.attributes.len() * size_of::<(ferrite_telemetry::Attribute, Value)>()
+            }
+        };
+        size_of::<Self>() + beside
+    }
+
+    fn split_off(&mut self, count: usize) -> Option<Self> {
+        if let Self::Trace(trace) = self {
+            let spans = 0..trace.span_count();
+            *self = Self::Part(TracePart { trace: Arc::new(trace.clone()), spans });
+        }
+        match self {
+            Self::Part(part) => Some(Self::Part(part.split_off(count))),
+            Self::Trace(_) | Self::Cold(_) => None,
         }
     }
 }
@@ -59,6 +120,7 @@ impl Queued {
     pub fn into_spans(self) -> (Vec<Span>, i64) {
         match self {
             Self::Trace(trace) => (trace.spans().collect(), trace.wall_offset_ns()),
+            Self::Part(part) => (part.spans().collect(), part.trace.wall_offset_ns()),
             Self::Cold(cold) => (vec![cold.span], cold.wall_offset_ns),
         }
     }
@@ -81,6 +143,8 @@ pub struct Queue<T> {
     queued: Mutex<VecDeque<T>>,
     /// What is in `queued`, as it counts.
     depth: AtomicUsize,
+    /// What that takes in memory; changed under the lock.
+    bytes: AtomicUsize,
     depth_max: usize,
     exported: AtomicU64,
     dropped_queue_full: AtomicU64,
@@ -98,7 +162,7 @@ pub struct Queue<T> {
     has_exporter: AtomicBool,
     /// No batch waits to become full.
     hurried: AtomicBool,
-    /// Spans from which a batch need not wait any longer.
+    /// Spans of a batch at most; so many need not wait any longer.
     batch: usize,
 }
 
@@ -116,6 +180,7 @@ impl<T: Countable> Queue<T> {
         Self {
             queued: Mutex::default(),
             depth: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             depth_max,
             exported: AtomicU64::new(0),
             dropped_queue_full: AtomicU64::new(0),
@@ -127,14 +192,14 @@ impl<T: Countable> Queue<T> {
             accepted: AtomicU64::new(0),
             has_exporter: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
-            batch,
+            batch: batch.max(1),
         }
     }
 
     /// Queues a trace, or drops it if it does not fit as a whole: half a trace would be a broken one.
     pub fn push(&self, item: impl Into<T>) {
         let item = item.into();
-        let spans = item.count();
+        let (spans, bytes) = (item.count(), item.bytes());
         let mut queued = self.queued.lock();
         let depth = self.depth.load(Ordering::Relaxed) + spans;
         if depth > self.depth_max {
@@ -144,6 +209,7 @@ impl<T: Countable> Queue<T> {
         }
         queued.push_back(item);
         self.depth.store(depth, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Before an exporter can take it: what has met its fate was accepted.
         self.accepted.fetch_add(spans as u64, Ordering::Relaxed);
         drop(queued);
@@ -152,19 +218,35 @@ impl<T: Countable> Queue<T> {
         }
     }
 
-    /// Takes what has at least `batch` spans together, or all that there is.
+    /// Takes a batch: whole traces as long as they fit, or a part of one that does not fit into any.
     pub fn take(&self) -> Vec<T> {
         let mut queued = self.queued.lock();
-        let (mut count, mut spans) = (0, 0);
+        let (mut count, mut spans, mut bytes) = (0, 0, 0);
         for item in queued.iter() {
-            if spans >= self.batch {
+            if spans + item.count() > self.batch {
                 break;
             }
             count += 1;
             spans += item.count();
+            bytes += item.bytes();
+        }
+        let mut taken: Vec<T> = queued.drain(..count).collect();
+        if taken.is_empty()
+            && let Some(first) = queued.front_mut()
+        {
+            let before = first.bytes();
+            // What cannot be taken apart goes as it is.
+            let (part, left) = match first.split_off(self.batch) {
+                Some(part) => (part, first.bytes()),
+                None => (queued.pop_front().expect("it is there"), 0),
+            };
+            bytes = before - left.min(before);
+            spans = part.count();
+            taken.push(part);
         }
         self.depth.fetch_sub(spans, Ordering::Relaxed);
-        queued.drain(..count).collect()
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        taken
     }
 
     /// Returns once a batch is full, or is wanted as it is; at once if one is.
@@ -232,6 +314,7 @@ impl<T: Countable> Queue<T> {
             dropped_export_failed: self.dropped_export_failed.load(Ordering::Relaxed),
             dropped_rejected: self.dropped_rejected.load(Ordering::Relaxed),
             depth: self.depth.load(Ordering::Relaxed) as u64,
+            bytes: self.bytes.load(Ordering::Relaxed) as u64,
             cold: self.cold.load(Ordering::Relaxed),
         }
     }
@@ -261,7 +344,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_dropped_whole_and_counted() {
         let spans = trace().span_count();
-        let queue = ExportQueue::new(2 * spans, 1);
+        let queue = ExportQueue::new(2 * spans, spans);
         (0..3).for_each(|_| queue.push(trace()));
         let counts = queue.counts();
         assert_eq!((counts.depth, counts.dropped_queue_full), (2 * spans as u64, spans as u64));
@@ -269,5 +352,59 @@ mod tests {
         assert_eq!(queue.counts().depth, spans as u64);
         queue.push(trace());
         assert_eq!(queue.counts().dropped_queue_full, spans as u64);
+    }
+
+    #[test]
+    fn a_batch_has_no_more_spans_than_it_may_and_traces_stay_whole_if_they_can() {
+        let spans = trace().span_count();
+        assert!(spans > 2);
+        let counts = |batch: &[Queued]| batch.iter().map(Countable::count).collect::<Vec<_>>();
+        // Two fit, and almost a third.
+        let queue = ExportQueue::new(100, 3 * spans - 1);
+        (0..5).for_each(|_| queue.push(trace()));
+        assert_eq!(counts(&queue.take()), [spans; 2]);
+        assert_eq!(counts(&queue.take()), [spans; 2]);
+        assert_eq!(counts(&queue.take()), [spans]);
+        assert!(queue.take().is_empty() && queue.is_empty());
+        assert_eq!(queue.counts().bytes, 0);
+        // Not even one does: its spans come one batch after the other, each once and in order.
+        let queue = ExportQueue::new(100, 2);
+        queue.push(trace());
+        queue.push(trace());
+        let mut told = Vec::new();
+        while !queue.is_empty() {
+            let batch = queue.take();
+            assert!(counts(&batch).iter().sum::<usize>() <= 2);
+            told.extend(batch.into_iter().flat_map(|item| item.into_spans().0));
+        }
+        let expected: Vec<Span> =
+            [trace(), trace()].iter().flat_map(|trace| trace.spans().collect::<Vec<_>>()).collect();
+        assert_eq!(told, expected);
+        assert_eq!((queue.counts().depth, queue.counts().bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_waits_is_accounted_for_with_its_bytes() {
+        let queue = ExportQueue::new(100, 50);
+        queue.push(trace());
+        let one = queue.counts().bytes;
+        assert!(one as usize >= trace().bytes() + size_of::<Queued>());
+        queue.push(trace());
+        assert_eq!(queue.counts().bytes, 2 * one);
+        let logs = LogQueue::new(1, 1);
+        let record = LogRecord {
+            unix_ns: 1,
+            level: tracing::Level::INFO,
+            target: "ferrite".to_owned(),
+            message: "m".repeat(1000),
+            ids: None,
+            fields: vec![("field", serde_json::Value::from("v".repeat(500)))],
+        };
+        logs.push(record.clone());
+        // No room: it does not count.
+        logs.push(record);
+        let bytes = logs.counts().bytes;
+        assert!((1500..2500).contains(&bytes), "{bytes}");
+        assert_eq!((logs.take().len(), logs.counts().bytes), (1, 0));
     }
 }

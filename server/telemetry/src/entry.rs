@@ -269,6 +269,7 @@ impl<'t> Tree<'t> {
                     span.links.push(Link {
                         trace_id: TraceId(u128::from(rare.trace_id[0]) << 64 | u128::from(rare.trace_id[1])),
                         span_id: SpanId(rare.span_id),
+                        tracestate: lossy(self.batch.text(rare.tracestate_at, rare.tracestate_len)),
                         flags: rare.trace_flags,
                     });
                 }

@@ -183,7 +183,7 @@ mod tests {
             attributes: vec![(Attribute::ExceptionType, text("t")), (Attribute::ExceptionMessage, text("longer"))],
             dropped_attributes: 0,
         };
-        let link = Link { trace_id: TraceId(1), span_id: SpanId(1), flags: 0 };
+        let link = Link { trace_id: TraceId(1), span_id: SpanId(1), tracestate: String::new(), flags: 0 };
         Span {
             trace_id: TraceId(1),
             span_id: SpanId(2),

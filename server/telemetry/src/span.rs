@@ -38,6 +38,8 @@ pub enum Status {
 pub struct Link {
     pub trace_id: TraceId,
     pub span_id: SpanId,
+    /// As it came; empty if there was none.
+    pub tracestate: String,
     pub flags: u8,
 }
 

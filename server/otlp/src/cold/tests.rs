@@ -36,7 +36,7 @@ fn seen(seed: u64, choice: Probability, filter: &str, scope: impl FnOnce()) -> (
     let taken = std::iter::repeat_with(|| queue.take()).take_while(|batch| !batch.is_empty()).flatten();
     let spans = taken.map(|item| match item {
         Queued::Cold(span) => *span,
-        Queued::Trace(_) => panic!("nothing recorded a command"),
+        Queued::Trace(_) | Queued::Part(_) => panic!("nothing recorded a command"),
     });
     let spans = spans.collect();
     let lines = lines.text().lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
@@ -126,6 +126,16 @@ fn the_sampler_decides_about_the_whole_trace_and_the_seed_about_the_ids() {
     let [first, again, other] = [1, 1, 2].map(|seed| seen(seed, Probability::AlwaysOn, "off", start).0);
     assert_eq!(first, again);
     assert_ne!(first[0].span.trace_id, other[0].span.trace_id);
+}
+
+#[test]
+fn the_threshold_of_a_consistent_sampler_goes_along() {
+    let chosen: Vec<_> = (0..30).map(|seed| seen(seed, Probability::Consistent(0.5), "off", start).0).collect();
+    let chosen: Vec<&ColdSpan> = chosen.iter().flatten().collect();
+    assert!(chosen.len() >= 3 && chosen.len() < 90, "some traces, not all: {}", chosen.len());
+    assert!(chosen.iter().all(|cold| cold.span.tracestate == "ot=th:8"), "{chosen:#?}");
+    let (all, ..) = seen(1, Probability::AlwaysOn, "off", start);
+    assert!(all.iter().all(|cold| cold.span.tracestate.is_empty()));
 }
 
 #[test]

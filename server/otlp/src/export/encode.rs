@@ -52,6 +52,10 @@ impl Encode<Queued> for Encoder {
                     let offset = trace.wall_offset_ns();
                     trace.spans().for_each(|span| put_span(&mut spans, &self.shape.apply(span), offset));
                 }
+                Queued::Part(part) => {
+                    let offset = part.trace().wall_offset_ns();
+                    part.spans().for_each(|span| put_span(&mut spans, &self.shape.apply(span), offset));
+                }
                 Queued::Cold(cold) => put_span(&mut spans, &self.shape.apply(cold.span.clone()), cold.wall_offset_ns),
             }
         }
@@ -155,6 +159,7 @@ fn put_link(wire: &mut Wire, link: &Link) {
     let begin = wire.begin(13);
     wire.bytes(1, &link.trace_id.0.to_be_bytes());
     wire.bytes(2, &link.span_id.0.to_be_bytes());
+    wire.text(3, &link.tracestate);
     // It came with the command that has the link.
     wire.fixed32(6, u32::from(link.flags) | HAS_IS_REMOTE | IS_REMOTE);
     wire.end(begin);

@@ -81,6 +81,7 @@ fn expected(span: &Span) -> proto::Span {
             .map(|link| proto::span::Link {
                 trace_id: link.trace_id.0.to_be_bytes().to_vec(),
                 span_id: link.span_id.0.to_be_bytes().to_vec(),
+                trace_state: link.tracestate.clone(),
                 flags: u32::from(link.flags) | 0x300,
                 ..proto::span::Link::default()
             })
@@ -114,8 +115,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn link() -> impl Strategy<Value = Link> {
-    let ids = (any::<u128>(), any::<u64>(), any::<u8>());
-    ids.prop_map(|(trace, span, flags)| Link { trace_id: TraceId(trace), span_id: SpanId(span), flags })
+    (any::<u128>(), any::<u64>(), "[a-z=,]{0,20}", any::<u8>()).prop_map(|(trace, span, tracestate, flags)| Link {
+        trace_id: TraceId(trace),
+        span_id: SpanId(span),
+        tracestate,
+        flags,
+    })
 }
 
 prop_compose! {
