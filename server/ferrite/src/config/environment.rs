@@ -3,7 +3,7 @@
 use ferrite_node::config::Config;
 
 use super::kinds::Given;
-use super::{Key, Problem, suggest};
+use super::{Key, Problem, service, suggest};
 
 /// A variable that a specification names, and the key that it sets.
 struct Standard {
@@ -107,9 +107,6 @@ const EXPLICIT_BUCKETS: &str = "explicit_bucket_histogram";
 /// Switches all export off, whatever else is said.
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 
-/// The resource attribute that has a key and a variable of its own.
-const SERVICE_NAME: &str = "service.name";
-
 /// Applies the environment. Returns the warnings: a bad value in a variable of OpenTelemetry's is passed
 /// over, as its specification demands; one in a variable of Ferrite's is a problem.
 pub(super) fn apply(environment: &[(String, String)], config: &mut Config, problems: &mut Vec<Problem>) -> Vec<String> {
@@ -118,23 +115,22 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
     let value_of = |name: &str| {
         environment.iter().find(|(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
     };
+    let before = config.telemetry.clone();
     for Standard { variable, section, key, convert } in STANDARD {
         let Some(value) = value_of(variable) else {
             continue;
         };
         let key = Key::of(section, key).expect("standard variables set keys that exist");
-        if key.apply(config, &Given::Text(convert(value))).is_err() {
-            let reason = key.apply(config, &Given::Text(value.to_owned())).err().unwrap_or_default();
+        if let Err(reason) = key.apply(config, &Given::Text(convert(value))) {
             warnings.push(format!("{variable} is ignored: {reason}"));
         }
     }
     // OTEL_SERVICE_NAME goes over the same attribute of OTEL_RESOURCE_ATTRIBUTES, which goes over the file.
-    if value_of("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|attributes| attributes.contains(SERVICE_NAME))
-        && let Some(name) = config.telemetry.resource_attributes.remove(SERVICE_NAME)
-        && value_of("OTEL_SERVICE_NAME").is_none()
-    {
-        config.telemetry.service_name = name;
+    service::adopt(&before, &mut config.telemetry);
+    if let Some(name) = value_of("OTEL_SERVICE_NAME") {
+        config.telemetry.service_name = name.to_owned();
     }
+    let before = config.telemetry.clone();
     for (name, value) in environment {
         // Kubernetes sets FERRITE_PORT and the like for a service of that name: only `__` marks a key.
         let Some((section, key)) = name.strip_prefix("FERRITE_").and_then(|rest| rest.rsplit_once("__")) else {
@@ -149,6 +145,7 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
             problems.push(Problem::new(name.as_str(), message));
         }
     }
+    service::adopt(&before, &mut config.telemetry);
     if let Some(value) = value_of(AGGREGATION).filter(|value| !value.eq_ignore_ascii_case(EXPLICIT_BUCKETS)) {
         warnings.push(format!("{AGGREGATION} is ignored: expected {EXPLICIT_BUCKETS:?}, found {value:?}"));
     }
@@ -205,8 +202,8 @@ mod tests {
             ("OTEL_METRIC_EXPORT_TIMEOUT", "202"),
             ("OTEL_BLRP_EXPORT_TIMEOUT", "203"),
             ("OTEL_BLRP_SCHEDULE_DELAY", "204"),
-            ("OTEL_BLRP_MAX_QUEUE_SIZE", "205"),
-            ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "206"),
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "206"),
+            ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "205"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "3000"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "700"),
             ("RUST_LOG", "ferrite=debug,opentelemetry=debug"),
@@ -231,8 +228,8 @@ mod tests {
         assert_eq!(telemetry.metrics.timeout_ms, 700);
         let deadlines = [&telemetry.traces, &telemetry.metrics, &telemetry.logs].map(|signal| signal.deadline_ms);
         assert_eq!(deadlines, [201, 202, 203]);
-        assert_eq!((telemetry.logs_batch_timeout_ms, telemetry.logs_queue_size), (204, 205));
-        assert_eq!(telemetry.logs_batch_size, 206);
+        assert_eq!((telemetry.logs_batch_timeout_ms, telemetry.logs_queue_size), (204, 206));
+        assert_eq!(telemetry.logs_batch_size, 205);
         assert_eq!(loaded.config.logging.level, "ferrite=debug,opentelemetry=debug");
     }
 
@@ -314,6 +311,43 @@ mod tests {
                 "OTEL_EXPORTER_OTLP_PROTOCOL is ignored: expected \"grpc\", \"http\" or \"http/protobuf\", found \"http/json\""
             ]
         );
+    }
+
+    #[test]
+    fn what_the_attributes_say_of_the_service_goes_over_the_file() {
+        let file = "[telemetry]\nservice_name = \"file\"\nservice_version = \"1\"\nservice_namespace = \"file\"\n";
+        let environment = |attributes: &'static str| [("OTEL_RESOURCE_ATTRIBUTES", attributes)];
+        let service = |text: &str, environment: &[(&str, &str)], flags: &[&str]| {
+            let telemetry = load(text, environment, flags).unwrap().config.telemetry;
+            let resource = telemetry.resource();
+            let of = |wanted: &str| {
+                let values: Vec<_> =
+                    resource.iter().filter(|(key, _)| key == wanted).map(|(_, value)| &**value).collect();
+                values.join("|")
+            };
+            format!("{} {} {}", of("service.name"), of("service.version"), of("service.namespace"))
+        };
+        assert_eq!(service(file, &[], &[]), "file 1 file");
+        assert_eq!(
+            service(file, &environment("service.version=2,service.namespace=environment"), &[]),
+            "file 2 environment"
+        );
+        // A name that only begins so is another one.
+        assert_eq!(service(file, &environment("service.name.other=x"), &[]), "file 1 file");
+        assert_eq!(
+            service(file, &environment("service.name=attribute"), &["telemetry.service_name=flag"]),
+            "flag 1 file"
+        );
+        let flag = ["telemetry.resource_attributes=service.version=flag"];
+        assert_eq!(service(file, &environment("service.version=2"), &flag), "file flag file");
+        let of_ours = [("OTEL_RESOURCE_ATTRIBUTES", "service.version=2"), ("FERRITE_TELEMETRY__SERVICE_VERSION", "3")];
+        assert_eq!(service(file, &of_ours, &[]), "file 3 file");
+        // In the file itself the key goes over the attribute, and without one the attribute counts.
+        let table = "[telemetry.resource_attributes]\n\"service.version\" = \"table\"\n\"service.name\" = \"table\"\n";
+        assert_eq!(service(&format!("{file}{table}"), &[], &[]), "file 1 file");
+        assert_eq!(service(table, &[], &[]), "table table ");
+        let default = [("OTEL_SERVICE_NAME", "ferrite"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attribute")];
+        assert!(service("", &default, &[]).starts_with("ferrite "));
     }
 
     #[test]

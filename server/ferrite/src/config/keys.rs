@@ -7,8 +7,9 @@ use ferrite_node::config::{
 
 use super::exporters::ExporterList;
 use super::kinds::{
-    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, NotNegative, OneOf, Optional,
-    OptionalText, Pairs, Positive, Rates, Ratio, SavePoints, ScheduleRules, TailRules, Text, Texts, Whole,
+    Address, Addresses, Bytes, Directory, Flag, Given, Headers, Kind, Limit, Milliseconds, NotNegative, OneOf,
+    Optional, OptionalText, Pairs, Positive, Rates, Ratio, SavePoints, ScheduleRules, Seconds, TailRules, Text, Texts,
+    Whole,
 };
 
 /// Names of keys whose values are neither printed nor quoted in messages.
@@ -158,14 +159,14 @@ keys! {
     telemetry.traces_exporter: ExporterList, "Where traces go while telemetry is enabled: otlp, console (lines of JSON on standard output), otlp,console or none";
     telemetry.metrics_exporter: ExporterList, "Where metrics go while telemetry is enabled";
     telemetry.logs_exporter: ExporterList, "Where log lines go while telemetry is enabled, beside being written";
-    telemetry.metrics_export_interval: Positive, "Seconds between two exports of the metrics";
+    telemetry.metrics_export_interval: Seconds, "Seconds between two exports of the metrics";
     telemetry.metrics_temporality: OneOf<Temporality>, "Since when exported counters and histograms count: the start, or the last export (delta, lowmemory)";
-    telemetry.batch_size: Whole<usize, 1>, "Spans from which a batch is exported at once";
-    telemetry.batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a batch that is not full is exported";
-    telemetry.export_timeout_ms: Whole<u64, 1>, "Milliseconds that one attempt to export may take, the connection included";
+    telemetry.batch_size: Whole<usize, 1>, "Spans in one export at most; so many are exported at once";
+    telemetry.batch_timeout_ms: Milliseconds<1>, "Milliseconds after which a batch that is not full is exported";
+    telemetry.export_timeout_ms: Milliseconds<1>, "Milliseconds that one attempt to export may take, the connection included";
     telemetry.queue_size: Whole<usize, 1>, "Spans that may wait for export; further ones are dropped and counted";
     telemetry.logs_batch_size: Whole<usize, 1>, "Log records in one export at most";
-    telemetry.logs_batch_timeout_ms: Whole<u64, 1>, "Milliseconds after which a smaller batch of them is exported";
+    telemetry.logs_batch_timeout_ms: Milliseconds<1>, "Milliseconds after which a smaller batch of them is exported";
     telemetry.logs_queue_size: Whole<usize, 1>, "Log records that may wait for export; further ones are dropped and counted";
     telemetry.span_detail: OneOf<SpanDetail>, "How much of a command becomes spans: its root, the storage's work too, or all";
     telemetry.resource_attributes: Pairs, "Attributes added to every signal's resource; ${VAR} in the file is replaced";
@@ -174,8 +175,8 @@ keys! {
     telemetry/traces.endpoint: OptionalText, "OTLP endpoint of traces alone, used as it is";
     telemetry/traces.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of traces; empty means as telemetry.protocol, as in the keys below";
     telemetry/traces.headers: Headers, "Headers of traces, in the place of telemetry.headers";
-    telemetry/traces.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export traces may take; 0 means as telemetry.export_timeout_ms";
-    telemetry/traces.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of traces is given up, whatever attempts are left; 0 means after the fifth attempt";
+    telemetry/traces.timeout_ms: Milliseconds<0>, "Milliseconds that one attempt to export traces may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/traces.deadline_ms: Milliseconds<0>, "Milliseconds after which a batch of traces is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/traces.compression: Optional<OneOf<OtlpCompression>>, "How traces are compressed";
     telemetry/traces.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/traces.certificate: OptionalText, "As telemetry.certificate";
@@ -184,8 +185,8 @@ keys! {
     telemetry/metrics.endpoint: OptionalText, "OTLP endpoint of metrics alone, used as it is";
     telemetry/metrics.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of metrics; empty means as telemetry.protocol, as in the keys below";
     telemetry/metrics.headers: Headers, "Headers of metrics, in the place of telemetry.headers";
-    telemetry/metrics.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export metrics may take; 0 means as telemetry.export_timeout_ms";
-    telemetry/metrics.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of metrics is given up, whatever attempts are left; 0 means after the fifth attempt";
+    telemetry/metrics.timeout_ms: Milliseconds<0>, "Milliseconds that one attempt to export metrics may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/metrics.deadline_ms: Milliseconds<0>, "Milliseconds after which a batch of metrics is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/metrics.compression: Optional<OneOf<OtlpCompression>>, "How metrics are compressed";
     telemetry/metrics.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/metrics.certificate: OptionalText, "As telemetry.certificate";
@@ -194,8 +195,8 @@ keys! {
     telemetry/logs.endpoint: OptionalText, "OTLP endpoint of logs alone, used as it is";
     telemetry/logs.protocol: Optional<OneOf<OtlpProtocol>>, "OTLP transport of logs; empty means as telemetry.protocol, as in the keys below";
     telemetry/logs.headers: Headers, "Headers of logs, in the place of telemetry.headers";
-    telemetry/logs.timeout_ms: Whole<u64, 0>, "Milliseconds that one attempt to export logs may take; 0 means as telemetry.export_timeout_ms";
-    telemetry/logs.deadline_ms: Whole<u64, 0>, "Milliseconds after which a batch of logs is given up, whatever attempts are left; 0 means after the fifth attempt";
+    telemetry/logs.timeout_ms: Milliseconds<0>, "Milliseconds that one attempt to export logs may take; 0 means as telemetry.export_timeout_ms";
+    telemetry/logs.deadline_ms: Milliseconds<0>, "Milliseconds after which a batch of logs is given up, whatever attempts are left; 0 means after the fifth attempt";
     telemetry/logs.compression: Optional<OneOf<OtlpCompression>>, "How logs are compressed";
     telemetry/logs.insecure: Optional<Flag>, "As telemetry.insecure";
     telemetry/logs.certificate: OptionalText, "As telemetry.certificate";

@@ -123,6 +123,12 @@ where
     }
 }
 
+/// The longest time in milliseconds that anything here waits: far beyond any use, and within what clocks and protocols can say.
+pub const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+
+/// Milliseconds from `MIN` on.
+pub type Milliseconds<const MIN: i64> = Whole<u64, MIN, YEAR_MS>;
+
 /// A number of bytes, also with Redis's units: `k` is 1000, `kb` 1024.
 pub struct Bytes;
 
@@ -177,6 +183,25 @@ impl Kind for Positive {
 
     fn read(given: &Given) -> Option<f64> {
         number(given).filter(|number| number.is_finite() && *number > 0.0)
+    }
+
+    fn write(value: &f64) -> Value {
+        (*value).into()
+    }
+}
+
+/// Seconds between two things: as a clock can wait for, and not without a pause.
+pub struct Seconds;
+
+impl Kind for Seconds {
+    type Of = f64;
+
+    fn expects() -> String {
+        format!("a number of seconds from 0.001 to {}", YEAR_MS / 1000)
+    }
+
+    fn read(given: &Given) -> Option<f64> {
+        number(given).filter(|seconds| (0.001..=(YEAR_MS / 1000) as f64).contains(seconds))
     }
 
     fn write(value: &f64) -> Value {

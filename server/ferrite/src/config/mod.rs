@@ -10,6 +10,7 @@ mod file;
 mod keys;
 mod kinds;
 mod rewrite;
+mod service;
 mod suggest;
 
 pub use arguments::{Arguments, Request};
@@ -18,7 +19,7 @@ pub use keys::{KEYS, Key};
 use std::fmt;
 use std::path::PathBuf;
 
-use ferrite_node::config::Config;
+use ferrite_node::config::{Config, TelemetryConfig};
 
 /// One thing that is wrong, and where: `ferrite.toml:7`, `--server.port` or `FERRITE_SERVER__PORT`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,17 +100,37 @@ impl Sources {
     fn layered(&self, text: Option<&str>) -> Result<(Config, Vec<String>), Problems> {
         let mut config = Config::default();
         let mut problems = Vec::new();
+        let before = config.telemetry.clone();
         if let (Some(file), Some(text)) = (&self.file, text) {
             file::apply(&file.path, text, &self.environment, &mut config, &mut problems);
         }
-        let warnings = environment::apply(&self.environment, &mut config, &mut problems);
+        service::adopt(&before, &mut config.telemetry);
+        let mut warnings = environment::apply(&self.environment, &mut config, &mut problems);
+        let before = config.telemetry.clone();
         for Flag { key, value } in &self.flags {
             if let Err(message) = key.apply(&mut config, &kinds::Given::Text(value.clone())) {
                 problems.push(Problem::new(format!("--{}", key.path), message));
             }
         }
+        service::adopt(&before, &mut config.telemetry);
+        warnings.extend(batches_that_fit(&mut config.telemetry));
         if problems.is_empty() { Ok((config, warnings)) } else { Err(Problems(problems)) }
     }
+}
+
+/// A batch must not be larger than the queue (OpenTelemetry's specification, "Batching processor"): it could never be full.
+fn batches_that_fit(telemetry: &mut TelemetryConfig) -> Vec<String> {
+    let sizes = [
+        ("", "batch_size", &mut telemetry.batch_size, telemetry.queue_size),
+        ("logs_", "logs_batch_size", &mut telemetry.logs_batch_size, telemetry.logs_queue_size),
+    ];
+    let too_large = sizes.into_iter().filter(|(_, _, batch, queue)| **batch > *queue);
+    too_large
+        .map(|(signal, key, batch, queue)| {
+            let wanted = std::mem::replace(batch, queue);
+            format!("telemetry.{key} is {wanted}, more than telemetry.{signal}queue_size has room for; it is {queue} instead")
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -134,6 +155,62 @@ mod tests {
         let server = config.server;
         assert_eq!((server.port, server.maxclients, server.databases), (1, 2, 3));
         assert_eq!(server.slowlog_max_len, 128);
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_its_queue() {
+        let sizes = |text: &str, environment: &[(&str, &str)]| {
+            let Loaded { config, warnings, .. } = load(text, environment, &[]).unwrap();
+            ((config.telemetry.batch_size, config.telemetry.logs_batch_size), warnings)
+        };
+        let (spans, warnings) = sizes("", &[("OTEL_BSP_MAX_QUEUE_SIZE", "256")]);
+        assert_eq!(spans, (256, 512));
+        assert_eq!(
+            warnings,
+            ["telemetry.batch_size is 512, more than telemetry.queue_size has room for; it is 256 instead"]
+        );
+        let (logs, warnings) = sizes("[telemetry]\nlogs_queue_size = 7\n", &[("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "8")]);
+        assert_eq!(logs, (512, 7));
+        assert_eq!(
+            warnings,
+            ["telemetry.logs_batch_size is 8, more than telemetry.logs_queue_size has room for; it is 7 instead"]
+        );
+        assert_eq!(sizes("", &[("OTEL_BSP_MAX_QUEUE_SIZE", "512")]).1, [""; 0]);
+    }
+
+    #[test]
+    fn times_that_no_clock_can_wait_for_are_named() {
+        for (key, bad) in [
+            ("metrics_export_interval", "1.9e19"),
+            ("metrics_export_interval", "1e-10"),
+            ("metrics_export_interval", "0"),
+            ("export_timeout_ms", "360000000000001"),
+            ("batch_timeout_ms", "9223372036854775807"),
+            ("traces.timeout_ms", "9223372036854775807"),
+            ("logs.deadline_ms", "9223372036854775807"),
+        ] {
+            let problem = load("", &[], &[&format!("telemetry.{key}={bad}")]).unwrap_err();
+            assert!(problem.starts_with(&format!("--telemetry.{key}: expected a ")), "{problem}");
+        }
+        // In a variable of OpenTelemetry's it is a warning, and nothing is set.
+        for (variable, bad) in [
+            ("OTEL_METRIC_EXPORT_INTERVAL", "0.0001"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "0.5"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1e30"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "soon"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "9223372036854775807"),
+        ] {
+            let loaded = load("", &[(variable, bad)], &[]).unwrap();
+            assert_eq!(loaded.config, Config::default(), "{variable}={bad}");
+            assert!(
+                loaded.warnings[0].starts_with(&format!("{variable} is ignored: expected a ")),
+                "{:?}",
+                loaded.warnings
+            );
+        }
+        for good in ["0.001", "31536000"] {
+            load("", &[], &[&format!("telemetry.metrics_export_interval={good}")]).unwrap();
+        }
     }
 
     #[test]

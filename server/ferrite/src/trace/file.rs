@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ferrite_commands::{Searched, TracesWanted, otel};
 use ferrite_otlp::traces_data;
-use ferrite_telemetry::{Conventions, DumpError, KeptTrace, Masks, Ring, Shape, SpanName, read_dump};
+use ferrite_telemetry::{Conventions, DumpError, KeptTrace, Masks, Ring, Shape, SpanLimits, SpanName, read_dump};
 use serde_json::{Value, json};
 
 use ferrite_node::Node;
@@ -29,6 +29,7 @@ pub fn notes(node: &Node) -> String {
         "resource": resource,
         "masked": telemetry.redaction.attributes,
         "semconv": telemetry.semconv_stability_opt_in,
+        "limits": limits_noted(&telemetry.limits),
         "tenant_key": telemetry.sampling.tenant_key,
     })
     .to_string()
@@ -50,12 +51,30 @@ pub fn read(path: &Path, words: &[String]) -> Result<Vec<Value>, FileError> {
     let shape = Shape {
         conventions: Conventions::from_opt_in(notes["semconv"].as_str().unwrap_or_default()),
         masked: Masks::new(texts(&notes["masked"])),
-        ..Shape::default()
+        limits: limits_of(&notes["limits"]),
     };
     let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
     let wanted = otel::traces_query(&words).map_err(FileError::Query)?.wanted;
     let traces = look(&rings, wanted, notes["tenant_key"].as_str().unwrap_or_default());
     Ok(traces.iter().map(|trace| traces_data(trace, &shape, &resource)).collect())
+}
+
+fn limits_noted(limits: &SpanLimits) -> Value {
+    let SpanLimits { attribute_count, attribute_value_length, event_count, link_count, event_attribute_count } = limits;
+    json!([attribute_count, attribute_value_length, event_count, link_count, event_attribute_count])
+}
+
+/// What is not noted is as it is by default.
+fn limits_of(noted: &Value) -> SpanLimits {
+    let default = SpanLimits::default();
+    let number = |at: usize| noted[at].as_u64().and_then(|limit| usize::try_from(limit).ok());
+    SpanLimits {
+        attribute_count: number(0).unwrap_or(default.attribute_count),
+        attribute_value_length: number(1),
+        event_count: number(2).unwrap_or(default.event_count),
+        link_count: number(3).unwrap_or(default.link_count),
+        event_attribute_count: number(4).unwrap_or(default.event_attribute_count),
+    }
 }
 
 fn look(rings: &[Ring], wanted: TracesWanted, tenant_key: &str) -> Vec<KeptTrace> {
