@@ -42,7 +42,7 @@ async fn a_command_s_log_line_leads_to_its_trace() {
     .await;
     assert_eq!(line[LogField::Level.as_str()], "INFO");
     assert_eq!(line[LogField::Message.as_str()], "Command executed");
-    assert_eq!(line[LogField::Target.as_str()], "ferrite::commands");
+    assert_eq!(line[LogField::Target.as_str()], "ferrite::commands::strings");
     assert_eq!((&line[fields]["command"], &line[fields]["result"]), (&"SET".into(), &"OK".into()));
     assert!(!server.output().contains("a secret"));
 

@@ -1,5 +1,6 @@
 //! The admin port: `/metrics` for Prometheus, `/healthz` for probes, the page. A World task, like everything else.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,9 +9,11 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ferrite_io::{Listener, Network, World};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 
+use crate::admin_connections::Connections;
 use crate::metrics;
 use crate::node::Node;
 use crate::page;
@@ -67,6 +70,7 @@ pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, ro
             return;
         }
     };
+    let connections = Rc::new(Connections::default());
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -76,11 +80,19 @@ pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, ro
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let Some(connection) = connections.admit() else {
+            tracing::debug!("an admin connection found no room");
+            continue;
+        };
+        let routes = TowerToHyperService::new(router.clone());
+        let (connections, clock) = (Rc::clone(&connections), world.clock().clone());
         world.spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an admin connection ended early");
+            let service = service_fn(|request| connection.answer(routes.call(request)));
+            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            match connections.bounded(&clock, &connection, served).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "an admin connection ended early"),
+                None => tracing::debug!("an admin connection asked for nothing and was closed"),
             }
         });
     }

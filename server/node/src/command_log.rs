@@ -1,7 +1,8 @@
-//! The log line of a command, for `[logging] commands`. Off the common path: it formats.
+//! The log line of a command, for `[logging] commands`. Off the common path: it formats. Its target is the command's family.
 
 use ferrite_commands::CommandSpec;
 use ferrite_commands::call::keys_of;
+use ferrite_commands::spec::Group;
 use ferrite_resp::Args;
 use ferrite_telemetry::schema::{MASK, REQUEST_ID};
 use ferrite_telemetry::{Attribute, Outcome, SpanId, TraceId};
@@ -41,16 +42,40 @@ pub(crate) fn write(
         false => String::from_utf8_lossy(&key).into_owned(),
     });
     let client = if is_masked(Attribute::NetPeerIp) { MASK } else { client };
-    tracing::info!(
-        target: "ferrite::commands",
-        trace_id = ids.map(|(trace, _)| tracing::field::display(trace)),
-        span_id = ids.map(|(_, span)| tracing::field::display(span)),
-        command = spec.trace_name(),
-        key,
-        duration_us,
-        result = outcome.as_str(),
-        client_addr = client,
-        request_id = request_id.as_deref(),
-        "Command executed"
-    );
+    // A target belongs to the place in the code, so each family needs its own.
+    macro_rules! line {
+        ($target:literal) => {
+            tracing::info!(
+                target: $target,
+                trace_id = ids.map(|(trace, _)| tracing::field::display(trace)),
+                span_id = ids.map(|(_, span)| tracing::field::display(span)),
+                command = spec.trace_name(),
+                key,
+                duration_us,
+                result = outcome.as_str(),
+                client_addr = client,
+                request_id = request_id.as_deref(),
+                "Command executed"
+            )
+        };
+    }
+    match spec.group {
+        Group::Generic => line!("ferrite::commands::generic"),
+        Group::String => line!("ferrite::commands::strings"),
+        Group::List => line!("ferrite::commands::lists"),
+        Group::Set => line!("ferrite::commands::sets"),
+        Group::SortedSet => line!("ferrite::commands::sorted_sets"),
+        Group::Hash => line!("ferrite::commands::hashes"),
+        Group::Pubsub => line!("ferrite::commands::pubsub"),
+        Group::Transactions => line!("ferrite::commands::transactions"),
+        Group::Connection => line!("ferrite::commands::connection"),
+        Group::Server => line!("ferrite::commands::server"),
+        Group::Scripting => line!("ferrite::commands::scripting"),
+        Group::Hyperloglog => line!("ferrite::commands::hyperloglog"),
+        Group::Cluster => line!("ferrite::commands::cluster"),
+        Group::Geo => line!("ferrite::commands::geo"),
+        Group::Stream => line!("ferrite::commands::streams"),
+        Group::Bitmap => line!("ferrite::commands::bitmaps"),
+        Group::Module => line!("ferrite::commands::otel"),
+    }
 }

@@ -4,6 +4,7 @@
 //! connection is a session on one worker: it parses a batch of commands, runs them and writes their replies.
 
 mod admin;
+mod admin_connections;
 mod attempts;
 mod batch;
 mod check;
