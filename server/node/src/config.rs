@@ -10,7 +10,8 @@ mod exporters;
 pub use exporters::Exporters;
 pub use ferrite_keyspace::Policy;
 use ferrite_telemetry::{
-    Conventions, Keys, Masks, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits, TailSettings,
+    Conventions, Keys, LogLimits, Masks, Propagators, SamplingPolicy, SamplingSettings, Schedule, Shape, SpanLimits,
+    TailSettings,
 };
 
 use crate::context::ContextIn;
@@ -267,6 +268,7 @@ pub struct TelemetryConfig {
     /// `OTEL_SEMCONV_STABILITY_OPT_IN` as it was written.
     pub semconv_stability_opt_in: Option<String>,
     pub limits: SpanLimits,
+    pub log_limits: LogLimits,
     pub redaction: RedactionConfig,
 }
 
@@ -381,6 +383,7 @@ impl Default for TelemetryConfig {
             tail: TailSettings::default(),
             semconv_stability_opt_in: None,
             limits: SpanLimits::default(),
+            log_limits: LogLimits::default(),
             redaction: RedactionConfig::default(),
         }
     }
@@ -447,6 +450,7 @@ impl TelemetryConfig {
             conventions: Conventions::from_opt_in(self.semconv_stability_opt_in.as_deref().unwrap_or_default()),
             masked: Masks::new(self.redaction.attributes.iter().cloned()),
             limits: self.limits,
+            logs: self.log_limits,
         }
     }
 

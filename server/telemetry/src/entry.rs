@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::batch::{Batch, FULL, Slot};
 use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, SpanId, TraceId};
 use crate::record::{
-    CommandRecord, DISPATCHED, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED, PARSED, REMOTE, SAMPLED, SERIALIZED,
-    SpanRecord,
+    CommandRecord, DISPATCHED, ERROR_CUT, EXECUTED, FINISHED, HAS_KEY, KEY_CUT, LEFT_OUT, LINKED, PARSED, REMOTE,
+    SAMPLED, SERIALIZED, SpanRecord,
 };
 use crate::schema::{Attribute, DB_SYSTEM, ErrorType, EventName, Operation, Outcome, Role, SpanKind, SpanName, Tier};
 use crate::span::{Event, Link, Span, Status, Value, int, text};
@@ -35,6 +35,16 @@ enum Part {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A text of which only the beginning was kept ends with an ellipsis, and not within a character.
+fn told(kept: &[u8], cut: bool) -> String {
+    let mut text = lossy(kept);
+    if cut {
+        text.truncate(text.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
+        text.push('…');
+    }
+    text
 }
 
 impl KeptTrace {
@@ -355,7 +365,7 @@ fn describe(batch: &Batch<'_>, command: &CommandRecord, span: &mut Span) {
     if let Some(key) = keys.get(1..1 + usize::from(command.key_len))
         && command.has(HAS_KEY)
     {
-        add(Attribute::CommandKey, Value::Str(lossy(key).into()));
+        add(Attribute::CommandKey, Value::Str(told(key, command.has(KEY_CUT)).into()));
     }
     let outcome = outcome_of(command);
     if let Some(outcome) = outcome {
@@ -373,7 +383,7 @@ fn outcome_of(command: &CommandRecord) -> Option<Outcome> {
 
 /// What happened, as an error reply has it: its type comes first. Work of the server's own has that of its exception.
 fn fail(batch: &Batch<'_>, command: &CommandRecord, span: &mut Span) {
-    let message = lossy(batch.text(command.error_at, command.error_len));
+    let message = told(batch.text(command.error_at, command.error_len), command.has(ERROR_CUT));
     let exception = || {
         let values = &span.events.iter().find(|event| event.name == EventName::Exception)?.attributes;
         values.iter().find(|(key, _)| *key == Attribute::ExceptionType).map(|(_, kind)| kind.clone())

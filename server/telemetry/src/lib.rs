@@ -50,6 +50,6 @@ pub use sampling::{
     Facts, HeadSampler, Probability, Sampling, SamplingPolicy, SamplingSettings, Schedule, TailSettings,
 };
 pub use schema::{Attribute, Outcome, SpanKind, SpanName, Tier};
-pub use shape::{Conventions, Shape, SpanLimits};
+pub use shape::{Conventions, LogLimits, Shape, SpanLimits, shortened};
 pub use span::{Event, Link, Span, Status, Value};
 pub use text::{one_line, render, short_duration};

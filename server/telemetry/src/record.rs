@@ -173,6 +173,10 @@ pub(crate) const PINNED: u16 = 1 << 11;
 pub(crate) const MORE_KEYS: u16 = 1 << 12;
 /// A command below this root failed, whether or not it is recorded.
 pub(crate) const CHILD_FAILED: u16 = 1 << 13;
+/// The first key is longer than what is kept of it.
+pub(crate) const KEY_CUT: u16 = 1 << 14;
+/// The error's text is.
+pub(crate) const ERROR_CUT: u16 = 1 << 15;
 
 /// One command of a batch, or a queued command below its EXEC. Times are on the monotonic clock.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

@@ -55,12 +55,29 @@ impl Default for SpanLimits {
     }
 }
 
+/// How much of an exported log line is told (`OTEL_LOGRECORD_*_LIMIT`); `None`: all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    pub attribute_count: usize,
+    /// Characters of one text.
+    pub attribute_value_length: Option<usize>,
+}
+
+impl Default for LogLimits {
+    /// The specification's.
+    fn default() -> Self {
+        Self { attribute_count: 128, attribute_value_length: None }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     pub conventions: Conventions,
     pub masked: Masks,
     pub limits: SpanLimits,
+    /// Of log lines, where they are exported.
+    pub logs: LogLimits,
 }
 
 impl Shape {
@@ -156,7 +173,7 @@ fn shorten(attributes: &mut [(Attribute, Value)], length: usize) {
 }
 
 /// As many characters, the last one an ellipsis that says so; `None`: it is not longer.
-fn shortened(text: &str, length: usize) -> Option<String> {
+pub fn shortened(text: &str, length: usize) -> Option<String> {
     text.chars().nth(length)?;
     let mut short: String = text.chars().take(length.saturating_sub(1)).collect();
     if length > 0 {

@@ -16,6 +16,8 @@ const STR: u8 = 2;
 
 /// Bytes of one text that are kept.
 const TEXT_BYTES_MAX: usize = 4096;
+/// The end of one that was longer.
+const CUT: &str = "…";
 
 /// Appends the attributes, as far as they fit into `bytes_max`.
 pub(crate) fn put(attributes: &[(Attribute, Value)], bytes_max: usize, out: &mut Vec<u8>) {
@@ -30,10 +32,14 @@ pub(crate) fn put(attributes: &[(Attribute, Value)], bytes_max: usize, out: &mut
             }
             Value::Bool(truth) => out.extend_from_slice(&[BOOL, u8::from(*truth)]),
             Value::Str(text) => {
-                let len = text.floor_char_boundary(TEXT_BYTES_MAX);
+                let (kept, end) = match text.len() > TEXT_BYTES_MAX {
+                    true => (&text[..text.floor_char_boundary(TEXT_BYTES_MAX - CUT.len())], CUT),
+                    false => (&**text, ""),
+                };
                 out.push(STR);
-                out.extend_from_slice(&(len as u16).to_le_bytes());
-                out.extend_from_slice(&text.as_bytes()[..len]);
+                out.extend_from_slice(&((kept.len() + end.len()) as u16).to_le_bytes());
+                out.extend_from_slice(kept.as_bytes());
+                out.extend_from_slice(end.as_bytes());
             }
         }
         if out.len() - start > bytes_max {
@@ -155,8 +161,12 @@ mod tests {
         let short = (Attribute::ConnectionId, Value::Int(7));
         let mut bytes = Vec::new();
         put(&[long.clone(), short.clone()], usize::MAX, &mut bytes);
-        let cut = (Attribute::ExceptionMessage, Value::Str("ü".repeat(2048).into()));
+        let cut = (Attribute::ExceptionMessage, Value::Str(("ü".repeat(2046) + "…").into()));
         assert_eq!(read(&bytes), [cut, short.clone()]);
+        let full = (Attribute::ExceptionMessage, Value::Str("ü".repeat(2048).into()));
+        bytes.clear();
+        put(std::slice::from_ref(&full), usize::MAX, &mut bytes);
+        assert_eq!(read(&bytes), [full], "what is as long as it may be is whole");
         bytes.clear();
         put(&[short.clone(), long], 100, &mut bytes);
         assert_eq!(read(&bytes), [short]);

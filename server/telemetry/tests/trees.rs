@@ -969,3 +969,29 @@ fn the_last_commands_are_found_among_any_number_of_connections() {
     assert_eq!(names(3).len(), 6);
     assert_eq!(names(100).len(), 23);
 }
+
+#[test]
+fn what_is_cut_off_is_marked_wherever_it_is() {
+    let mut recorder = always_on(Detail::Full);
+    let of = |recorder: &mut Recorder, key: &[u8], error: &str| {
+        let mut buffer = recorder.buffer();
+        buffer.start_batch();
+        begin(&mut buffer, "GET", 2, &[key]);
+        buffer.finish_command(Outcome::Err, error.as_bytes(), 0);
+        write(&mut buffer);
+        let root = root(&commit(recorder, &mut buffer).remove(0));
+        let Some(Value::Str(key)) = root.attribute(Attribute::CommandKey).cloned() else { panic!("{root:?}") };
+        let Some(Value::Str(statement)) = root.attribute(Attribute::DbStatement).cloned() else { panic!("{root:?}") };
+        let Status::Error(error) = root.status else { panic!("it failed") };
+        (key.into_owned(), statement.into_owned(), error)
+    };
+    let error = format!("ERR {}", "x".repeat(508));
+    let (key, statement, told) = of(&mut recorder, &[b'k'; 1000], &error);
+    assert_eq!((key.len(), statement.len(), told == error), (1000, 1004, true), "what fits is whole");
+    let (key, statement, told) = of(&mut recorder, "ü".repeat(600).as_bytes(), &format!("{error}ü"));
+    assert!(key.starts_with("üü") && key.ends_with("ü…") && key.len() < 1030, "{key}");
+    assert!(statement.ends_with(" ..."), "{statement}");
+    assert_eq!(told, format!("{error}…"));
+    let (_, _, told) = of(&mut recorder, b"k", &format!("ERR {}üü", "x".repeat(507)));
+    assert_eq!(told, format!("ERR {}…", "x".repeat(507)), "no half character");
+}

@@ -22,6 +22,10 @@ const fn limit(variable: &'static str, key: &'static str) -> Standard {
     Standard { variable, section: "telemetry.limits", key, convert: str::to_owned }
 }
 
+const fn log_limit(variable: &'static str, key: &'static str) -> Standard {
+    Standard { variable, section: "telemetry.log_limits", key, convert: str::to_owned }
+}
+
 const fn signal(variable: &'static str, section: &'static str, key: &'static str) -> Standard {
     Standard { variable, section, key, convert: str::to_owned }
 }
@@ -30,6 +34,10 @@ const STANDARD: &[Standard] = &[
     // The general limits first: a span's own go over them.
     limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
     limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
+    log_limit("OTEL_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
+    log_limit("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
+    log_limit("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
+    log_limit("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
     limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "attribute_count"),
     limit("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "attribute_value_length"),
     limit("OTEL_SPAN_EVENT_COUNT_LIMIT", "event_count"),
@@ -99,6 +107,9 @@ fn seconds(milliseconds: &str) -> String {
     milliseconds.parse::<f64>().map_or(milliseconds.to_owned(), |number| (number / 1000.0).to_string())
 }
 
+/// Holds whatever it is: no link here has attributes.
+const LINK_ATTRIBUTES: &str = "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT";
+
 /// How histograms are exported.
 const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
 /// The only way so far.
@@ -162,7 +173,8 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
 /// Names of OpenTelemetry's or Ferrite's that set nothing and are not `used` otherwise, each with the one that may have been meant.
 pub(super) fn unknown(environment: &[(String, String)], used: impl Fn(&str) -> bool) -> Vec<String> {
     let is_known = |name: &str| {
-        [SDK_DISABLED, AGGREGATION].contains(&name) || STANDARD.iter().any(|standard| standard.variable == name)
+        [SDK_DISABLED, AGGREGATION, LINK_ATTRIBUTES].contains(&name)
+            || STANDARD.iter().any(|standard| standard.variable == name)
     };
     let of_ours = |name: &str| name.strip_prefix("FERRITE_").is_some_and(|rest| !rest.contains("__"));
     let names = environment.iter().map(|(name, _)| name.as_str());
@@ -300,6 +312,24 @@ mod tests {
                  found \"base2_exponential_bucket_histogram\""
             )]
         );
+    }
+
+    #[test]
+    fn limits_of_all_signals_are_over_the_general_ones() {
+        let environment = [
+            ("OTEL_ATTRIBUTE_COUNT_LIMIT", "10"),
+            ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "20"),
+            ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "30"),
+            ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "40"),
+            ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "5"),
+        ];
+        let loaded = load("", &environment, &[]).unwrap();
+        let (spans, logs) = (loaded.config.telemetry.limits, loaded.config.telemetry.log_limits);
+        assert_eq!((spans.attribute_count, spans.attribute_value_length), (30, Some(20)));
+        assert_eq!((logs.attribute_count, logs.attribute_value_length), (10, Some(40)));
+        assert_eq!((&loaded.warnings, loaded.sources.unknown_variables()), (&vec![], vec![]));
+        let logs = load("", &[("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "3")], &[]).unwrap().config.telemetry.log_limits;
+        assert_eq!((logs.attribute_count, logs.attribute_value_length), (3, None));
     }
 
     #[test]

@@ -221,6 +221,9 @@ keys! {
     telemetry/limits.link_count: Whole<usize>, "Links of a span";
     telemetry/limits.event_attribute_count: Whole<usize>, "Attributes of an event";
 
+    telemetry/log_limits.attribute_count: Whole<usize>, "Fields of an exported log line; more are dropped and counted";
+    telemetry/log_limits.attribute_value_length: Limit, "Characters of a field's text, the last of a longer one an ellipsis; -1 means no limit";
+
     telemetry/redaction.keys: OneOf<KeyRedaction>, "Whether spans and log lines have a hash in the place of each key, or nothing; values are never in them";
     telemetry/redaction.salt: OptionalText, "What that hash depends on beside the key: who knows it can try keys out";
     telemetry/redaction.attributes: Texts, "Attributes whose values are replaced by [REDACTED], in spans, events and log lines";

@@ -52,6 +52,7 @@ pub fn read(path: &Path, words: &[String]) -> Result<Vec<Value>, FileError> {
         conventions: Conventions::from_opt_in(notes["semconv"].as_str().unwrap_or_default()),
         masked: Masks::new(texts(&notes["masked"])),
         limits: limits_of(&notes["limits"]),
+        ..Shape::default()
     };
     let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
     let wanted = otel::traces_query(&words).map_err(FileError::Query)?.wanted;

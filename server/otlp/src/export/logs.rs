@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ferrite_io::{Entropy, World};
+use ferrite_telemetry::{LogLimits, shortened};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Kind;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -33,7 +34,7 @@ pub async fn export_logs<W: World, X: Exchange>(
 ) {
     let seed = world.entropy().next_u64();
     let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Logs, &settings, seed);
-    let encoder = LogEncoder { resource: settings.resource() };
+    let encoder = LogEncoder { resource: settings.resource(), limits: settings.shape.logs };
     let batch_timeout = settings.batch_timeout;
     let console = console::begin(&settings, Signal::Logs)
         .map(|print| -> Console<LogRecord> { Box::new(move |batch| console::logs(batch, &*print)) });
@@ -42,6 +43,7 @@ pub async fn export_logs<W: World, X: Exchange>(
 
 struct LogEncoder {
     resource: Resource,
+    limits: LogLimits,
 }
 
 impl Encode<LogRecord> for LogEncoder {
@@ -49,7 +51,7 @@ impl Encode<LogRecord> for LogEncoder {
     fn encode(&self, batch: &[LogRecord]) -> Bytes {
         let mut scopes = BTreeMap::<&str, Vec<proto::LogRecord>>::new();
         for record in batch {
-            scopes.entry(&record.target).or_default().push(message(record));
+            scopes.entry(&record.target).or_default().push(message(record, &self.limits));
         }
         let scope_logs = scopes.into_iter().map(|(target, log_records)| {
             let scope = InstrumentationScope { name: target.to_owned(), ..super::scope() };
@@ -61,18 +63,20 @@ impl Encode<LogRecord> for LogEncoder {
     }
 }
 
-fn message(record: &LogRecord) -> proto::LogRecord {
+fn message(record: &LogRecord, limits: &LogLimits) -> proto::LogRecord {
     let text = |text: &str| Some(AnyValue { value: Some(Kind::StringValue(text.to_owned())) });
     let (trace_id, span_id) = record
         .ids
         .map_or_else(Default::default, |(trace, span)| (trace.0.to_be_bytes().to_vec(), span.0.to_be_bytes().to_vec()));
+    let fields = record.fields.iter().take(limits.attribute_count);
     proto::LogRecord {
         time_unix_nano: record.unix_ns,
         observed_time_unix_nano: record.unix_ns,
         severity_number: severity(record.level) as i32,
         severity_text: record.level.as_str().to_owned(),
         body: text(&record.message),
-        attributes: record.fields.iter().map(|(name, value)| attribute(name, value)).collect(),
+        attributes: fields.map(|(name, value)| attribute(name, value, limits)).collect(),
+        dropped_attributes_count: record.fields.len().saturating_sub(limits.attribute_count) as u32,
         trace_id,
         span_id,
         ..proto::LogRecord::default()
@@ -89,15 +93,17 @@ fn severity(level: Level) -> SeverityNumber {
     }
 }
 
-fn attribute(name: &str, value: &Value) -> KeyValue {
+fn attribute(name: &str, value: &Value, limits: &LogLimits) -> KeyValue {
+    let limited =
+        |text: String| limits.attribute_value_length.and_then(|length| shortened(&text, length)).unwrap_or(text);
     let value = match (value, value.as_i64(), value.as_f64()) {
         (Value::Bool(truth), ..) => Kind::BoolValue(*truth),
         (Value::Number(_), Some(number), _) => Kind::IntValue(number),
         // A whole number beyond the protocol's: as a text it is exact.
         (Value::Number(number), None, _) if number.is_u64() => Kind::StringValue(number.to_string()),
         (Value::Number(_), None, Some(number)) => Kind::DoubleValue(number),
-        (Value::String(text), ..) => Kind::StringValue(text.clone()),
-        (other, ..) => Kind::StringValue(other.to_string()),
+        (Value::String(text), ..) => Kind::StringValue(limited(text.clone())),
+        (other, ..) => Kind::StringValue(limited(other.to_string())),
     };
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

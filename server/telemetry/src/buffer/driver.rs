@@ -8,8 +8,8 @@ use super::{
 };
 use crate::context::{FLAG_RANDOM, FLAG_SAMPLED, RemoteContext, SpanId, TraceId};
 use crate::record::{
-    CHILD_FAILED, CommandRecord, DISCARDED, DISPATCHED, Detail, EXECUTED, FINISHED, HAS_KEY, LEFT_OUT, LINKED,
-    MORE_KEYS, PARSED, REMOTE, SERIALIZED, SpanRecord, WriteRecord,
+    CHILD_FAILED, CommandRecord, DISCARDED, DISPATCHED, Detail, ERROR_CUT, EXECUTED, FINISHED, HAS_KEY, KEY_CUT,
+    LEFT_OUT, LINKED, MORE_KEYS, PARSED, REMOTE, SERIALIZED, SpanRecord, WriteRecord,
 };
 use crate::redaction::{Keys, digits};
 use crate::schema::{Outcome, SpanName, Tier};
@@ -118,6 +118,7 @@ impl TraceBuffer {
         let mut named = words;
         let mut key_len = None;
         self.key_lens.clear();
+        let mut key_cut = false;
         for key in keys {
             let key = key.as_ref();
             let room = STATEMENT_BYTES_MAX.saturating_sub(self.arena.len() - at + 1);
@@ -131,6 +132,7 @@ impl TraceBuffer {
                 }
             }
             if kept.len() < key.len() {
+                key_cut = named == words;
                 break;
             }
             named += 1;
@@ -150,7 +152,7 @@ impl TraceBuffer {
         command.argc = argc as u32;
         if let Some(key_len) = key_len {
             command.key_len = key_len as u16;
-            command.flags |= HAS_KEY;
+            command.flags |= HAS_KEY | if key_cut { KEY_CUT } else { 0 };
         }
         if named < argc {
             command.flags |= LEFT_OUT;
@@ -375,7 +377,7 @@ impl TraceBuffer {
         (command.error_at, command.error_len) = (at, len);
         command.result = outcome as u8;
         command.end = now;
-        command.flags |= FINISHED;
+        command.flags |= FINISHED | if error.len() > ERROR_BYTES_MAX { ERROR_CUT } else { 0 };
     }
 
     /// The current command has its reply: `ferrite.resp.serialize`, and `ferrite.command.execute` closes if it was opened.

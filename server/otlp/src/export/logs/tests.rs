@@ -34,7 +34,7 @@ fn records_arrive_over_both_protocols_with_severity_ids_target_and_resource() {
             }
             let exchange = exchange(&backend.destination(Signal::Logs));
             let delivery = Delivery::new(TestClock, exchange, Signal::Logs, &settings(), 1);
-            let encoder = LogEncoder { resource: settings().resource() };
+            let encoder = LogEncoder { resource: settings().resource(), limits: LogLimits::default() };
             let waiting = queue.clone();
             let shutdown = async move { wait_until(|| waiting.counts().exported == 3).await };
             let batch_timeout = Duration::from_secs(5);
@@ -66,4 +66,19 @@ fn records_arrive_over_both_protocols_with_severity_ids_target_and_resource() {
             assert_eq!(values, wanted.map(Some));
         });
     }
+}
+
+#[test]
+fn fields_have_their_limits() {
+    let told = |attribute_count, attribute_value_length| {
+        message(&record(Level::INFO, "t"), &LogLimits { attribute_count, attribute_value_length })
+    };
+    let short = told(2, Some(2));
+    let text = |text: &str| Some(AnyValue { value: Some(Kind::StringValue(text.to_owned())) });
+    assert_eq!((short.attributes.len(), short.dropped_attributes_count), (2, 3));
+    assert_eq!(short.attributes[0].value, text("S…"));
+    assert_eq!(short.body, text("Command executed"), "the body is no attribute");
+    let whole = told(5, Some(20));
+    assert_eq!((whole.attributes.len(), whole.dropped_attributes_count), (5, 0));
+    assert_eq!((&whole.attributes[0].value, &whole.attributes[2].value), (&text("SET"), &text("18446744073709551615")));
 }
