@@ -264,21 +264,21 @@ mod tests {
     #[test]
     fn the_connection_s_context_lasts_until_cleared_or_for_one_command() {
         let mut client = Client::new();
-        assert!(client.session.context.take().is_none());
+        let lasts = |client: &Client| client.session.context.lasting().is_some();
+        assert!(!lasts(&client));
         assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} vendor=1")), "+OK\r\n");
-        for _ in 0..2 {
-            let context = client.session.context.take().expect("set");
-            assert_eq!(context.traceparent(), PARENT);
-            assert_eq!(context.tracestate, "vendor=1");
-        }
+        assert!(client.session.context.take_once().is_none());
+        let context = client.session.context.lasting().expect("set");
+        assert_eq!(context.traceparent(), PARENT);
+        assert_eq!(context.tracestate, "vendor=1");
         assert_eq!(client.run("OTEL.CONTEXT CLEAR"), "+OK\r\n");
-        assert!(client.session.context.take().is_none());
+        assert!(!lasts(&client));
         assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} once")), "+OK\r\n");
-        assert!(client.session.context.take().is_some());
-        assert!(client.session.context.take().is_none());
+        assert!(!lasts(&client) && client.session.context.take_once().is_some());
+        assert!(client.session.context.take_once().is_none());
         client.run(&format!("OTEL.CONTEXT SET {PARENT}"));
         client.run("RESET");
-        assert!(client.session.context.take().is_none());
+        assert!(!lasts(&client) && client.session.context.take_once().is_none());
     }
 
     #[test]

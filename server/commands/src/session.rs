@@ -34,7 +34,7 @@ pub struct Session {
     /// Set by OTEL.CONTEXT.
     pub context: ConnectionContext,
     /// The context that came with the command at hand (wrapper or attribute, else the connection's); the driver sets it
-    /// before admission, a queued command takes it along.
+    /// before admission where a transaction is open: a queued command takes it along.
     pub command_context: Option<RemoteContext<'static>>,
     /// Every reply says which trace served it, since OTEL.CONTEXT RESPONSE ON.
     pub trace_responses: bool,
@@ -119,15 +119,22 @@ pub enum ConnectionContext {
 }
 
 impl ConnectionContext {
-    /// The context for the next command. A `Once` is used up.
-    pub fn take(&mut self) -> Option<RemoteContext<'static>> {
+    /// The context for the next command only. It is used up.
+    pub fn take_once(&mut self) -> Option<RemoteContext<'static>> {
+        if !matches!(self, ConnectionContext::Once(_)) {
+            return None;
+        }
+        match std::mem::take(self) {
+            ConnectionContext::Once(context) => Some(context),
+            ConnectionContext::None | ConnectionContext::Set(_) => None,
+        }
+    }
+
+    /// The one that holds until it is cleared.
+    pub fn lasting(&self) -> Option<&RemoteContext<'static>> {
         match self {
-            ConnectionContext::None => None,
-            ConnectionContext::Set(context) => Some(context.clone()),
-            ConnectionContext::Once(_) => match std::mem::take(self) {
-                ConnectionContext::Once(context) => Some(context),
-                _ => None,
-            },
+            ConnectionContext::Set(context) => Some(context),
+            ConnectionContext::None | ConnectionContext::Once(_) => None,
         }
     }
 }

@@ -123,6 +123,11 @@ impl<'a> RemoteContext<'a> {
         format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 
+    /// The same, without a copy of its tracestate.
+    pub fn borrowed(&self) -> RemoteContext<'_> {
+        RemoteContext { tracestate: Cow::Borrowed(&self.tracestate), ..*self }
+    }
+
     /// A context that outlives the input buffer.
     pub fn into_owned(self) -> RemoteContext<'static> {
         RemoteContext { tracestate: Cow::Owned(self.tracestate.into_owned()), ..self }
