@@ -105,6 +105,10 @@ pub(super) fn spans(batch: &[Queued], shape: &Shape, print: &dyn Fn(&str)) {
                 let offset = trace.wall_offset_ns();
                 trace.spans().for_each(|told| print(&span(&shape.apply(told), offset)));
             }
+            Queued::Part(part) => {
+                let offset = part.trace().wall_offset_ns();
+                part.spans().for_each(|told| print(&span(&shape.apply(told), offset)));
+            }
             Queued::Cold(cold) => print(&span(&shape.apply(cold.span.clone()), cold.wall_offset_ns)),
         }
     }
