@@ -66,7 +66,7 @@ impl Server {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let child = spawn(kind, address, &directory, &arguments)?;
             let mut server = Server { child, kind, arguments: arguments.clone(), address, directory };
-            match server.wait_until_ready() {
+            match server.wait_until_ready(START_MAX) {
                 Ok(()) => return Ok(server),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => failure = error.to_string(),
                 Err(error) => return Err(error),
@@ -76,7 +76,7 @@ impl Server {
     }
 
     /// Returns once the server answers.
-    fn wait_until_ready(&mut self) -> io::Result<()> {
+    fn wait_until_ready(&mut self, max: Duration) -> io::Result<()> {
         let began = Instant::now();
         loop {
             // With a password the answer is an error; an answer it is.
@@ -93,8 +93,8 @@ impl Server {
                 };
                 return Err(io::Error::new(kind, format!("ended with {status}: {log}")));
             }
-            if began.elapsed() > START_MAX {
-                return Err(io::Error::other(format!("no PONG in {START_MAX:?}: {}", self.log())));
+            if began.elapsed() > max {
+                return Err(io::Error::other(format!("no PONG in {max:?}: {}", self.log())));
             }
             std::thread::sleep(POLL);
         }
@@ -102,8 +102,13 @@ impl Server {
 
     /// Starts the server again, after its end, on the same port and data.
     pub fn restart(&mut self) {
+        self.restart_within(START_MAX);
+    }
+
+    /// The same where the start has a lot to read.
+    pub fn restart_within(&mut self, max: Duration) {
         self.child = spawn(self.kind, self.address, &self.directory, &self.arguments).expect("the server starts again");
-        self.wait_until_ready().expect("the server answers again");
+        self.wait_until_ready(max).expect("the server answers again");
     }
 
     /// The next [`Server::restart`] has these arguments instead.

@@ -98,8 +98,8 @@ pub struct LogDevice<W: World> {
     store: Arc<Store>,
     world: W,
     files: LogFiles<W>,
-    /// By address, and whether the object comes along.
-    flights: RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
+    /// By address, and how large an object comes along.
+    flights: RefCell<BTreeMap<(Address, u64), Rc<Flight>>>,
     reads: Cell<u64>,
     sizes: Sizes,
     spares: Rc<Spares>,
@@ -153,17 +153,23 @@ impl<W: World> LogDevice<W> {
     /// Reads the record at an address that a look-up called cold, and the object that it owns, and verifies both. An object
     /// that is gone by then is left out: who looks its key up again finds another record.
     pub async fn read_record(&self, address: Address) -> Result<DiskRead, ReadError> {
-        self.read(address, true).await
+        self.read(address, u64::MAX).await
     }
 
     /// [`LogDevice::read_record`] for who asks for the key alone: without the object, but for that of a long key.
     pub async fn read_header(&self, address: Address) -> Result<DiskRead, ReadError> {
-        self.read(address, false).await
+        self.read(address, 0).await
     }
 
-    async fn read(&self, address: Address, whole: bool) -> Result<DiskRead, ReadError> {
+    /// [`LogDevice::read_record`] with objects of at most `object_max` bytes: of a larger one the record comes alone. Who reads the
+    /// same address at the same time with another bound reads for itself.
+    pub async fn read_up_to(&self, address: Address, object_max: u64) -> Result<DiskRead, ReadError> {
+        self.read(address, object_max).await
+    }
+
+    async fn read(&self, address: Address, object_max: u64) -> Result<DiskRead, ReadError> {
         loop {
-            let running = self.flights.borrow().get(&(address, whole)).cloned();
+            let running = self.flights.borrow().get(&(address, object_max)).cloned();
             let Some(flight) = running else { break };
             let landed = flight.landed.notified();
             let mut landed = std::pin::pin!(landed);
@@ -175,8 +181,8 @@ impl<W: World> LogDevice<W> {
             }
         }
         let flight = Rc::new(Flight::default());
-        self.flights.borrow_mut().insert((address, whole), flight.clone());
-        let landing = Landing { flights: &self.flights, at: (address, whole), flight };
+        self.flights.borrow_mut().insert((address, object_max), flight.clone());
+        let landing = Landing { flights: &self.flights, at: (address, object_max), flight };
         let mut result = match self.store.log.objects.moved.get(address) {
             // Only its object is not in memory.
             Some(record) => Ok(self.no_read(HeldRecord::copy_of(&record))),
@@ -184,7 +190,7 @@ impl<W: World> LogDevice<W> {
         };
         if let Ok(read) = &result
             && read.record.raw().is_object()
-            && (whole || read.record.raw().has_long_key())
+            && (object_max > 0 && read.record.extent_bytes() <= object_max || read.record.raw().has_long_key())
         {
             result = self.read_object(address, read.clone()).await;
         }
@@ -314,8 +320,8 @@ impl<W: World> LogDevice<W> {
 
 /// Wakes the waiters when a read ends, even if its future is dropped.
 struct Landing<'l> {
-    flights: &'l RefCell<BTreeMap<(Address, bool), Rc<Flight>>>,
-    at: (Address, bool),
+    flights: &'l RefCell<BTreeMap<(Address, u64), Rc<Flight>>>,
+    at: (Address, u64),
     flight: Rc<Flight>,
 }
 

@@ -114,6 +114,17 @@ impl HeldRecord {
         self.object_value(|object| object.value.written_len()).unwrap_or_else(|| self.raw().value_len())
     }
 
+    /// Bytes of the extent in which its object lies; 0 if it has none.
+    pub(crate) fn extent_bytes(&self) -> u64 {
+        // SAFETY: nobody writes a held record.
+        unsafe { self.raw().descriptor() }.and_then(|descriptor| descriptor.extent).map_or(0, |extent| extent.len)
+    }
+
+    /// Nothing is missing: the record is no object, or that was read too.
+    pub fn is_whole(&self) -> bool {
+        !self.raw().is_object() || self.object().is_some()
+    }
+
     /// The key; `None`: it is too long for the record, and what that owns was not read.
     pub fn key(&self) -> Option<&[u8]> {
         let raw = self.raw();
@@ -173,6 +184,11 @@ impl Held {
 
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Gives up what has a value of more than so many bytes.
+    pub fn release_above(&mut self, bytes: usize) {
+        self.records.retain(|_, record| record.value_len() <= bytes);
     }
 
     /// Bytes of the buffers held.

@@ -263,6 +263,7 @@ impl<W: World> Connection<W> {
     fn finish(&mut self, progress: &mut Progress, reply_start: usize, spec: Option<&'static CommandSpec>) {
         progress.paused = None;
         progress.looked_for_room = false;
+        self.held.release();
         let worker = &*self.worker;
         let node = &*worker.node;
         let at = progress.at;
@@ -369,22 +370,22 @@ impl<W: World> Connection<W> {
             Pause::Keys => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
-                if let Err(error) = prefetch::keys(self, progress.at, count).await {
-                    self.refuse(progress, error.into());
+                if let Err(failure) = prefetch::keys(self, progress.at, count).await {
+                    self.refuse(progress, failure);
                 }
             }
             Pause::Records(addresses) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
-                if let Err(error) = prefetch::records(self, &addresses, true).await {
-                    self.refuse(progress, error.into());
+                if let Err(failure) = prefetch::records(self, &addresses, true).await {
+                    self.refuse(progress, failure);
                 }
             }
             Pause::Headers(addresses) => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);
-                if let Err(error) = prefetch::records(self, &addresses, false).await {
-                    self.refuse(progress, error.into());
+                if let Err(failure) = prefetch::records(self, &addresses, false).await {
+                    self.refuse(progress, failure);
                 }
             }
             Pause::Counts { ticket, patience } => {

@@ -20,6 +20,7 @@ mod expire;
 mod failure;
 mod figures;
 mod flush;
+mod held_reads;
 mod host;
 mod info;
 mod listing;

@@ -2,7 +2,7 @@
 //!
 //! What is accounted for is what is resident: a page of the log counts as far as it is used, an index or a ring as a whole,
 //! a buffer with its capacity. What is left out is small or short-lived: a worker's scratch buffers, connections' own state,
-//! single records that are being read.
+//! records while they are being read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,6 +18,8 @@ const READ_CACHE_PART: u64 = 8;
 pub struct MemoryStatus {
     startup: AtomicU64,
     peak: AtomicU64,
+    /// Of [`crate::held_reads::HeldReads`].
+    pub(crate) held_reads: AtomicU64,
 }
 
 impl Node {
@@ -43,6 +45,7 @@ impl Node {
             aof_buffer: self.aof().map_or(0, |aof| aof.buffer_bytes()),
             io_buffers: store.flush_bytes,
             read_cache: self.store.read_cache.stats().bytes as u64,
+            held_reads: self.memory.held_reads.load(Relaxed),
             unseen_writes: self.databases.unseen.figures().bytes,
             telemetry: rings as u64
                 + self.telemetry.queue.counts().bytes

@@ -1,12 +1,18 @@
 //! Reads from disk for commands that wait: all of a batch's cold keys at once, so that their I/O overlaps.
+//!
+//! Large values are another matter, since their number is a client's and memory is not: what is read ahead is bounded, and beyond
+//! that a value is read when its command's turn has come, one after the other, and given up when it is over.
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_commands::call::keys_of;
 use ferrite_commands::{otel, table};
-use ferrite_hybridlog::{Address, Found, Pinned, ReadError};
+use ferrite_hybridlog::{Address, Found, Pinned};
 use ferrite_io::World;
 use ferrite_telemetry::{DiskSlot, Tier};
 use futures_util::future::join_all;
 
+use crate::failure::Failure;
 use crate::session::{Connection, Pending};
 
 /// A key of a waiting command whose record is on disk.
@@ -20,18 +26,43 @@ pub(crate) struct ColdKey {
     again: bool,
 }
 
+/// Bytes of large values that are read at once, and of one that always is.
+const AT_ONCE: u64 = 32 << 20;
+const SMALL_MIN: u64 = 16 << 10;
+
+/// Of how large a value one of `count` reads brings along.
+fn share_of(count: usize) -> u64 {
+    (AT_ONCE / count as u64).max(SMALL_MIN)
+}
+
 /// The disk spans of the batch at hand, by command and key hash.
 pub(crate) type DiskSlots = Vec<(usize, u64, DiskSlot)>;
 
 /// Fetches the records that the keys of commands `from..count` lead to. What a read finds is at times not yet the key's
 /// own record but a neighbour in its chain: the command is then called again, pauses again, and the chain is followed
 /// one step further.
-pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Result<(), ReadError> {
+///
+/// # Errors
+/// One of the first command's keys cannot be read, or they are too much for the memory that there is.
+pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Result<(), Failure> {
     let cold = find_cold(connection, from, count);
+    if cold.is_empty() {
+        return Ok(());
+    }
     let worker = connection.worker.clone();
-    let results = join_all(cold.iter().map(|key| worker.device.read_record(key.address))).await;
+    let own = cold.iter().filter(|key| key.command == from).count();
+    let share = share_of(cold.len());
+    let read = |key: &ColdKey| match own == 1 && key.command == from {
+        true => worker.device.read_up_to(key.address, u64::MAX),
+        false => worker.device.read_up_to(key.address, share),
+    };
+    let results = join_all(cold.iter().map(read)).await;
     let mut failed = None;
-    for (key, result) in cold.iter().zip(results) {
+    for (key, mut result) in cold.iter().zip(results) {
+        if key.command == from && result.as_ref().is_ok_and(|read| !read.record.is_whole()) {
+            check_memory(connection)?;
+            result = worker.device.read_record(key.address).await;
+        }
         match result {
             Ok(read) => {
                 let submitted_ns = if key.again { 0 } else { read.submitted_ns };
@@ -51,7 +82,19 @@ pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, 
             }
         }
     }
-    failed.map_or(Ok(()), Err)
+    connection.held.account();
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Before another large value is read for the command at hand, which needs all of them together.
+fn check_memory<W: World>(connection: &mut Connection<W>) -> Result<(), Failure> {
+    connection.held.account();
+    let node = &connection.worker.node;
+    if node.memory.held_reads.load(Relaxed) < node.memory_max() {
+        return Ok(());
+    }
+    let text = "the values on disk that the command needs together do not fit into memory".to_owned();
+    Err(Failure { text, exception: None })
 }
 
 /// Takes from the read cache what the keys of commands `from..count` lead to. True: that of the first of them is among it,
@@ -160,18 +203,22 @@ pub(crate) async fn records<W: World>(
     connection: &mut Connection<W>,
     addresses: &[Address],
     values: bool,
-) -> Result<(), ReadError> {
+) -> Result<(), Failure> {
     let worker = connection.worker.clone();
     let slot = connection.trace.disk_read_open();
     let device = &worker.device;
-    let read = async |&address: &Address| match values {
-        true => device.read_record(address).await,
-        false => device.read_header(address).await,
-    };
-    let results = join_all(addresses.iter().map(read)).await;
+    let share = if values { share_of(addresses.len().max(1)) } else { 0 };
+    let results = join_all(addresses.iter().map(|&address| device.read_up_to(address, share))).await;
     let (mut first, mut last, mut id, mut bytes) = (u64::MAX, 0, 0, 0);
     let mut failed = None;
-    for (&address, result) in addresses.iter().zip(results) {
+    for (&address, mut result) in addresses.iter().zip(results) {
+        if values && result.as_ref().is_ok_and(|read| !read.record.is_whole()) {
+            if let Err(failure) = check_memory(connection) {
+                connection.trace.disk_read_close(slot, first.min(last), last, Some(bytes), id);
+                return Err(failure);
+            }
+            result = device.read_record(address).await;
+        }
         match result {
             Ok(read) => {
                 first = first.min(read.submitted_ns);
@@ -188,6 +235,7 @@ pub(crate) async fn records<W: World>(
             }
         }
     }
+    connection.held.account();
     connection.trace.disk_read_close(slot, first.min(last), last, Some(bytes), id);
-    failed.map_or(Ok(()), Err)
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -32,6 +32,8 @@ const STEP_BYTES: usize = 64 << 10;
 const FRAME_BYTES: usize = 256 << 10;
 /// Cold records that are read at the same time.
 const READS_MAX: usize = 32;
+/// Values of more bytes are not read together.
+const LARGE_MIN: u64 = 1 << 20;
 
 /// Why the walk ended early.
 #[derive(Debug, thiserror::Error)]
@@ -177,14 +179,28 @@ impl<'w, W: World> Walk<'w, W> {
             }
             for some in cold.chunks(READS_MAX) {
                 self.fetch(some).await?;
+            let buckets = self.buckets;
             }
         }
+                if self.buckets < buckets {
+                    break;
+                }
     }
 
     async fn fetch(&mut self, addresses: &[Address]) -> Result<(), ReadError> {
-        let reads = addresses.iter().map(|&address| self.worker.device.read_record(address));
+        // Large values are read one after the other, and only those of one bucket are held.
+        let device = &self.worker.device;
+        let reads = addresses.iter().map(|&address| device.read_up_to(address, LARGE_MIN));
         for (&address, read) in addresses.iter().zip(join_all(reads).await) {
-            self.held.insert(address, read?.record);
+            let mut record = read?.record;
+            if !record.is_whole() {
+                if self.buckets > 1 {
+                    self.buckets = 1;
+                    return Ok(());
+                }
+                record = device.read_record(address).await?.record;
+            }
+            self.held.insert(address, record);
         }
         Ok(())
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use ferrite_commands::Session;
-use ferrite_hybridlog::Held;
 use ferrite_io::{Clock, Network, Stream, World};
 use ferrite_otlp::DiskWork;
 use ferrite_resp::{Limits, Parsed, Parser, ProtocolError, Reply};
@@ -21,6 +20,7 @@ use futures_util::future::select;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::clients::{Client, Labels};
+use crate::held_reads::HeldReads;
 use crate::prefetch::DiskSlots;
 use crate::worker::Worker;
 
@@ -61,7 +61,7 @@ pub(crate) struct Connection<W: World> {
     pub commands: Vec<Pending>,
     pub output: Vec<u8>,
     pub trace: TraceBuffer,
-    pub held: Held,
+    pub held: HeldReads,
     pub disk_slots: DiskSlots,
     /// Waits for the AOF that the batch's commands have recorded.
     pub syncs: Vec<SyncSlot>,
@@ -128,7 +128,7 @@ pub(crate) async fn serve<W: World>(
         commands: Vec::new(),
         output: Vec::new(),
         trace,
-        held: Held::default(),
+        held: HeldReads::new(node.clone()),
         disk_slots: DiskSlots::new(),
         syncs: Vec::new(),
         unanswered: 0,

@@ -173,6 +173,8 @@ pub struct MemoryAccounts {
     pub io_buffers: u64,
     /// Copies of records on disk.
     pub read_cache: u64,
+    /// Records and large values that were read for commands under way.
+    pub held_reads: u64,
     /// Notes of writes that did not read what they replaced.
     pub unseen_writes: u64,
     /// The flight recorders and the export queue.
@@ -181,7 +183,7 @@ pub struct MemoryAccounts {
 
 impl MemoryAccounts {
     /// Each account with its name.
-    pub fn each(&self) -> [(&'static str, u64); 12] {
+    pub fn each(&self) -> [(&'static str, u64); 13] {
         [
             ("startup", self.startup),
             ("pages", self.pages),
@@ -193,6 +195,7 @@ impl MemoryAccounts {
             ("aof_buffer", self.aof_buffer),
             ("io_buffers", self.io_buffers),
             ("read_cache", self.read_cache),
+            ("held_reads", self.held_reads),
             ("unseen_writes", self.unseen_writes),
             ("telemetry", self.telemetry),
         ]

@@ -515,6 +515,7 @@ mod tests {
             aof_buffer: 4,
             io_buffers: 0,
             read_cache: 0,
+            held_reads: 0,
             unseen_writes: 0,
             telemetry: 5,
         };

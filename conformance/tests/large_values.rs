@@ -1,0 +1,112 @@
+//! The largest values that there may be, over a socket; and many large ones on disk, which are not all held at once.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ferrite_conformance::process::Server;
+use ferrite_conformance::wire::{Connection, encode};
+
+const MB: usize = 1 << 20;
+/// `proto-max-bulk-len`.
+const LARGEST: usize = 512 * MB;
+/// For all that is done with the largest value, on a slow machine.
+const LARGEST_MAX: Duration = Duration::from_secs(300);
+
+/// Tells where in the value a byte lies.
+fn pattern(at: usize) -> u8 {
+    (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]
+}
+
+fn call(connection: &mut Connection, line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    connection.call(&words).expect("the server answers").escape_ascii().to_string()
+}
+
+fn check_parts(connection: &mut Connection) {
+    for at in [0, 1, LARGEST / 2 - 7, LARGEST - 16] {
+        let reply = connection.call(&["GETRANGE", "largest", &at.to_string(), &(at + 15).to_string()]);
+        let mut expected = b"$16\r\n".to_vec();
+        expected.extend((at..at + 16).map(pattern));
+        expected.extend_from_slice(b"\r\n");
+        assert_eq!(reply.expect("the server answers"), expected, "at {at}");
+    }
+}
+
+#[test]
+fn a_value_of_512_mb_goes_through_a_socket_and_a_restart() {
+    let began = Instant::now();
+    let mut server = Server::ferrite(&["--workers", "1"]);
+    let mut connection = server.connect();
+    {
+        let value: Vec<u8> = (0..LARGEST).map(pattern).collect();
+        connection.send(format!("*3\r\n$3\r\nSET\r\n$7\r\nlargest\r\n${LARGEST}\r\n").as_bytes()).expect("it is read");
+        connection.send(&value).expect("it is read");
+        connection.send(b"\r\n").expect("it is read");
+    }
+    assert_eq!(connection.reply().expect("the server answers"), b"+OK\r\n");
+    assert_eq!(call(&mut connection, "STRLEN largest"), format!(":{LARGEST}\\r\\n"));
+    check_parts(&mut connection);
+    let refused = connection.call(&["APPEND", "largest", "x"]).expect("the server answers");
+    assert!(refused.starts_with(b"-ERR"), "{}", refused.escape_ascii());
+    drop(connection);
+    assert!(server.terminate().success());
+    server.restart_within(LARGEST_MAX);
+    let mut connection = server.connect();
+    assert_eq!(call(&mut connection, "STRLEN largest"), format!(":{LARGEST}\\r\\n"));
+    check_parts(&mut connection);
+    assert_eq!(call(&mut connection, "DEL largest"), ":1\\r\\n");
+    assert_eq!(call(&mut connection, "DBSIZE"), ":0\\r\\n");
+    server.assert_sound();
+    assert!(began.elapsed() < LARGEST_MAX, "{:?}", began.elapsed());
+}
+
+const LARGE: usize = 12 * MB;
+const COUNT: usize = 24;
+/// What is read ahead, what is held beside the command at hand, and that command's own value.
+const HELD_MAX: usize = (32 + 64 + 2 * 12) * MB;
+
+fn held(connection: &mut Connection) -> usize {
+    let reply = connection.call(&["INFO", "memory"]).expect("INFO answers");
+    let text = String::from_utf8(reply).expect("INFO is text");
+    let field = text.lines().find_map(|line| line.strip_prefix("ferrite_memory_held_reads:")).expect("an account");
+    field.trim().parse().expect("a number")
+}
+
+#[test]
+fn pipelined_reads_of_large_cold_values_hold_few_of_them() {
+    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
+    let server = &mut Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
+    let mut connection = server.connect();
+    for number in 0..COUNT {
+        let value = vec![b'a' + number as u8; LARGE];
+        let reply = connection.call(&[b"SET", format!("key:{number}").as_bytes(), &value]);
+        assert_eq!(reply.expect("the server answers"), b"+OK\r\n");
+    }
+    let (done, watched) = (AtomicBool::new(false), &*server);
+    let most = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut connection, mut most) = (watched.connect(), 0);
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(held(&mut connection));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            most
+        });
+        // In one piece, so that they are one batch.
+        let pipeline: Vec<u8> = (0..COUNT).flat_map(|n| encode(&["GET".to_owned(), format!("key:{n}")])).collect();
+        connection.send(&pipeline).expect("it is read");
+        for number in 0..COUNT {
+            let reply = connection.reply().expect("the server answers");
+            assert_eq!(reply.len(), format!("${LARGE}\r\n\r\n").len() + LARGE);
+            assert!(reply[20..reply.len() - 2].iter().all(|&byte| byte == b'a' + number as u8), "key:{number}");
+        }
+        done.store(true, Ordering::Relaxed);
+        watch.join().expect("it has not panicked")
+    });
+    assert!(most > 0, "what is held is accounted for");
+    assert!(most <= HELD_MAX, "{} MB of {} were held", most / MB, COUNT * LARGE / MB);
+    assert_eq!(held(&mut server.connect()), 0, "and given back");
+    server.assert_sound();
+}
