@@ -498,6 +498,39 @@ golden! {
         stage.command("CONFIG SET auto-compaction-percentage 0").await;
     }
 
+    compaction_with_read_error(FULL) |stage| {
+        let set = |number: u64| format!("SET key:{number} {}", "v".repeat(1000));
+        for number in 0..75 {
+            assert_eq!(stage.command(&set(number % 25)).await, Reply::ok());
+            stage.sim.sleep(Duration::from_millis(20)).await;
+        }
+        stage.traced_from_here().await;
+        stage.server.set_disk_reads_fail(true);
+        assert_eq!(stage.command("CONFIG SET auto-compaction-min-size 0 auto-compaction-percentage 10").await, Reply::ok());
+        // The second attempt would come after a second.
+        stage.sim.sleep(Duration::from_millis(500)).await;
+        stage.command("CONFIG SET auto-compaction-percentage 0").await;
+        stage.server.set_disk_reads_fail(false);
+        stage.keep_named(SpanName::Compaction).await;
+    }
+
+    eviction_with_read_error(FULL) |stage| {
+        // Alone on its page, and the only key that may go.
+        let value = "v".repeat(3900);
+        assert_eq!(stage.command(&format!("SETEX key 100000 {value}")).await, Reply::ok());
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        stage.server.set_disk_reads_fail(true);
+        assert_eq!(stage.command("CONFIG SET maxmemory 1000 maxmemory-policy volatile-ttl").await, Reply::ok());
+        // One run after the other, of which the first is told of.
+        stage.sim.sleep(Duration::from_secs(1)).await;
+        stage.keep_named(SpanName::Eviction).await;
+        stage.server.set_disk_reads_fail(false);
+        stage.sim.sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.command("EXISTS key").await, Reply::Int(0));
+        stage.keep_named(SpanName::Eviction).await;
+    }
+
     get_with_read_error(FULL) |stage| {
         stage.push_to_disk("key").await;
         stage.traced_from_here().await;
@@ -608,6 +641,18 @@ golden! {
         stage.keep_named(SpanName::AofRewrite).await;
     }
 
+    aof_rewrite_with_read_error(FULL) |stage| {
+        // Alone on its page: the only key that has to be read.
+        assert_eq!(stage.command(&format!("SET key {}", "v".repeat(3900))).await, Reply::ok());
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        stage.server.set_disk_reads_fail(true);
+        assert!(matches!(stage.command("BGREWRITEAOF").await, Reply::Simple(_)));
+        stage.sim.sleep(Duration::from_secs(2)).await;
+        stage.server.set_disk_reads_fail(false);
+        stage.keep_named(SpanName::AofRewrite).await;
+    }
+
     checkpoint_with_write_error(FULL) |stage| {
         stage.command("SET key value").await;
         stage.traced_from_here().await;
@@ -642,6 +687,8 @@ enum Part {
     Restart,
     /// On a checkpoint and the write after it.
     RestartFromCheckpoint,
+    /// The newest checkpoint is damaged: on the one before it, and all writes since.
+    RestartFromOlderCheckpoint,
 }
 
 /// Lives up to this part and gives to the report what `tracing` made of it.
@@ -686,6 +733,12 @@ async fn live(sim: Sim, wanted: Part) {
             assert_eq!(client.command(&["SET", "before", "it"]).await.expect("answers"), Reply::ok());
             assert_eq!(client.command(&["SAVE"]).await.expect("answers"), Reply::ok());
         }
+        if wanted == Part::RestartFromOlderCheckpoint {
+            for value in ["before", "between"] {
+                assert_eq!(client.command(&["SET", "it", value]).await.expect("answers"), Reply::ok());
+                assert_eq!(client.command(&["SAVE"]).await.expect("answers"), Reply::ok());
+            }
+        }
         assert_eq!(client.command(&["SET", "key", "value"]).await.expect("answers"), Reply::ok());
         client
     });
@@ -700,6 +753,16 @@ async fn live(sim: Sim, wanted: Part) {
         host.boot();
         boot(&host).await;
         assert!(happened(Part::RestartFromCheckpoint));
+        return;
+    }
+    if wanted == Part::RestartFromOlderCheckpoint {
+        let manifest = String::from_utf8(host.peek("/data/MANIFEST").expect("it is written")).expect("a text");
+        let mut names = manifest.lines().filter_map(|line| line.strip_prefix("checkpoint ")?.split(' ').next());
+        let newest = names.next_back().expect("there are two");
+        host.corrupt(&format!("/data/{newest}"), |bytes| bytes[100] ^= 1);
+        host.boot();
+        boot(&host).await;
+        assert!(happened(Part::RestartFromOlderCheckpoint));
         return;
     }
     host.corrupt("/data/appendonly-1.aof", |bytes| {
@@ -729,6 +792,7 @@ lives! {
     shutdown(Part::Shutdown)
     restart(Part::Restart)
     restart_from_checkpoint(Part::RestartFromCheckpoint)
+    restart_from_older_checkpoint(Part::RestartFromOlderCheckpoint)
 }
 
 fn golden() -> impl Iterator<Item = &'static Scenario> {

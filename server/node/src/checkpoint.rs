@@ -87,6 +87,8 @@ pub(crate) async fn save<W: World>(
     let now = worker.world.clock();
     let saved = result.as_ref().ok().map(|&(_, changes)| (changes, now.unix_ns() / 1_000_000_000));
     node.saves.end(saved, worker.now_ns());
+    let bytes = result.as_ref().ok().map(|(taken, _)| taken.bytes);
+    node.work.checkpoints.end(bytes, worker.now_ns() - began_ns, now.unix_ns());
     record(worker, began_ns, &result);
     match result {
         Ok((taken, _)) => {

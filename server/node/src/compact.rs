@@ -15,8 +15,8 @@ use ferrite_hybridlog::compaction::{CompactionError, Compactor, Old, OldRecord, 
 use ferrite_hybridlog::{Address, Held, LogFiles, Planted, ReadError, StorageError};
 use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::{Compacted, Pause, compact};
-use ferrite_telemetry::schema::{Attribute, CompactionReason, SpanName};
-use ferrite_telemetry::{TraceBuffer, Value};
+use ferrite_telemetry::schema::{Attribute, CompactionReason, ExceptionType, SpanName};
+use ferrite_telemetry::{Exception, TraceBuffer, Value};
 use futures_util::future::{join_all, select};
 
 use crate::batch::wait_for_space;
@@ -80,6 +80,21 @@ impl RunError {
             }
             _ => None,
         }
+    }
+
+    /// What the trace says.
+    fn failure(&self) -> Failure {
+        let text = self.to_string();
+        let told = |kind| Some(Exception { kind, message: text.clone(), stack: None });
+        let exception = match self {
+            Self::Log(CompactionError::Read { .. }) => told(ExceptionType::ReadFailed),
+            Self::Log(CompactionError::Short { .. }) => told(ExceptionType::ReadShort),
+            Self::Log(CompactionError::Damaged { .. }) => told(ExceptionType::ReadDamaged),
+            Self::Read(error) => Some(error.exception()),
+            Self::Space(error) => error.exception(),
+            Self::Punch(_) => told(ExceptionType::LogFailed),
+        };
+        Failure { text, exception }
     }
 }
 
@@ -345,7 +360,7 @@ impl<W: World> Task<W> {
             self.in_vain = Some(InVain { tail: stats.tail, limit, live: space.live, change });
         }
         if run.bytes_read > 0 || result.is_err() {
-            let failure = result.as_ref().err().map(|error| Failure { text: error.to_string(), exception: None });
+            let failure = result.as_ref().err().map(RunError::failure);
             record(&self.worker, began_ns, reason, &run, [before.begin, stats.begin], failure);
         }
         result

@@ -56,6 +56,8 @@ pub(crate) async fn make_room<W: World>(worker: &Worker<W>) -> bool {
     };
     let began_ns = worker.now_ns();
     let failure = slices(worker, &mut evictor).await.err();
+    let bytes = failure.is_none().then_some(evictor.bytes_freed);
+    worker.node.work.evictions.end(bytes, worker.now_ns() - began_ns, worker.world.clock().unix_ns());
     // As long as no run succeeds, the first that did not is told of.
     let failed_before = worker.eviction_fails.replace(failure.is_some());
     if evictor.keys_evicted > 0 || failure.is_some() && !failed_before {

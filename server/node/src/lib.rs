@@ -43,6 +43,7 @@ mod start;
 mod stats;
 mod traces;
 mod unseen;
+mod work;
 mod worker;
 
 pub use check::check;

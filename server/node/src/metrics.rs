@@ -58,7 +58,9 @@ pub fn collect(node: &Node) -> Vec<Series> {
         .collect();
     let [commands, durations] =
         node.telemetry.metrics.command_series(|command| ferrite_commands::table::trace_name(command).to_owned());
-    vec![
+    let account =
+        |(name, bytes): (&'static str, u64)| Point { label: Some(name.to_owned()), value: Value::Integer(bytes) };
+    let mut series = vec![
         commands,
         durations,
         Series::single(Metric::MEMORY_USED, accounts.total()),
@@ -154,7 +156,17 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::KEPT_REFUSED, node.pins.refused()),
         Series::single(Metric::CALLERS_LIMITED, node.telemetry.sampling.limited()),
         Series { metric: Metric::SAMPLING_RATIO, points: sampling_ratio(node) },
-    ]
+        Series::single(Metric::COMPACTION_RUNS, space.compactions),
+        Series::single(Metric::DISK_READS, totals.disk_reads),
+        Series::single(Metric::DISK_FULL, u64::from(store.disk_full)),
+        Series::single(Metric::QUOTA_MAX, space.quota),
+        Series::single(Metric::QUOTA_USED, space.quota_used),
+        Series::single(Metric::QUOTA_EXCEEDED, u64::from(space.over_quota)),
+        Series { metric: Metric::MEMORY_ACCOUNT, points: accounts.each().map(account).into() },
+        Series::single(Metric::EXPIRY_REMINDERS, node.databases.reminders()),
+    ];
+    series.extend(node.work.series());
+    series
 }
 
 /// None under a sampler of so many traces a second, which has no ratio.

@@ -24,6 +24,7 @@ use crate::save_status::SaveStatus;
 use crate::signal::Signal;
 use crate::space::SpaceStatus;
 use crate::stats::{Totals, WorkerStats};
+use crate::work::Work;
 
 /// What the operating system says of the process; the binary knows how to ask.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +69,7 @@ pub struct Node {
     pub(crate) memory: MemoryStatus,
     pub saves: SaveStatus,
     pub space_status: SpaceStatus,
+    pub(crate) work: Work,
     /// Held while a rewrite or a checkpoint is made: there is one at a time.
     pub(crate) background: tokio::sync::Mutex<()>,
     /// What SHUTDOWN said about a checkpoint at the end, if it said anything.
@@ -132,6 +134,7 @@ impl Node {
             memory: MemoryStatus::default(),
             saves: SaveStatus::default(),
             space_status: SpaceStatus::default(),
+            work: Work::default(),
             background: tokio::sync::Mutex::default(),
             save_at_end: OnceLock::new(),
             clients: Clients::default(),

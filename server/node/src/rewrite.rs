@@ -80,6 +80,8 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, rewriter: Rewriter<W>) 
         tracing::info!(bytes = before, "the append-only file is rewritten");
         let result = rewrite(&worker, &rewriter).await;
         status.end(result.is_ok(), worker.now_ns());
+        let bytes = result.is_ok().then(|| rewriter.aof().size().current);
+        node.work.rewrites.end(bytes, worker.now_ns() - began_ns, clock.unix_ns());
         let failure = result.as_ref().err().map(WalkError::failure);
         record(&worker, began_ns, [before, rewriter.aof().size().current], failure);
         match result {
@@ -177,14 +179,14 @@ impl<'w, W: World> Walk<'w, W> {
             if cold.len() > READS_MAX && self.buckets > 1 {
                 self.buckets /= 2;
             }
+            let buckets = self.buckets;
             for some in cold.chunks(READS_MAX) {
                 self.fetch(some).await?;
-            let buckets = self.buckets;
-            }
-        }
                 if self.buckets < buckets {
                     break;
                 }
+            }
+        }
     }
 
     async fn fetch(&mut self, addresses: &[Address]) -> Result<(), ReadError> {
@@ -200,6 +202,7 @@ impl<'w, W: World> Walk<'w, W> {
                 }
                 record = device.read_record(address).await?.record;
             }
+            self.worker.stats().disk_reads.add(1);
             self.held.insert(address, record);
         }
         Ok(())

@@ -27,6 +27,7 @@ use crate::node::{Node, fsync_policy};
 use crate::replay::Replay;
 use crate::rewrite;
 use crate::signal::Signal;
+use crate::work::Recovery;
 use crate::worker::Worker;
 
 /// The log device's file in the data directory.
@@ -342,7 +343,11 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
         ..config
     };
     let mut replay = Replay::new(node.clone(), world.clone());
+    let began_ns = world.clock().monotonic_ns();
     let recovered = recover_data_dir(world, &config, &mut replay).await?;
+    let took_ns = world.clock().monotonic_ns() - began_ns;
+    let recovery = Recovery { took_ns, bytes: recovered.summary.bytes };
+    assert!(node.work.recovery.set(recovery).is_ok(), "the data directory is opened once");
     if recovered.summary.frames > 0 {
         tracing::info!(
             frames = recovered.summary.frames,

@@ -15,8 +15,8 @@ mod tests;
 pub use attributes::{Attribute, DB_SYSTEM, ErrorType, MASK, ValueType};
 pub use logs::{COLD_FAILURE, COLD_TARGET, LogField, REQUEST_ID, log_target};
 pub use metrics::{
-    DURATION_BOUNDS, DropReason, EXEMPLAR_SPAN_ID, EXEMPLAR_TRACE_ID, Instrument, Label, METRICS, Metric, SYNC_BOUNDS,
-    SampledBy, prometheus_name,
+    DURATION_BOUNDS, DropReason, EXEMPLAR_SPAN_ID, EXEMPLAR_TRACE_ID, Instrument, Label, METRICS, Metric, RunResult,
+    SYNC_BOUNDS, SampledBy, prometheus_name,
 };
 pub use spans::{
     CompactionReason, ConnectionEnd, EventName, ExceptionType, Operation, Outcome, Role, SpanKind, SpanName, Tier,

@@ -177,7 +177,7 @@ async fn check_sum(client: &mut RawClient, left: &BTreeSet<String>, info: &BTree
     for key in left {
         expiring += u64::from(ask(client, &["PTTL", key]).await != Reply::Int(-1));
     }
-    let reminders = info["ferrite_expiry_reminders"];
+    let reminders = info["ferrite_wheel_reminders"];
     assert!(reminders >= expiring, "{reminders} reminders of {expiring} keys that expire");
     assert_eq!(ask(client, &["DBSIZE"]).await, Reply::Int(left.len() as i64));
 }

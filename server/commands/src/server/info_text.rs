@@ -230,7 +230,7 @@ fn memory(info: &InfoSnapshot, text: &mut Text) {
     text.field("lazyfreed_objects", memory.objects_freed);
     text.field("ferrite_data_bytes", memory.data);
     text.field("ferrite_data_bytes_per_key", per_key(memory.data, keys));
-    text.field("ferrite_expiry_reminders", memory.reminders);
+    text.field("ferrite_wheel_reminders", memory.reminders);
     text.field("ferrite_mutable_bytes", memory.mutable);
     text.field("ferrite_read_only_bytes", memory.read_only);
     text.field("ferrite_disk_bytes", memory.disk);

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Attribute, DropReason, EventName, Instrument, Label, METRICS, Metric, SampledBy, SpanKind, SpanName, ValueType,
-    prometheus_name,
+    Attribute, DropReason, EventName, Instrument, Label, METRICS, Metric, RunResult, SampledBy, SpanKind, SpanName,
+    ValueType, prometheus_name,
 };
 
 /// Names that users' dashboards are documented with, or that come from OpenTelemetry's conventions, stay; the engine's own may still change.
@@ -52,6 +52,7 @@ fn label_values(label: Label) -> Vec<&'static str> {
         Label::Reason => {
             DropReason::ALL.iter().map(|r| r.as_str()).chain(SampledBy::ALL.iter().map(|r| r.as_str())).collect()
         }
+        Label::Result => RunResult::ALL.iter().map(|result| result.as_str()).collect(),
         _ => Vec::new(),
     }
 }

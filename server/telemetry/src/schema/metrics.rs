@@ -26,6 +26,20 @@ names! {
         Replica = "replica",
         /// Why spans were lost, or what chose them.
         Reason = "reason",
+        /// How a run of the server's own work ended.
+        Result = "result",
+        /// What memory is taken for.
+        Account = "account",
+    }
+}
+
+names! {
+    /// How a run of the server's own work ended: the label of the counters of runs.
+    RunResult {
+        /// It has done what it was begun for.
+        Ok = "ok",
+        /// It has not: the disk refused, or the server ended.
+        Error = "error",
     }
 }
 
@@ -197,6 +211,37 @@ metrics! {
         "Writes whose replaced record on disk has not been looked at yet: key counts may be too high by as many";
     UNSEEN_ERRORS = "ferrite.unseen.errors.total", Counter, "{errors}", None,
         "Failed attempts to look at what a write has replaced";
+    CHECKPOINTS = "ferrite.checkpoint.runs.total", Counter, "{runs}", Some(Label::Result),
+        "Checkpoints that were begun, labeled by how they ended";
+    CHECKPOINT_DURATION = "ferrite.checkpoint.last.duration", Gauge, "s", None, "How long the last checkpoint took";
+    CHECKPOINT_BYTES = "ferrite.checkpoint.bytes.total", Counter, "By", None, "Bytes of the files of checkpoints written";
+    CHECKPOINT_LAST_SUCCESS = "ferrite.checkpoint.last.success.time", Gauge, "s", None,
+        "When the last good checkpoint since the start was done, in seconds since the Unix epoch: its age is the time since";
+    REWRITES = "ferrite.aof.rewrite.runs.total", Counter, "{runs}", Some(Label::Result),
+        "Rewrites of the append-only file that were begun, labeled by how they ended";
+    REWRITE_DURATION = "ferrite.aof.rewrite.last.duration", Gauge, "s", None,
+        "How long the last rewrite of the append-only file took";
+    REWRITE_BYTES = "ferrite.aof.rewrite.bytes.total", Counter, "By", None,
+        "Bytes of the append-only files that rewrites left";
+    REWRITE_LAST_SUCCESS = "ferrite.aof.rewrite.last.success.time", Gauge, "s", None,
+        "When the last good rewrite since the start was done, in seconds since the Unix epoch";
+    EVICTION_RUNS = "ferrite.eviction.runs.total", Counter, "{runs}", Some(Label::Result),
+        "Runs of eviction, labeled by how they ended";
+    RECOVERY_DURATION = "ferrite.recovery.duration", Gauge, "s", None,
+        "How long the start took to get from the data directory to the databases";
+    RECOVERY_BYTES = "ferrite.recovery.bytes", Gauge, "By", None, "Bytes of the append-only file that the start replayed";
+    COMPACTION_RUNS = "ferrite.compaction.runs.total", Counter, "{runs}", None, "Runs of compaction, whatever ended them";
+    DISK_READS = "ferrite.storage.disk.reads.total", Counter, "{reads}", None,
+        "Records that were read from disk for commands, eviction and rewrites";
+    DISK_FULL = "ferrite.storage.disk.full", Gauge, "1", None, "1 while the disk has no room for the log, else 0";
+    QUOTA_MAX = "ferrite.storage.quota.max", Gauge, "By", None, "The quota of the data directory; 0: there is none";
+    QUOTA_USED = "ferrite.storage.quota.used", Gauge, "By", None, "What the quota counts: log, values, append-only files, checkpoints";
+    QUOTA_EXCEEDED = "ferrite.storage.quota.exceeded", Gauge, "1", None,
+        "1 while writes are refused because of the quota, else 0";
+    MEMORY_ACCOUNT = "ferrite.memory.account", Gauge, "By", Some(Label::Account),
+        "Memory by what it is taken for: the sum is ferrite.memory.used";
+    EXPIRY_REMINDERS = "ferrite.expiry.reminders", Gauge, "{reminders}", None,
+        "Reminders of keys that expire in the timing wheel";
     QUEUE_DEPTH = "ferrite.telemetry.queue.depth", Gauge, "{spans}", None, "Spans that wait for their export";
     KEPT_SIZE = "ferrite.telemetry.kept.size", Gauge, "By", None,
         "Memory of traces that SLOWLOG or exemplars name";
@@ -223,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 61);
+        assert_eq!(METRICS.len(), 80);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
