@@ -19,6 +19,8 @@ const TTL_S: u64 = 86_400;
 /// By how much memory may differ between two moments with the same data: pages fill, buffers have grown.
 const TOLERANCE: f64 = 0.10;
 const KEPT_MAX: f64 = 16e6;
+/// Bytes that have left memory before it is measured.
+const WARM: f64 = 32e6;
 
 fn info(connection: &mut Connection) -> BTreeMap<String, f64> {
     let reply = connection.call(&["INFO", "everything"]).expect("INFO answers");
@@ -86,13 +88,33 @@ fn expires(connection: &mut Connection) -> f64 {
 }
 
 #[test]
+fn the_time_of_the_active_cycle_is_told() {
+    let mut server = Server::ferrite(&["--workers", "1", "--aof.enabled", "false"]);
+    let mut connection = server.connect();
+    let commands: Vec<Vec<Vec<u8>>> = (0..20_000)
+        .map(|number| ["PSETEX", &format!("key:{number}"), "300", "v"].map(|word| word.as_bytes().to_vec()).to_vec())
+        .collect();
+    commands.chunks(BATCH).for_each(|some| assert!(connection.pipeline(some).is_ok()));
+    let began = Instant::now();
+    while info(&mut connection)["expired_keys"] < 20_000.0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "keys are left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = info(&mut connection)["expire_cycle_cpu_milliseconds"];
+    assert!((1.0..20_000.0).contains(&told), "{told} ms for 20,000 keys");
+    server.assert_sound();
+}
+
+#[test]
 fn memory_does_not_grow_while_keys_come_and_go() {
     let seconds = std::env::var("FERRITE_CHURN_S").map_or(SECONDS, |text| text.parse().expect("a number of seconds"));
     let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "8"];
     let mut server = Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
     let mut churn = Churn { connection: server.connect(), random: 7, commands: 0 };
-    // Until the regions are full.
-    churn.run(Duration::from_secs(seconds.div_ceil(4)));
+    // Until the regions are full, and what goes with that is as large as it will be.
+    while info(&mut churn.connection)["ferrite_disk_bytes"] < WARM {
+        churn.run(Duration::from_millis(500));
+    }
     let before = churn.settled();
     churn.run(Duration::from_secs(seconds));
     let after = churn.settled();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ferrite_hybridlog::Held;
@@ -139,7 +140,7 @@ fn delete_in_memory<W: World>(
     held: &Held,
     trace: &mut TraceBuffer,
 ) -> Result<(), Pause> {
-    let now_ms = worker.world.clock().unix_ns() / 1_000_000;
+    let (began_ns, now_ms) = (worker.now_ns(), worker.world.clock().unix_ns() / 1_000_000);
     let pinned = worker.handle.pin();
     let mut scratch = worker.scratch.borrow_mut();
     let result = loop {
@@ -150,5 +151,6 @@ fn delete_in_memory<W: World>(
         }
     };
     worker.node.databases.absorb(&mut scratch);
+    worker.node.work.expiry_ns.fetch_add(worker.now_ns() - began_ns, Relaxed);
     result
 }

@@ -112,6 +112,7 @@ pub fn snapshot(host: &NodeHost<'_>) -> InfoSnapshot {
             net_output_bytes: totals.bytes_sent,
             rejected_connections: totals.rejected_connections,
             expired_keys: figures.expired_keys,
+            expire_cycle_ms: node.work.expiry_ns.load(Relaxed) / 1_000_000,
             evicted_keys: figures.evicted_keys,
             keyspace_hits: figures.keyspace_hits(),
             keyspace_misses: figures.keyspace_misses,

@@ -12,6 +12,8 @@ pub struct Work {
     pub(crate) checkpoints: Runs,
     pub(crate) rewrites: Runs,
     pub(crate) evictions: Runs,
+    /// How long the active expiry has worked, without what it waited for.
+    pub(crate) expiry_ns: AtomicU64,
     /// What the start found in the data directory.
     pub(crate) recovery: OnceLock<Recovery>,
 }
@@ -80,7 +82,7 @@ fn seconds(metric: Metric, ns: Option<u64>) -> Series {
 
 impl Work {
     pub(crate) fn series(&self) -> Vec<Series> {
-        let Work { checkpoints, rewrites, evictions, recovery } = self;
+        let Work { checkpoints, rewrites, evictions, recovery, expiry_ns: _ } = self;
         let recovery = recovery.get();
         vec![
             checkpoints.by_result(Metric::CHECKPOINTS),

@@ -280,6 +280,8 @@ pub struct StatsInfo {
     pub output_kbps: f64,
     pub rejected_connections: u64,
     pub expired_keys: u64,
+    /// Milliseconds that the active cycle has worked.
+    pub expire_cycle_ms: u64,
     pub evicted_keys: u64,
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,

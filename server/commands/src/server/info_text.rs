@@ -320,7 +320,8 @@ fn stats(info: &InfoSnapshot, text: &mut Text) {
     text.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     text.field("expired_keys", stats.expired_keys);
     text.field("expired_stale_perc", "0.00");
-    text.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
+    text.zeros(&["expired_time_cap_reached_count"]);
+    text.field("expire_cycle_cpu_milliseconds", stats.expire_cycle_ms);
     text.field("evicted_keys", stats.evicted_keys);
     text.zeros(&["evicted_clients", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     text.field("keyspace_hits", stats.keyspace_hits);
