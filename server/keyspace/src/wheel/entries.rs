@@ -315,6 +315,11 @@ impl Entries {
 
 #[cfg(test)]
 impl Entries {
+    /// Where the first reminders lie.
+    pub(super) fn first_chunk(&self) -> *const u8 {
+        self.chunks[0].as_ptr().cast()
+    }
+
     /// Every entry is found by its hash, every list leads both ways, and what is claimed is in none.
     pub(super) fn check(&self) {
         for place in 0..self.len as u32 {

@@ -164,6 +164,28 @@ fn memory_goes_with_the_reminders_and_all_at_once_when_there_are_none_left() {
     assert_eq!(drain(&mut wheel, u64::MAX), [1]);
 }
 
+#[test]
+fn one_more_reminder_moves_none_of_those_that_there_are() {
+    let mut wheel = Wheel::default();
+    wheel.add(Reminder { hash: 0, due_ms: 1 << 40 });
+    let first = wheel.entries.first_chunk();
+    // All of one time, as after a load: they lie in one slot.
+    for hash in 1..50_000u64 {
+        let before = wheel.bytes();
+        wheel.add(Reminder { hash: hash.wrapping_mul(0x9e37_79b9_7f4a_7c15), due_ms: 1 << 40 });
+        assert!(wheel.bytes() - before <= 1024 * crate::limits::EXPIRY_BYTES, "a chunk at most");
+    }
+    assert_eq!(wheel.entries.first_chunk(), first, "nothing was copied");
+    let (mut due, mut steps) = (Vec::new(), 0);
+    while wheel.take_due(u64::MAX, 64, &mut due) {
+        assert!(due.len() <= 64, "a slot comes in steps, whatever its length");
+        settle_all(&mut wheel, std::mem::take(&mut due));
+        steps += 1;
+    }
+    assert_eq!(wheel.len(), due.len());
+    assert!(steps >= 2 * 50_000 / 64 / 2, "{steps} steps");
+}
+
 proptest! {
     #[test]
     fn every_reminder_comes_when_a_sorted_list_says(
