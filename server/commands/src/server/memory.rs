@@ -245,7 +245,7 @@ mod tests {
         };
         let sum = usage("key") + usage("other") + usage("hash");
         assert_eq!(client.databases.data_bytes_of(0), sum, "the data is the sum of its keys");
-        assert_eq!(client.databases.data_bytes(), sum + 48 + 8 + 16);
+        assert_eq!(client.databases.data_bytes(), sum + 48 + 8 + 32);
         for command in
             ["PERSIST key", "DEL other", "RENAME hash other", "COPY other key REPLACE", "SWAPDB 0 1", "FLUSHDB"]
         {
