@@ -227,7 +227,14 @@ impl<W: World> Task<W> {
         let space = node.space();
         let above = self.bounds(&space, reason).begin_above;
         let result = if space.needed > above && self.may_gain(&space) {
-            self.compact(reason).await
+            let result = self.compact(reason).await;
+            // Runs may follow each other without an end where every page has a part that is unused. What checkpoints keep
+            // meanwhile has to go all the same.
+            let after = node.space();
+            if result.is_ok() && after.file - after.needed > after.live {
+                self.unpin(&after).await;
+            }
+            result
         } else if space.file > space.needed {
             let freed = self.free().await;
             if freed.is_ok() && space.file > above {
