@@ -69,7 +69,10 @@ impl Keyspace<'_> {
         let db = self.db();
         let record = self.get(key)?.expect("the caller has looked the key up");
         let (kind, len, expire_at_ms) = (record.kind, record.value_len(), record.expire_at_ms);
-        Ok(Source { db, key, kind, len, expire_at_ms, is_object: record.object.is_some() })
+        // A short string is an object only beside a long key: under another it has a place in its record. An empty one has none
+        // in a file of extents.
+        let is_object = record.object.is_some() && (kind != Kind::String || len >= RELATIVE_MIN);
+        Ok(Source { db, key, kind, len, expire_at_ms, is_object })
     }
 
     /// Whether the append-only file may be told of the value by the key that has it. In the exclusive mode, as a command over two

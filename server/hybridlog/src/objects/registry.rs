@@ -226,6 +226,7 @@ impl Objects {
     /// Takes an object, `promised` space in the file, whose record lies in `page` and is not published yet.
     pub(crate) fn insert(&self, id: u64, page: u64, Moved { stored, twin }: Moved, promised: u64) {
         let bytes = stored.memory();
+        debug_assert!(promised > 0, "what takes no space in the file cannot be found there");
         {
             let mut pages = self.pages.lock();
             let of_page = pages.entry(page).or_default();
