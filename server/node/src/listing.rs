@@ -80,7 +80,7 @@ pub(crate) fn listed(trace: &KeptTrace, shape: &Shape) -> Json {
     for span in trace.spans() {
         let told = tier_of(&span).filter(|tier| !tiers.contains(tier));
         tiers.extend(told);
-        root.get_or_insert_with(|| shape.apply(span));
+        root.get_or_insert_with(|| shape.apply(&span));
     }
     let root = root.expect("a trace has a root");
     let statement = [Attribute::DbStatement, Attribute::DbQueryText].into_iter().find_map(|key| root.attribute(key));

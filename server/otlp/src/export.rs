@@ -14,6 +14,7 @@ pub(crate) mod testing;
 mod traces;
 
 pub use console::{NoBackend, Print};
+pub use encode::SpanEncoder;
 pub use logs::export_logs;
 pub use metrics::export_metrics;
 pub use settings::{ExportSettings, Temporality};

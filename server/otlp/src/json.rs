@@ -18,7 +18,7 @@ const STATUS_ERROR: u32 = 2;
 /// The trace as a whole `TracesData`, whose text is one line. `resource`: the resource's attributes.
 pub fn traces_data(trace: &KeptTrace, shape: &Shape, resource: &[(String, String)]) -> Json {
     let offset = trace.wall_offset_ns();
-    let spans: Vec<Json> = trace.spans().map(|span| span_json(shape.apply(span), offset)).collect();
+    let spans: Vec<Json> = trace.spans().map(|span| span_json(shape.apply(&span), offset)).collect();
     let texts = resource.iter().map(|(key, value)| attribute(key, json!({ "stringValue": value })));
     json!({
         "resourceSpans": [{

@@ -21,7 +21,7 @@ mod transport;
 pub use endpoint::without_secrets;
 #[cfg(feature = "otel")]
 pub use export::{
-    ExportSettings, FLUSH_MAX, NoBackend, Print, Temporality, export_logs, export_metrics, export_traces,
+    ExportSettings, FLUSH_MAX, NoBackend, Print, SpanEncoder, Temporality, export_logs, export_metrics, export_traces,
 };
 pub use json::traces_data;
 pub use log_record::LogRecord;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use ferrite_telemetry::{KeptTrace, Span, Value};
+use ferrite_telemetry::{KeptTrace, Span, SpanSink, Teller, Value};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -59,7 +59,12 @@ impl TracePart {
     }
 
     pub fn spans(&self) -> impl Iterator<Item = Span> {
-        self.trace.spans().skip(self.spans.start).take(self.spans.len())
+        self.trace.spans_at(self.spans.clone())
+    }
+
+    /// Tells its spans alone.
+    pub fn tell(&self, teller: &mut Teller, sink: &mut impl SpanSink) {
+        teller.tell_some(&self.trace, self.spans.clone(), sink);
     }
 
     /// The first `count` spans, which become another part.

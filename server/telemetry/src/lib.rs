@@ -26,7 +26,9 @@ mod redaction;
 mod ring;
 mod sampling;
 mod shape;
+mod sink;
 mod span;
+mod teller;
 mod text;
 mod values;
 
@@ -51,5 +53,7 @@ pub use sampling::{
 };
 pub use schema::{Attribute, Outcome, SpanKind, SpanName, Tier};
 pub use shape::{Conventions, LogLimits, Shape, SpanLimits, shortened};
+pub use sink::{Dropped, LinkRef, SpanHead, SpanSink, ValueRef};
 pub use span::{Event, Link, Span, Status, Value};
+pub use teller::Teller;
 pub use text::{one_line, render, short_duration};

@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::context::TraceId;
-use crate::schema::{SampledBy, SpanName, Tier};
+use crate::schema::{Outcome, SampledBy, SpanName, Tier};
 
 /// How much of a command is recorded (`[telemetry] span_detail`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -245,6 +245,12 @@ impl CommandRecord {
     /// What a root is: a command, or work that is none.
     pub fn name(&self) -> SpanName {
         SpanName::from_u8(self.name).unwrap_or_default()
+    }
+
+    /// It was answered with an error.
+    #[inline]
+    pub fn failed(&self) -> bool {
+        self.has(FINISHED) && self.result == Outcome::Err as u8
     }
 
     #[inline]

@@ -1,11 +1,10 @@
 //! How spans look to whoever is not the recorder: names by another convention, masked attributes, limits. Applied as spans are
 //! read back, so that recording pays nothing for it; exporters and `OTEL.TRACES` go through here alike.
 
-use std::sync::Arc;
-
 use crate::masks::{Masks, stable_name};
-use crate::schema::{Attribute, MASK};
-use crate::span::{Event, Span, Status, Value};
+use crate::schema::{Attribute, EventName, MASK};
+use crate::sink::{Collected, Dropped, LinkRef, SpanHead, SpanSink, ValueRef};
+use crate::span::Span;
 
 /// Which names database attributes have (`OTEL_SEMCONV_STABILITY_OPT_IN`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,112 +81,181 @@ pub struct Shape {
 
 impl Shape {
     /// The span as it is told.
-    pub fn apply(&self, mut span: Span) -> Span {
-        self.rename(&mut span);
-        if !self.masked.is_empty() {
-            self.mask(&mut span);
-        }
-        self.limit(&mut span);
-        span
+    pub fn apply(&self, span: &Span) -> Span {
+        let mut collected = Collected::default();
+        span.tell(&mut self.before(&mut collected));
+        collected.spans.remove(0)
     }
 
-    fn rename(&self, span: &mut Span) {
-        if self.conventions == Conventions::Old {
+    /// What tells a sink the spans that it is told, but in this shape.
+    pub fn before<'s, S: SpanSink>(&'s self, sink: &'s mut S) -> Shaped<'s, S> {
+        let changes_texts = !self.masked.is_empty() || self.limits.attribute_value_length.is_some();
+        Shaped { shape: self, sink, changes_texts, text: String::new(), seen: Seen::default() }
+    }
+}
+
+/// See [`Shape::before`].
+pub struct Shaped<'s, S> {
+    shape: &'s Shape,
+    sink: &'s mut S,
+    /// There are names to be masked, or there is a limit to the length of texts.
+    changes_texts: bool,
+    /// A text that was shortened.
+    text: String,
+    /// Of the span that is told.
+    seen: Seen,
+}
+
+/// What a span has been told with so far, whether it was told on or not.
+#[derive(Default)]
+struct Seen {
+    attributes: usize,
+    events: usize,
+    /// Of the last event.
+    event_attributes: usize,
+    links: usize,
+    has_error: bool,
+    has_system: bool,
+}
+
+impl<S: SpanSink> Shaped<'_, S> {
+    /// An attribute by the name that it is to have.
+    #[inline]
+    fn named(&mut self, key: Attribute, value: ValueRef<'_>) {
+        self.seen.attributes += 1;
+        if self.seen.attributes > self.shape.limits.attribute_count {
             return;
         }
-        let error_type = span.attribute(Attribute::ErrorType).cloned();
-        if let (Some(prefix), Status::Error(_), Some(_)) =
-            (error_type, &span.status, span.attribute(Attribute::DbSystem))
-        {
-            span.attributes.push((Attribute::DbResponseStatusCode, prefix));
-        }
-        let attributes = std::mem::take(&mut span.attributes);
-        for (key, value) in attributes {
-            match stable_name(key) {
-                Some(stable) if self.conventions == Conventions::Stable => span.attributes.push((stable, value)),
-                Some(stable) => span.attributes.extend([(key, value.clone()), (stable, value)]),
-                None => span.attributes.push((key, value)),
-            }
+        if self.changes_texts {
+            let value = told(self.shape, &mut self.text, key.as_str(), value);
+            self.sink.attribute(key, value);
+        } else {
+            self.sink.attribute(key, value);
         }
     }
 
-    fn mask(&self, span: &mut Span) {
-        let is_masked = |name: &str| self.masked.hides(name);
-        let mask = |attributes: &mut Vec<(Attribute, Value)>| {
-            for (key, value) in attributes {
-                if is_masked(key.as_str()) {
-                    *value = Value::Str(MASK.into());
-                }
-            }
-        };
-        mask(&mut span.attributes);
-        span.events.iter_mut().for_each(|event| mask(&mut event.attributes));
-        if span.baggage.iter().any(|(key, _)| is_masked(key)) {
-            let told = |(key, value): &(String, String)| {
-                (key.clone(), if is_masked(key) { MASK.to_owned() } else { value.clone() })
-            };
-            span.baggage = span.baggage.iter().map(told).collect();
+    /// By the stable conventions, or by both.
+    #[cold]
+    fn renamed(&mut self, key: Attribute, value: ValueRef<'_>) {
+        let stable = stable_name(key);
+        if stable.is_none() || self.shape.conventions == Conventions::Both {
+            self.named(key, value);
+        }
+        if let Some(stable) = stable {
+            self.named(stable, value);
+        }
+        // It comes first.
+        self.seen.has_system |= key == Attribute::DbSystem;
+        if key == Attribute::ErrorType && self.seen.has_error && self.seen.has_system {
+            self.named(Attribute::DbResponseStatusCode, value);
         }
     }
 
-    fn limit(&self, span: &mut Span) {
-        let limits = &self.limits;
-        if let Some(length) = limits.attribute_value_length {
-            shorten(&mut span.attributes, length);
-            span.events.iter_mut().for_each(|event| shorten(&mut event.attributes, length));
-            if span.baggage.iter().any(|(_, value)| value.chars().nth(length).is_some()) {
-                let told =
-                    |(key, value): &(String, String)| (key.clone(), shortened(value, length).unwrap_or(value.clone()));
-                span.baggage = span.baggage.iter().map(told).collect();
-            }
-        }
-        let count = span.attributes.len() + span.baggage.len();
-        if count > limits.attribute_count {
-            span.dropped_attributes += (count - limits.attribute_count) as u32;
-            span.attributes.truncate(limits.attribute_count);
-            let room = limits.attribute_count - span.attributes.len();
-            span.baggage = span.baggage.iter().take(room).cloned().collect::<Arc<[_]>>();
-        }
-        span.dropped_events += cut(&mut span.events, limits.event_count);
-        span.dropped_links += cut(&mut span.links, limits.link_count);
-        for Event { attributes, dropped_attributes, .. } in &mut span.events {
-            *dropped_attributes += cut(attributes, limits.event_attribute_count);
-        }
+    /// The event that was begun is told.
+    fn shows_event(&self) -> bool {
+        self.seen.events <= self.shape.limits.event_count
     }
 }
 
-fn cut<T>(list: &mut Vec<T>, max: usize) -> u32 {
-    let over = list.len().saturating_sub(max);
-    list.truncate(max);
-    over as u32
-}
+impl<S: SpanSink> SpanSink for Shaped<'_, S> {
+    #[inline]
+    fn head(&mut self, head: &SpanHead<'_>) {
+        self.seen = Seen { has_error: head.error.is_some(), ..Seen::default() };
+        self.sink.head(head);
+    }
 
-fn shorten(attributes: &mut [(Attribute, Value)], length: usize) {
-    for (_, value) in attributes {
-        if let Value::Str(text) = value
-            && let Some(short) = shortened(text, length)
-        {
-            *value = Value::Str(short.into());
+    #[inline]
+    fn attribute(&mut self, key: Attribute, value: ValueRef<'_>) {
+        match self.shape.conventions {
+            Conventions::Old => self.named(key, value),
+            Conventions::Stable | Conventions::Both => self.renamed(key, value),
         }
+    }
+
+    fn member(&mut self, key: &str, value: &str) {
+        self.seen.attributes += 1;
+        if self.seen.attributes > self.shape.limits.attribute_count {
+            return;
+        }
+        match told(self.shape, &mut self.text, key, ValueRef::Str(value)) {
+            ValueRef::Str(value) => self.sink.member(key, value),
+            ValueRef::Int(_) | ValueRef::Bool(_) => unreachable!("a text stays one"),
+        }
+    }
+
+    fn event(&mut self, name: EventName, time_ns: u64) {
+        self.seen.events += 1;
+        self.seen.event_attributes = 0;
+        if self.shows_event() {
+            self.sink.event(name, time_ns);
+        }
+    }
+
+    fn event_attribute(&mut self, key: Attribute, value: ValueRef<'_>) {
+        self.seen.event_attributes += 1;
+        if self.shows_event() && self.seen.event_attributes <= self.shape.limits.event_attribute_count {
+            let value = told(self.shape, &mut self.text, key.as_str(), value);
+            self.sink.event_attribute(key, value);
+        }
+    }
+
+    fn event_end(&mut self, dropped: u32) {
+        if self.shows_event() {
+            let over = over(self.seen.event_attributes, self.shape.limits.event_attribute_count);
+            self.sink.event_end(dropped.saturating_add(over));
+        }
+    }
+
+    fn link(&mut self, link: &LinkRef<'_>) {
+        self.seen.links += 1;
+        if self.seen.links <= self.shape.limits.link_count {
+            self.sink.link(link);
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, dropped: Dropped) {
+        let limits = &self.shape.limits;
+        self.sink.end(Dropped {
+            attributes: dropped.attributes.saturating_add(over(self.seen.attributes, limits.attribute_count)),
+            events: dropped.events.saturating_add(over(self.seen.events, limits.event_count)),
+            links: dropped.links.saturating_add(over(self.seen.links, limits.link_count)),
+        });
     }
 }
 
-/// As many characters, the last one an ellipsis that says so; `None`: it is not longer.
-pub fn shortened(text: &str, length: usize) -> Option<String> {
-    text.chars().nth(length)?;
-    let mut short: String = text.chars().take(length.saturating_sub(1)).collect();
+fn over(count: usize, max: usize) -> u32 {
+    count.saturating_sub(max) as u32
+}
+
+/// The value as it is told: masked, or not longer than texts may be. `scratch` takes the text that it becomes.
+fn told<'v>(shape: &Shape, scratch: &'v mut String, name: &str, value: ValueRef<'v>) -> ValueRef<'v> {
+    let value = if shape.masked.hides(name) { ValueRef::Str(MASK) } else { value };
+    match (value, shape.limits.attribute_value_length) {
+        (ValueRef::Str(text), Some(length)) => ValueRef::Str(shortened(text, length, scratch)),
+        _ => value,
+    }
+}
+
+/// As many characters, the last one an ellipsis that says so. `scratch` takes what is shorter.
+pub fn shortened<'v>(text: &'v str, length: usize, scratch: &'v mut String) -> &'v str {
+    if text.chars().nth(length).is_none() {
+        return text;
+    }
+    scratch.clear();
+    scratch.extend(text.chars().take(length.saturating_sub(1)));
     if length > 0 {
-        short.push('…');
+        scratch.push('…');
     }
-    Some(short)
+    scratch
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::{SpanId, TraceId};
-    use crate::schema::{EventName, SpanKind, SpanName};
-    use crate::span::Link;
+    use crate::schema::{SpanKind, SpanName};
+    use crate::span::{Event, Link, Status, Value};
 
     fn text(text: &str) -> Value {
         Value::Str(text.to_owned().into())
@@ -235,13 +303,14 @@ mod tests {
 
     #[test]
     fn by_default_nothing_changes() {
-        assert_eq!(Shape::default().apply(span()), span());
+        assert_eq!(Shape::default().apply(&span()), span());
     }
 
     #[test]
     fn the_stable_conventions_replace_names_or_stand_beside_them() {
-        let shaped = |opt_in| Shape { conventions: Conventions::from_opt_in(opt_in), ..Shape::default() }.apply(span());
-        let stable = ["db.system.name", "db.query.text", "error.type", "network.peer.port", "db.response.status_code"];
+        let shaped =
+            |opt_in| Shape { conventions: Conventions::from_opt_in(opt_in), ..Shape::default() }.apply(&span());
+        let stable = ["db.system.name", "db.query.text", "error.type", "db.response.status_code", "network.peer.port"];
         assert_eq!(names(&shaped("http, Database")), stable);
         let both = shaped("database,database/dup");
         assert_eq!(names(&both)[..4], ["db.system", "db.system.name", "db.statement", "db.query.text"]);
@@ -254,7 +323,7 @@ mod tests {
     fn masked_attributes_say_so_wherever_they_are() {
         let masked = ["db.statement", "tenant.id", "exception.message", "net.peer.port"].map(str::to_owned);
         let masked = Masks::new(masked);
-        let shaped = Shape { masked, ..Shape::default() }.apply(span());
+        let shaped = Shape { masked, ..Shape::default() }.apply(&span());
         assert_eq!(shaped.attribute(Attribute::DbStatement), Some(&text("[REDACTED]")));
         assert_eq!(shaped.attribute(Attribute::NetPeerPort), Some(&text("[REDACTED]")));
         assert_eq!(shaped.baggage[0].1, "[REDACTED]");
@@ -270,7 +339,7 @@ mod tests {
         ] {
             for conventions in [Conventions::Old, Conventions::Stable, Conventions::Both] {
                 let masked = Masks::new([masked.to_owned()]);
-                let shaped = Shape { conventions, masked, ..Shape::default() }.apply(span());
+                let shaped = Shape { conventions, masked, ..Shape::default() }.apply(&span());
                 let told: Vec<_> = [old, stable].iter().filter_map(|name| shaped.attribute(*name)).collect();
                 assert!(!told.is_empty() && told.iter().all(|value| **value == text("[REDACTED]")), "{told:?}");
             }
@@ -286,18 +355,15 @@ mod tests {
             link_count: 0,
             event_attribute_count: 1,
         };
-        let shaped = Shape { limits, ..Shape::default() }.apply(span());
+        let shaped = Shape { limits, ..Shape::default() }.apply(&span());
         assert_eq!(shaped.attribute(Attribute::DbStatement), Some(&text("GET…")));
         assert_eq!((shaped.attributes.len(), shaped.baggage.len(), shaped.dropped_attributes), (4, 1, 1));
         assert_eq!((shaped.events.len(), shaped.dropped_events, shaped.dropped_links), (1, 1, 2));
         assert_eq!((shaped.events[0].attributes.len(), shaped.events[0].dropped_attributes), (1, 1));
-        let one = |length| shortened("añb", length);
-        assert_eq!(
-            (one(3), one(2), one(1), one(0)),
-            (None, Some("a…".to_owned()), Some("…".to_owned()), Some(String::new()))
-        );
+        let one = |length| shortened("añb", length, &mut String::new()).to_owned();
+        assert_eq!([3, 2, 1, 0].map(one), ["añb", "a…", "…", ""]);
         let narrow = SpanLimits { attribute_count: 2, attribute_value_length: Some(4), ..SpanLimits::default() };
-        let shaped = Shape { limits: narrow, ..Shape::default() }.apply(span());
+        let shaped = Shape { limits: narrow, ..Shape::default() }.apply(&span());
         assert_eq!(
             (names(&shaped), shaped.baggage.len(), shaped.dropped_attributes),
             (vec!["db.system", "db.statement"], 0, 4)

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::context::{SpanId, TraceId};
-use crate::schema::{Attribute, EventName, SpanKind, SpanName, Tier};
+use crate::schema::{Attribute, EventName, SpanKind, SpanName};
+use crate::sink::ValueRef;
 
 /// An attribute's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,17 +101,7 @@ impl Span {
     }
 }
 
-impl From<Tier> for Value {
-    fn from(tier: Tier) -> Self {
-        Self::Str(tier.as_str().into())
-    }
-}
-
-/// Integers of the wire formats are signed; counters beyond their range do not occur.
+/// A number as a value.
 pub(crate) fn int(number: u64) -> Value {
-    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-pub(crate) fn text(text: &'static str) -> Value {
-    Value::Str(Cow::Borrowed(text))
+    ValueRef::from(number).to_value()
 }

@@ -19,7 +19,7 @@ use crate::span::{Span, Status};
 ///         |-- ferrite.index.bucket: 4721
 /// ```
 pub fn render(trace: &KeptTrace, shape: &Shape) -> Vec<String> {
-    let mut spans: Vec<Span> = trace.spans().map(|span| shape.apply(span)).collect();
+    let mut spans: Vec<Span> = trace.spans().map(|span| shape.apply(&span)).collect();
     let root_id = trace.root_id();
     spans.sort_by_key(|span| (span.start_ns, span.span_id.0.wrapping_sub(root_id.0)));
     let mark = match (trace.name() == SpanName::Command, trace.sampled()) {

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use crate::schema::Attribute;
+use crate::sink::ValueRef;
 use crate::span::Value;
 
 const INT: u8 = 0;
@@ -49,36 +50,36 @@ pub(crate) fn put(attributes: &[(Attribute, Value)], bytes_max: usize, out: &mut
     }
 }
 
-/// The inverse of [`put`]. What it cannot have written ends the list.
-pub(crate) fn read(mut bytes: &[u8]) -> Vec<(Attribute, Value)> {
-    let mut attributes = Vec::new();
-    while let Some((key, value, rest)) = read_one(bytes) {
-        attributes.push((key, value));
+/// The inverse of [`put`]: gives each attribute to `found`. What [`put`] cannot have written ends the list.
+pub(crate) fn each(mut bytes: &[u8], mut found: impl FnMut(Attribute, ValueRef<'_>)) {
+    while let Some(rest) = read_one(bytes, &mut found) {
         bytes = rest;
     }
-    attributes
 }
 
-fn read_one(bytes: &[u8]) -> Option<(Attribute, Value, &[u8])> {
+/// Gives what is behind the attribute.
+fn read_one<'b>(bytes: &'b [u8], found: &mut impl FnMut(Attribute, ValueRef<'_>)) -> Option<&'b [u8]> {
     let (&[key, kind], rest) = bytes.split_first_chunk()?;
     let key = Attribute::from_u8(key)?;
-    let (value, rest) = match kind {
+    match kind {
         INT => {
             let (number, rest) = rest.split_first_chunk()?;
-            (Value::Int(i64::from_le_bytes(*number)), rest)
+            found(key, ValueRef::Int(i64::from_le_bytes(*number)));
+            Some(rest)
         }
         BOOL => {
             let (truth, rest) = rest.split_first()?;
-            (Value::Bool(*truth != 0), rest)
+            found(key, ValueRef::Bool(*truth != 0));
+            Some(rest)
         }
         STR => {
             let (len, rest) = rest.split_first_chunk()?;
             let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
-            (Value::Str(String::from_utf8_lossy(text).into_owned().into()), rest)
+            found(key, ValueRef::Str(&String::from_utf8_lossy(text)));
+            Some(rest)
         }
-        _ => return None,
-    };
-    Some((key, value, rest))
+        _ => None,
+    }
 }
 
 /// Bytes of all members that are kept: the list's length has 16 bits.
@@ -98,18 +99,13 @@ pub(crate) fn put_baggage<'b>(members: impl Iterator<Item = (&'b str, Cow<'b, st
     }
 }
 
-/// The inverse of [`put_baggage`].
-pub(crate) fn read_baggage(bytes: &[u8]) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    members(bytes).map(|(key, value)| (text(key), text(value))).collect()
-}
-
 /// One member's value.
 pub(crate) fn baggage_value<'b>(bytes: &'b [u8], key: &str) -> Option<&'b [u8]> {
     members(bytes).find_map(|(known, value)| (known == key.as_bytes()).then_some(value))
 }
 
-fn members(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// The inverse of [`put_baggage`]: keys and values.
+pub(crate) fn members(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut text = move || {
         let (len, rest) = bytes.split_first_chunk()?;
         let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
@@ -123,6 +119,17 @@ fn members(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn read(bytes: &[u8]) -> Vec<(Attribute, Value)> {
+        let mut attributes = Vec::new();
+        each(bytes, |key, value| attributes.push((key, value.to_value())));
+        attributes
+    }
+
+    fn read_baggage(bytes: &[u8]) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        members(bytes).map(|(key, value)| (text(key), text(value))).collect()
+    }
 
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![

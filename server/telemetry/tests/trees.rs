@@ -136,7 +136,7 @@ fn every_tier_that_was_searched_in_vain_says_so() {
         .map(|(event, end_ns)| {
             assert_eq!((event.name, event.time_ns), (EventName::CacheMiss, end_ns));
             let tiers = [Tier::Mutable, Tier::ReadOnly];
-            let tier = |tier: &&Tier| event.attributes == [(Attribute::StorageTier, Value::from(**tier))];
+            let tier = |tier: &&Tier| event.attributes == [(Attribute::StorageTier, Value::Str(tier.as_str().into()))];
             (*tiers.iter().find(tier).expect("a tier in memory"), end_ns)
         })
         .collect();

@@ -16,15 +16,11 @@ use super::delivery::{Delivery, Fate};
 use crate::queue::{Countable, Queue};
 use crate::transport::Exchange;
 
-/// Makes the request of a batch.
-pub(super) trait Encode<T> {
-    fn encode(&self, batch: &[T]) -> Bytes;
-}
-
 pub(super) struct BatchExport<T, C, X, E> {
     pub(super) queue: Arc<Queue<T>>,
     pub(super) delivery: Delivery<C, X>,
-    pub(super) encoder: E,
+    /// Makes the request of a batch.
+    pub(super) encode: E,
     /// After which a batch that is not full goes.
     pub(super) batch_timeout: Duration,
     /// Writes each batch to the console, if it is wanted there.
@@ -33,7 +29,7 @@ pub(super) struct BatchExport<T, C, X, E> {
 
 pub(super) type Console<T> = Box<dyn Fn(&[T])>;
 
-impl<T: Countable, C: Clock, X: Exchange, E: Encode<T>> BatchExport<T, C, X, E> {
+impl<T: Countable, C: Clock, X: Exchange, E: FnMut(&[T]) -> Bytes> BatchExport<T, C, X, E> {
     /// Exports what comes into the queue until `shutdown` is ready, then what is still there, for at most [`FLUSH_MAX`].
     pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>) {
         self.queue.attach_exporter();
@@ -85,7 +81,7 @@ impl<T: Countable, C: Clock, X: Exchange, E: Encode<T>> BatchExport<T, C, X, E> 
         if let Some(console) = &self.console {
             console(batch);
         }
-        let request = self.encoder.encode(batch);
+        let request = (self.encode)(batch);
         match self.delivery.deliver(count, request, shutdown).await {
             Fate::Accepted { rejected } => {
                 self.queue.count_rejected(rejected);

@@ -103,13 +103,13 @@ pub(super) fn spans(batch: &[Queued], shape: &Shape, print: &dyn Fn(&str)) {
         match item {
             Queued::Trace(trace) => {
                 let offset = trace.wall_offset_ns();
-                trace.spans().for_each(|told| print(&span(&shape.apply(told), offset)));
+                trace.spans().for_each(|told| print(&span(&shape.apply(&told), offset)));
             }
             Queued::Part(part) => {
                 let offset = part.trace().wall_offset_ns();
-                part.spans().for_each(|told| print(&span(&shape.apply(told), offset)));
+                part.spans().for_each(|told| print(&span(&shape.apply(&told), offset)));
             }
-            Queued::Cold(cold) => print(&span(&shape.apply(cold.span.clone()), cold.wall_offset_ns)),
+            Queued::Cold(cold) => print(&span(&shape.apply(&cold.span), cold.wall_offset_ns)),
         }
     }
 }

@@ -17,7 +17,7 @@ use prost::Message;
 use serde_json::Value;
 use tracing::Level;
 
-use super::batches::{BatchExport, Console, Encode};
+use super::batches::{BatchExport, Console};
 use super::console;
 use super::delivery::Delivery;
 use super::settings::ExportSettings;
@@ -34,33 +34,27 @@ pub async fn export_logs<W: World, X: Exchange>(
 ) {
     let seed = world.entropy().next_u64();
     let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Logs, &settings, seed);
-    let encoder = LogEncoder { resource: settings.resource(), limits: settings.shape.logs };
+    let (resource, limits) = (settings.resource(), settings.shape.logs);
+    let encode = move |batch: &[LogRecord]| request(&resource, &limits, batch);
     let batch_timeout = settings.batch_timeout;
     let console = console::begin(&settings, Signal::Logs)
         .map(|print| -> Console<LogRecord> { Box::new(move |batch| console::logs(batch, &*print)) });
-    BatchExport { queue, delivery, encoder, batch_timeout, console }.run(shutdown).await;
+    BatchExport { queue, delivery, encode, batch_timeout, console }.run(shutdown).await;
 }
 
-struct LogEncoder {
-    resource: Resource,
-    limits: LogLimits,
-}
-
-impl Encode<LogRecord> for LogEncoder {
-    /// The name of a scope is where its lines come from (Logs API, "Get a Logger").
-    fn encode(&self, batch: &[LogRecord]) -> Bytes {
-        let mut scopes = BTreeMap::<&str, Vec<proto::LogRecord>>::new();
-        for record in batch {
-            scopes.entry(&record.target).or_default().push(message(record, &self.limits));
-        }
-        let scope_logs = scopes.into_iter().map(|(target, log_records)| {
-            let scope = InstrumentationScope { name: target.to_owned(), ..super::scope() };
-            ScopeLogs { scope: Some(scope), log_records, ..ScopeLogs::default() }
-        });
-        let resource = Some(self.resource.clone());
-        let logs = ResourceLogs { resource, scope_logs: scope_logs.collect(), ..ResourceLogs::default() };
-        ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec().into()
+/// The name of a scope is where its lines come from (Logs API, "Get a Logger").
+fn request(resource: &Resource, limits: &LogLimits, batch: &[LogRecord]) -> Bytes {
+    let mut scopes = BTreeMap::<&str, Vec<proto::LogRecord>>::new();
+    for record in batch {
+        scopes.entry(&record.target).or_default().push(message(record, limits));
     }
+    let scope_logs = scopes.into_iter().map(|(target, log_records)| {
+        let scope = InstrumentationScope { name: target.to_owned(), ..super::scope() };
+        ScopeLogs { scope: Some(scope), log_records, ..ScopeLogs::default() }
+    });
+    let resource = Some(resource.clone());
+    let logs = ResourceLogs { resource, scope_logs: scope_logs.collect(), ..ResourceLogs::default() };
+    ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec().into()
 }
 
 fn message(record: &LogRecord, limits: &LogLimits) -> proto::LogRecord {
@@ -94,16 +88,18 @@ fn severity(level: Level) -> SeverityNumber {
 }
 
 fn attribute(name: &str, value: &Value, limits: &LogLimits) -> KeyValue {
-    let limited =
-        |text: String| limits.attribute_value_length.and_then(|length| shortened(&text, length)).unwrap_or(text);
+    let limited = |text: &str| match limits.attribute_value_length {
+        Some(length) => shortened(text, length, &mut String::new()).to_owned(),
+        None => text.to_owned(),
+    };
     let value = match (value, value.as_i64(), value.as_f64()) {
         (Value::Bool(truth), ..) => Kind::BoolValue(*truth),
         (Value::Number(_), Some(number), _) => Kind::IntValue(number),
         // A whole number beyond the protocol's: as a text it is exact.
         (Value::Number(number), None, _) if number.is_u64() => Kind::StringValue(number.to_string()),
         (Value::Number(_), None, Some(number)) => Kind::DoubleValue(number),
-        (Value::String(text), ..) => Kind::StringValue(limited(text.clone())),
-        (other, ..) => Kind::StringValue(limited(other.to_string())),
+        (Value::String(text), ..) => Kind::StringValue(limited(text)),
+        (other, ..) => Kind::StringValue(limited(&other.to_string())),
     };
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }

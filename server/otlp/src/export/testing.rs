@@ -40,15 +40,14 @@ fn tick() -> u64 {
     TICKS.get()
 }
 
-fn recorded(record: impl FnOnce(&mut TraceBuffer)) -> KeptTrace {
+/// The trace of the command that is recorded.
+pub fn recorded(record: impl FnOnce(&mut TraceBuffer)) -> KeptTrace {
     SEED.set(SEED.get() + 1);
     let mut recorder =
         Recorder::new(tick, &RecorderConfig { export: true, seed: SEED.get(), ..RecorderConfig::default() });
     recorder.set_wall_clock(0, WALL_OFFSET_NS);
     let mut buffer = recorder.buffer();
     buffer.start_batch();
-    buffer.begin_command();
-    buffer.parse();
     record(&mut buffer);
     buffer.net_write();
     let mut kept = Vec::new();
@@ -59,6 +58,8 @@ fn recorded(record: impl FnOnce(&mut TraceBuffer)) -> KeptTrace {
 /// `GET k`, answered from memory; perhaps with a caller's traceparent and tracestate.
 pub fn get(caller: Option<(&str, &str)>) -> KeptTrace {
     recorded(|buffer| {
+        buffer.begin_command();
+        buffer.parse();
         if let Some((parent, state)) = caller {
             buffer.set_context(&RemoteContext::parse(parent.as_bytes(), state.as_bytes()).expect("it is valid"));
         }
@@ -72,6 +73,8 @@ pub fn get(caller: Option<(&str, &str)>) -> KeptTrace {
 /// `GET k` of something that is not a string.
 pub fn failed_get() -> KeptTrace {
     recorded(|buffer| {
+        buffer.begin_command();
+        buffer.parse();
         buffer.describe("GET", 1, 2, [&b"k"[..]]);
         buffer.finish_command(Outcome::Err, b"WRONGTYPE not a string", 0);
     })

@@ -8,7 +8,7 @@ use ferrite_io::{Entropy, World};
 use super::batches::{BatchExport, Console};
 use super::console;
 use super::delivery::Delivery;
-use super::encode::Encoder;
+use super::encode::SpanEncoder;
 use super::settings::ExportSettings;
 use crate::transport::{Exchange, Signal};
 use crate::{ExportQueue, Queued};
@@ -26,13 +26,14 @@ pub async fn export_traces<W: World, X: Exchange>(
 ) {
     let seed = world.entropy().next_u64();
     let delivery = Delivery::new(world.clock().clone(), exchange, Signal::Traces, &settings, seed);
-    let encoder = Encoder::new(&settings.resource(), Arc::clone(&settings.shape));
+    let mut encoder = SpanEncoder::new(&settings);
+    let encode = move |batch: &[Queued]| encoder.encode(batch);
     let batch_timeout = settings.batch_timeout;
     let console = console::begin(&settings, Signal::Traces).map(|print| -> Console<Queued> {
         let shape = Arc::clone(&settings.shape);
         Box::new(move |batch| console::spans(batch, &shape, &*print))
     });
-    BatchExport { queue, delivery, encoder, batch_timeout, console }.run(shutdown).await;
+    BatchExport { queue, delivery, encode, batch_timeout, console }.run(shutdown).await;
 }
 
 #[cfg(test)]

@@ -34,11 +34,11 @@ fn records_arrive_over_both_protocols_with_severity_ids_target_and_resource() {
             }
             let exchange = exchange(&backend.destination(Signal::Logs));
             let delivery = Delivery::new(TestClock, exchange, Signal::Logs, &settings(), 1);
-            let encoder = LogEncoder { resource: settings().resource(), limits: LogLimits::default() };
+            let encode = |batch: &[LogRecord]| request(&settings().resource(), &LogLimits::default(), batch);
             let waiting = queue.clone();
             let shutdown = async move { wait_until(|| waiting.counts().exported == 3).await };
             let batch_timeout = Duration::from_secs(5);
-            BatchExport { queue, delivery, encoder, batch_timeout, console: None }.run(shutdown).await;
+            BatchExport { queue, delivery, encode, batch_timeout, console: None }.run(shutdown).await;
 
             let received = backend.received();
             assert_eq!(received.requests, 1);

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 
@@ -13,17 +14,18 @@ use crate::export::testing::{
 use crate::transport::{Accepted, Destination, OtlpExchange, Protocol, Retry};
 use crate::{QueueCounts, Queued};
 
-type Export<X> = BatchExport<Queued, TestClock, X, Encoder>;
+type Export<X> = BatchExport<Queued, TestClock, X, Box<dyn FnMut(&[Queued]) -> Bytes>>;
 
 fn export<X: Exchange>(queue: &Arc<ExportQueue>, exchange: X) -> Export<X> {
     let delivery = Delivery::new(TestClock, exchange, Signal::Traces, &settings(), 1);
-    let encoder = Encoder::new(&settings().resource(), Arc::default());
-    BatchExport { queue: Arc::clone(queue), delivery, encoder, batch_timeout: Duration::from_secs(5), console: None }
+    let mut encoder = SpanEncoder::new(&settings());
+    let encode = Box::new(move |batch: &[Queued]| encoder.encode(batch));
+    BatchExport { queue: Arc::clone(queue), delivery, encode, batch_timeout: Duration::from_secs(5), console: None }
 }
 
 /// Spans of each attempt, and when it was made, in milliseconds.
 fn attempts(exchange: &Scripted) -> Vec<(usize, u64)> {
-    let spans = |request: &bytes::Bytes| {
+    let spans = |request: &Bytes| {
         let request = ExportTraceServiceRequest::decode(request.clone()).expect("it is one");
         request.resource_spans[0].scope_spans[0].spans.len()
     };
