@@ -16,7 +16,7 @@ use crate::record::{CHILD_FAILED, CommandRecord, DISCARDED, Detail, FINISHED, PI
 use crate::redaction::Keys;
 use crate::ring::Ring;
 use crate::sampling::{Facts, Probability, Sampling, SamplingPolicy};
-use crate::schema::{Outcome, SampledBy};
+use crate::schema::SampledBy;
 
 /// The size of the flight recorder if nothing else is said.
 pub const RING_BYTES_DEFAULT: usize = 4 * 1024 * 1024;
@@ -298,7 +298,10 @@ impl Recorder {
         let command = &buffer.commands[index];
         match command.decided() {
             Some(made) => made,
-            None if self.policy.is_plain() => self.policy.chooses(command.trace_id(), parent),
+            None if self.policy.is_plain() => {
+                let failed = command.failed() || command.has(CHILD_FAILED);
+                self.policy.chooses_ended(command.trace_id(), parent, failed, command.execution_ns)
+            }
             None => self.judge(buffer, index, parent, below, limited),
         }
     }
@@ -316,14 +319,13 @@ impl Recorder {
         let command: &CommandRecord = &batch.commands[index];
         let rare = batch.rare_of(command);
         let (name, key) = batch.name_and_key(command);
-        let failed = command.has(FINISHED) && command.result == Outcome::Err as u8;
         let facts = Facts {
             trace_id: command.trace_id(),
             parent,
             name,
             key,
             below: batch.below(index, below),
-            failed: failed || command.has(CHILD_FAILED),
+            failed: command.failed() || command.has(CHILD_FAILED),
             execution_ns: command.execution_ns,
             tiers: self.tiers.get(index).copied().unwrap_or(0),
             peer: batch.header.peer().map(|(ip, _)| ip),

@@ -91,18 +91,39 @@ impl Ring {
         fence(Ordering::Release);
 
         let mut at = start;
-        let mut store = |slot: &Slot| {
-            for (to, word) in self.slot(at).iter().zip(slot) {
-                to.store(*word, Ordering::Relaxed);
-            }
-            at += 1;
-        };
-        batch.structs().into_iter().flatten().for_each(&mut store);
-        batch.text_slots().for_each(|slot| store(&slot));
+        for part in batch.structs() {
+            at = self.store(at, part);
+        }
+        at = self.store_texts(at, batch);
         debug_assert_eq!(at, start + len as u64);
         self.slot(start)[LENGTHS].store(len as u64 | before << 32, Ordering::Relaxed);
         self.newest.store(start + 1, Ordering::Release);
         true
+    }
+
+    /// Writes slots from this position on, round the end if need be; gives the position behind them.
+    #[inline]
+    fn store(&self, mut position: u64, mut slots: &[Slot]) -> u64 {
+        while !slots.is_empty() {
+            let room = &self.slots[position as usize & (self.slots.len() - 1)..];
+            let (now, later) = slots.split_at(slots.len().min(room.len()));
+            for (to, slot) in room.iter().zip(now) {
+                store_slot(to, slot);
+            }
+            position += now.len() as u64;
+            slots = later;
+        }
+        position
+    }
+
+    /// The same with the texts, which are bytes.
+    #[inline]
+    fn store_texts(&self, mut position: u64, batch: &Batch<'_>) -> u64 {
+        for slot in batch.text_slots() {
+            store_slot(self.slot(position), &slot);
+            position += 1;
+        }
+        position
     }
 
     /// Whether the entry at this position was whole until now: call after reading it.
@@ -236,6 +257,13 @@ impl Ring {
         );
         found.truncate(count);
         found
+    }
+}
+
+#[inline]
+fn store_slot(to: &[AtomicU64; SLOT_WORDS], slot: &Slot) {
+    for (to, word) in to.iter().zip(slot) {
+        to.store(*word, Ordering::Relaxed);
     }
 }
 

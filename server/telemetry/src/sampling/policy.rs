@@ -119,7 +119,7 @@ pub struct SamplingPolicy {
     schedule: Schedule,
     parent_limiter: Option<Limiter>,
     tail: Tail,
-    /// The head alone decides, by the trace id and the caller.
+    /// The head decides by the trace id and the caller, the tail by failure and time.
     plain: bool,
 }
 
@@ -156,7 +156,7 @@ impl SamplingPolicy {
             && settings.tenants.is_empty()
             && settings.schedule.is_empty()
             && settings.parent_limit <= 0.0
-            && tail.is_empty();
+            && !tail.asks_for_attributes();
         Ok(Self {
             head,
             bound: bound(ratio),
@@ -193,7 +193,7 @@ impl SamplingPolicy {
         }
     }
 
-    /// Whether [`SamplingPolicy::chooses`] is all there is to ask.
+    /// Whether [`SamplingPolicy::chooses_ended`] is all there is to ask, and [`SamplingPolicy::chooses`] before the end.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.plain
@@ -204,7 +204,20 @@ impl SamplingPolicy {
         self.tail.asks_for_tiers()
     }
 
-    /// The decision of a plain policy.
+    /// What a plain policy decides at a trace's end.
+    #[inline]
+    pub fn chooses_ended(
+        &self,
+        trace_id: TraceId,
+        parent: Option<bool>,
+        failed: bool,
+        execution_ns: u64,
+    ) -> Option<SampledBy> {
+        let by_head = self.chooses(trace_id, parent);
+        by_head.or_else(|| self.tail.keeps_outcome(failed, execution_ns).filter(|_| self.tail_may(parent)))
+    }
+
+    /// The decision of a plain policy's head.
     #[inline]
     pub fn chooses(&self, trace_id: TraceId, parent: Option<bool>) -> Option<SampledBy> {
         match parent {
@@ -217,7 +230,7 @@ impl SamplingPolicy {
     pub fn decide<'t>(&self, facts: &Facts<'t>, limited: &mut u64) -> Option<Chosen<'t>> {
         if self.plain {
             let chosen = |by| Chosen { by, tracestate: facts.tracestate.into() };
-            return self.chooses(facts.trace_id, facts.parent).map(chosen);
+            return self.chooses_ended(facts.trace_id, facts.parent, facts.failed, facts.execution_ns).map(chosen);
         }
         let of_commands = self.rates_of_commands(facts);
         if (of_commands.highest, of_commands.others) == (Some(0.0), false) {
@@ -228,7 +241,7 @@ impl SamplingPolicy {
         } else {
             self.by_head(facts, of_commands, limited)
         };
-        if chosen.is_none() && self.tail_may(facts) {
+        if chosen.is_none() && self.tail_may(facts.parent) {
             chosen = self.tail.keeps(facts).map(|by| Chosen { by, tracestate: self.without_threshold(facts) });
         }
         chosen
@@ -314,8 +327,8 @@ impl SamplingPolicy {
     }
 
     /// Who switched export off, and a caller that decided against it, are heard by the tail.
-    fn tail_may(&self, facts: &Facts<'_>) -> bool {
-        self.tail.override_parent || !(self.head.is_off() || facts.parent == Some(false))
+    fn tail_may(&self, parent: Option<bool>) -> bool {
+        self.tail.override_parent || !(self.head.is_off() || parent == Some(false))
     }
 
     /// How likely a trace was that was kept for what happened in it nobody can tell.

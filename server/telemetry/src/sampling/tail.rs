@@ -68,8 +68,9 @@ impl Tail {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        !self.errors && self.slow_ns == 0 && self.attributes.is_empty()
+    /// Whether more than failure and time are looked at.
+    pub fn asks_for_attributes(&self) -> bool {
+        !self.attributes.is_empty()
     }
 
     /// Whether a rule asks for the tiers that a command visited.
@@ -79,12 +80,17 @@ impl Tail {
 
     /// By which rule it is kept.
     pub fn keeps(&self, facts: &Facts<'_>) -> Option<SampledBy> {
-        if self.errors && facts.failed {
+        let by_attribute = || self.attributes.iter().any(|rule| rule.holds(facts)).then_some(SampledBy::Attribute);
+        self.keeps_outcome(facts.failed, facts.execution_ns).or_else(by_attribute)
+    }
+
+    /// The same of the rules about failure and time.
+    #[inline]
+    pub fn keeps_outcome(&self, failed: bool, execution_ns: u64) -> Option<SampledBy> {
+        if self.errors && failed {
             Some(SampledBy::Error)
-        } else if self.slow_ns > 0 && facts.execution_ns >= self.slow_ns {
+        } else if self.slow_ns > 0 && execution_ns >= self.slow_ns {
             Some(SampledBy::Slow)
-        } else if self.attributes.iter().any(|rule| rule.holds(facts)) {
-            Some(SampledBy::Attribute)
         } else {
             None
         }

@@ -192,10 +192,12 @@ fn consistent_probability_tells_its_threshold() {
 }
 
 #[test]
-fn a_policy_is_plain_as_long_as_nothing_but_the_head_decides() {
+fn a_policy_is_plain_as_long_as_ids_callers_failure_and_time_decide() {
     assert!(policy(|_| ()).is_plain() && sampler("parentbased_traceidratio", "0.5").is_plain());
     assert!(!sampler("rate_limited", "5").is_plain());
-    assert!(!policy(|settings| settings.tail.slow_ms = 1.0).is_plain());
+    assert!(policy(|settings| (settings.tail.errors, settings.tail.slow_ms) = (true, 1.0)).is_plain());
+    let asks = |settings: &mut SamplingSettings| settings.tail.attributes = vec!["ferrite.command.key=a".to_owned()];
+    assert!(!policy(asks).is_plain());
     assert!(!policy(|settings| _ = settings.commands.insert("PING".to_owned(), 0.0)).is_plain());
 }
 
