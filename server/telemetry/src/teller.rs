@@ -83,7 +83,7 @@ impl<'t, 's, S: SpanSink> Telling<'t, 's, S> {
         let command = &batch.commands[0];
         let (mut tracestate, mut baggage, mut others) = (Cow::Borrowed(""), &[][..], FLAG_RANDOM);
         if let Some(rare) = batch.rare_of(command) {
-            tracestate = String::from_utf8_lossy(batch.text(rare.tracestate_at, rare.tracestate_len));
+            tracestate = lossy(batch.text(rare.tracestate_at, rare.tracestate_len));
             baggage = batch.text(rare.baggage_at, rare.baggage_len);
             // Our own ids are random.
             if command.has(REMOTE) {
@@ -145,7 +145,7 @@ impl<'t, 's, S: SpanSink> Telling<'t, 's, S> {
     fn members(&mut self) {
         if !self.baggage.is_empty() {
             for (key, value) in values::members(self.baggage) {
-                self.sink.member(&String::from_utf8_lossy(key), &String::from_utf8_lossy(value));
+                self.sink.member(&lossy(key), &lossy(value));
             }
         }
     }
@@ -199,10 +199,10 @@ impl<'t, 's, S: SpanSink> Telling<'t, 's, S> {
         let sink = &mut *self.sink;
         sink.attribute(Attribute::DbSystem, ValueRef::Str(DB_SYSTEM));
         if !name.is_empty() {
-            let name = String::from_utf8_lossy(name);
+            let name = lossy(name);
             text.clear();
             text.push_str(&name);
-            text.push_str(&String::from_utf8_lossy(keys));
+            text.push_str(&lossy(keys));
             if command.has(LEFT_OUT) {
                 text.push_str(MORE);
             }
@@ -333,7 +333,7 @@ impl<'t, 's, S: SpanSink> Telling<'t, 's, S> {
             self.sink.link(&LinkRef {
                 trace_id: TraceId(u128::from(rare.trace_id[0]) << 64 | u128::from(rare.trace_id[1])),
                 span_id: SpanId(rare.span_id),
-                tracestate: &String::from_utf8_lossy(tracestate),
+                tracestate: &lossy(tracestate),
                 flags: rare.trace_flags,
             });
         }
@@ -352,7 +352,7 @@ fn error_of<'t>(batch: &Batch<'t>, command: &CommandRecord) -> Option<Cow<'t, st
 
 /// A text of which only the beginning was kept ends with an ellipsis, and not within a character.
 fn told(kept: &[u8], cut: bool) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(kept);
+    let text = lossy(kept);
     if !cut {
         return text;
     }
@@ -360,4 +360,10 @@ fn told(kept: &[u8], cut: bool) -> Cow<'_, str> {
     text.truncate(text.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
     text.push('…');
     text.into()
+}
+
+/// As text. What is one takes the short way: looking for the first byte that is none is slow even where there is no such byte.
+#[inline]
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }

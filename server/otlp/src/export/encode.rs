@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ferrite_telemetry::schema::EventName;
-use ferrite_telemetry::{Attribute, Dropped, LinkRef, Shape, SpanHead, SpanKind, SpanSink, Teller, ValueRef};
+use ferrite_telemetry::{Attribute, Dropped, LinkRef, Shape, SpanHead, SpanKind, SpanName, SpanSink, Teller, ValueRef};
 use prost::Message;
 
 use super::{ExportSettings, scope};
@@ -150,8 +150,9 @@ impl SpanSink for Spans<'_> {
             used = fixed.len();
         }
         let wire = &mut *self.wire;
-        // Nearly every one has more than 127 bytes and less than 16 KiB.
-        self.span = wire.begin(2, 2);
+        // With what these say of themselves a span has nearly always more than 127 bytes and less than 16 KiB.
+        let says_much = matches!(head.name, SpanName::Command | SpanName::StorageRead | SpanName::StorageWrite);
+        self.span = wire.begin(2, 1 + usize::from(says_much));
         wire.put(&fixed, used);
         let name = &NAMES[head.name as usize];
         wire.put(&name.bytes, name.len);
