@@ -2,8 +2,9 @@
 //! the connection's. A malformed one counts as none and never fails the command. Attributes are read by the propagators in
 //! force; what a caller names W3C's by itself, in the wrapper or for the connection, counts whatever they are.
 
+use ferrite_commands::Session;
+use ferrite_commands::otel::{self, Wrapped};
 use ferrite_commands::session::ConnectionContext;
-use ferrite_commands::{Session, otel};
 use ferrite_resp::Args;
 use ferrite_telemetry::{Baggage, Propagators, RemoteContext, TraceBuffer};
 
@@ -17,6 +18,7 @@ pub struct ContextIn {
 
 /// Finds the command's context and gives it to the trace and the session. Returns how many arguments the wrapper takes
 /// before the command's own name.
+#[inline]
 pub(crate) fn resolve<'a>(
     args: Args<'a>,
     attributes: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
@@ -34,6 +36,18 @@ pub(crate) fn resolve<'a>(
         }
         return 0;
     }
+    resolve_told(wrapped, attributes, session, trace, wanted)
+}
+
+/// The same for a command that one was told with. Apart, so that the others pass no more than a look.
+#[inline(never)]
+fn resolve_told<'a>(
+    wrapped: Option<Wrapped<'a>>,
+    attributes: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+    session: &mut Session,
+    trace: &mut TraceBuffer,
+    wanted: &ContextIn,
+) -> usize {
     let once = session.context.take_once();
     let of_connection = once.as_ref().or(session.context.lasting()).map(RemoteContext::borrowed);
     let mut asks = false;
