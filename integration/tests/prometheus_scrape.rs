@@ -22,6 +22,10 @@ struct Load(AbortHandle);
 impl Load {
     async fn on(server: &Server) -> Self {
         let mut connection = server.connect().await;
+        // When the last of them succeeded is told once there was one.
+        for run in ["SAVE", "BGREWRITEAOF"] {
+            redis::cmd(run).exec_async(&mut connection).await.expect("it begins");
+        }
         let commands = async move {
             for number in 0_u64.. {
                 let key = format!("key:{}", number % 100);
