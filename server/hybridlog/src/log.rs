@@ -24,6 +24,9 @@ pub(crate) const RECORD_MAX: usize = 1 << 20;
 /// From so many bytes on a collection is an object.
 pub(crate) const COLLECTION_MIN: usize = 4096;
 
+/// Pages are made ahead from so many on: before, a page that nobody uses yet would be much of what there is.
+const AHEAD_FROM: usize = 32;
+
 /// Pages of file space that ordinary writers leave: with them the log can be compacted on a full disk.
 pub(crate) const FILE_RESERVE: u64 = 2;
 
@@ -339,8 +342,8 @@ impl Log {
         if !touched {
             opener.untouched = Some(page);
         }
-        // Beyond that pages take the memory of those that leave.
-        if anonymous < self.budget.anonymous() {
+        // Beyond the budget pages take the memory of those that leave.
+        if (AHEAD_FROM..self.budget.anonymous()).contains(&anonymous) {
             self.supply.ask();
         }
         memory

@@ -94,6 +94,10 @@ impl Chunk {
     }
 }
 
+/// Chunks are made ahead from so many on: before, one that nobody uses yet would be much of what there is.
+#[cfg(not(loom))]
+const AHEAD_FROM: usize = 4;
+
 /// Makes chunks of one size.
 #[cfg(not(loom))]
 pub(super) struct Chunkery(Supply);
@@ -110,10 +114,12 @@ impl Chunkery {
         self.0.make_ahead(elsewhere);
     }
 
-    /// One of them; the next will be needed.
-    pub(super) fn make(&self) -> Chunk {
+    /// One more beside `there` of them; the next will be needed.
+    pub(super) fn make(&self, there: usize) -> Chunk {
         let chunk = Chunk(self.0.take().memory);
-        self.0.ask();
+        if there >= AHEAD_FROM {
+            self.0.ask();
+        }
         chunk
     }
 
@@ -132,7 +138,7 @@ impl Chunkery {
         Self(len)
     }
 
-    pub(super) fn make(&self) -> Chunk {
+    pub(super) fn make(&self, _: usize) -> Chunk {
         Chunk::zeroed(self.0)
     }
 

@@ -118,7 +118,7 @@ impl Chunks {
             return;
         }
         debug_assert_eq!(chunk, owned.chunks.len());
-        owned.chunks.push(self.chunkery.make());
+        owned.chunks.push(self.chunkery.make(chunk));
         if chunk < owned.directory.slots().len() {
             owned.directory.slots()[chunk].store(owned.chunks[chunk].first(), Ordering::Release);
             return;
