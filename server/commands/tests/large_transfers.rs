@@ -2,42 +2,17 @@
 //! after each of them.
 
 mod harness;
+mod replaying;
 
 use ferrite_hybridlog::Held;
-use ferrite_hybridlog::aof::{Effect, aof_task};
-use ferrite_hybridlog::datadir::{DataDirConfig, RecoveredAof, open_data_dir};
-use ferrite_io::World;
+use ferrite_hybridlog::datadir::{DataDirConfig, open_data_dir};
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Keyspace, Lent, key_bytes};
+use ferrite_keyspace::key_bytes;
 use harness::{Node, words};
+use replaying::{begin_aof, replay};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const FIELDS: usize = 5000;
-
-async fn replay(node: &mut Node, effect: Effect<'_>) -> Result<(), String> {
-    loop {
-        let result = {
-            let mut pinned = node.worker.pin();
-            let exclusive = pinned.exclusive();
-            let lent = Lent {
-                pinned: &exclusive,
-                held: &node.held,
-                trace: &mut node.trace,
-                databases: &node.databases,
-                aof: None,
-                scratch: &mut node.scratch,
-                now_ms: 0,
-            };
-            Keyspace::new(lent, 0).replay(effect)
-        };
-        match result {
-            Ok(()) => break,
-            Err(pause) => node.wait(pause, std::iter::empty()).await,
-        }
-    }
-    node.held.clear();
-    Ok(())
-}
 
 async fn run(node: &mut Node, command: &str) -> String {
     String::from_utf8(node.run(NOW_MS, &words(command)).await).expect("the test's values are ASCII")
@@ -71,10 +46,7 @@ fn push_out() -> Vec<String> {
 async fn transfers(world: RealWorld, path: std::path::PathBuf) {
     let mut node = Node::new(&world, &path.join("first.log"), 64).await;
     let config = DataDirConfig::new(path.join("data"));
-    let opened = open_data_dir(&world, &config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, .. } = opened.aof.expect("an append-only file");
-    node.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
+    let (dir, aof, _) = begin_aof(&world, &config, &mut node).await;
     let fields: Vec<String> = (0..FIELDS).map(|n| format!("field:{n} value:{n}")).collect();
     for some in fields.chunks(500) {
         run(&mut node, &format!("HSET key:hash {}", some.join(" "))).await;
@@ -151,7 +123,7 @@ async fn transfers(world: RealWorld, path: std::path::PathBuf) {
         run(&mut node, command).await;
     }
     aof.close().await.expect("a clean end");
-    drop(opened.dir);
+    drop(dir);
     let mut again = Node::new(&world, &path.join("again.log"), 12).await;
     let replayed = &mut again;
     open_data_dir(&world, &config, async |effect| replay(replayed, effect).await).await.expect("a replay");

@@ -2,43 +2,17 @@
 //! the append-only file then holds is the same data again.
 
 mod harness;
-
-use std::sync::Arc;
+mod replaying;
 
 use ferrite_hybridlog::Found;
 use ferrite_hybridlog::Held;
-use ferrite_hybridlog::aof::{Aof, BaseWriter, Effect, Rewriter, aof_task};
-use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, RecoveredAof, open_data_dir};
-use ferrite_io::World;
+use ferrite_hybridlog::aof::{BaseWriter, Effect, Rewriter};
+use ferrite_hybridlog::datadir::{DataDirConfig, open_data_dir};
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Keyspace, Lent, Policy, Spaces, images};
+use ferrite_keyspace::{Policy, Spaces, images};
 use ferrite_telemetry::TraceBuffer;
 use harness::{Node, words};
-
-async fn replay(node: &mut Node, effect: Effect<'_>) -> Result<(), String> {
-    loop {
-        let result = {
-            let mut pinned = node.worker.pin();
-            let exclusive = pinned.exclusive();
-            let lent = Lent {
-                pinned: &exclusive,
-                held: &node.held,
-                trace: &mut node.trace,
-                databases: &node.databases,
-                aof: None,
-                scratch: &mut node.scratch,
-                now_ms: 0,
-            };
-            Keyspace::new(lent, 0).replay(effect)
-        };
-        match result {
-            Ok(()) => break,
-            Err(pause) => node.wait(pause, std::iter::empty()).await,
-        }
-    }
-    node.held.clear();
-    Ok(())
-}
+use replaying::{begin_aof, replay};
 
 struct Random(u64);
 
@@ -145,19 +119,6 @@ impl Walk {
         self.base.append(&effects).await.expect("space");
         self.cursor == 0
     }
-}
-
-/// The append-only file of a new data directory, to which the node writes from now on.
-async fn begin_aof(
-    world: &RealWorld,
-    config: &DataDirConfig,
-    node: &mut Node,
-) -> (DataDir<RealWorld>, Arc<Aof>, Rewriter<RealWorld>) {
-    let opened = open_data_dir(world, config, async |_| Err("nothing is there yet")).await.expect("a data directory");
-    let RecoveredAof { shared: aof, file, rewriter } = opened.aof.expect("an append-only file");
-    node.aof = Some(aof.clone());
-    world.spawn(aof_task(aof.clone(), world.clone(), file, |_| {}));
-    (opened.dir, aof, rewriter)
 }
 
 const NOW_MS: u64 = 1_700_000_000_000;
