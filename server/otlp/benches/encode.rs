@@ -9,12 +9,10 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use ferrite_io::Clock;
 use ferrite_io_real::RealClock;
-use ferrite_otlp::{Countable, ExportSettings, Queued, SpanEncoder, Temporality};
+use ferrite_otlp::{Countable, ExportSettings, Queued, SpanEncoder};
 use ferrite_telemetry::{Outcome, Recorder, RecorderConfig, Tier};
 
 /// Of the size that goes out at a time by default.
@@ -56,24 +54,6 @@ fn batch(now: fn() -> u64) -> Vec<Queued> {
     traces
 }
 
-fn settings() -> ExportSettings {
-    let seconds = Duration::from_secs;
-    ExportSettings {
-        timeout: seconds(10),
-        deadline: None,
-        service_name: "ferrite".to_owned(),
-        service_version: "1.0.0".to_owned(),
-        service_namespace: None,
-        resource_attributes: Default::default(),
-        detected: Vec::new(),
-        shape: Arc::default(),
-        batch_timeout: seconds(5),
-        metrics_interval: seconds(60),
-        temporality: Temporality::Cumulative,
-        console: None,
-    }
-}
-
 /// So many batches. A function of its own: `ci/bench encode` counts what is in it.
 #[inline(never)]
 fn measured(encoder: &mut SpanEncoder, traces: &[Queued], batches: usize) {
@@ -87,7 +67,7 @@ fn main() {
     let now = RealClock::monotonic_source();
     let traces = batch(now);
     let spans: usize = traces.iter().map(Countable::count).sum();
-    let mut encoder = SpanEncoder::new(&settings());
+    let mut encoder = SpanEncoder::new(&ExportSettings::new("ferrite", "1.0.0"));
     let bytes = encoder.encode(&traces).len();
     // What else the machine does only adds.
     let round = |_| {

@@ -2,33 +2,14 @@
 #![cfg(feature = "otel")]
 
 use std::cell::Cell;
-use std::sync::Arc;
-use std::time::Duration;
 
-use ferrite_otlp::{Countable, ExportSettings, Queued, SpanEncoder, Temporality};
+use ferrite_otlp::{Countable, ExportSettings, Queued, SpanEncoder};
 use ferrite_telemetry::{Outcome, Recorder, RecorderConfig, RemoteContext, Tier};
 
 thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
 
 fn clock() -> u64 {
     NOW.replace(NOW.get() + 1) + 1
-}
-
-fn settings() -> ExportSettings {
-    ExportSettings {
-        timeout: Duration::from_secs(10),
-        deadline: None,
-        service_name: "ferrite".to_owned(),
-        service_version: "1.0.0".to_owned(),
-        service_namespace: None,
-        resource_attributes: Default::default(),
-        detected: Vec::new(),
-        shape: Arc::default(),
-        batch_timeout: Duration::from_secs(5),
-        metrics_interval: Duration::from_secs(60),
-        temporality: Temporality::Cumulative,
-        console: None,
-    }
 }
 
 /// A failed GET with a caller, a cold read and baggage, and an EXEC of three commands, so many times.
@@ -69,7 +50,7 @@ fn traces(count: usize) -> Vec<Queued> {
 
 #[test]
 fn a_warm_encoder_allocates_three_times_a_batch_whatever_its_spans() {
-    let mut encoder = SpanEncoder::new(&settings());
+    let mut encoder = SpanEncoder::new(&ExportSettings::new("ferrite", "1.0.0"));
     let [few, many] = [traces(1), traces(200)];
     assert!(many.iter().map(Countable::count).sum::<usize>() > 2_000);
     drop(encoder.encode(&many));

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use ferrite_io::{Clock, Entropy, Listener, Network, World};
 use ferrite_node::config::AppendFsync;
 use ferrite_otlp::{
-    Compression, Destination, Endpoint, ExportSettings, OtlpExchange, Protocol, Signal, Temporality, Value,
-    export_traces,
+    Compression, Destination, Endpoint, ExportSettings, OtlpExchange, Protocol, Signal, Value, export_traces,
 };
 use ferrite_telemetry::schema::{DropReason, Metric};
 use http_body_util::{BodyExt, Full};
@@ -159,20 +158,7 @@ fn destination(backend: SocketAddr, protocol: Protocol, compression: Compression
 }
 
 fn settings() -> ExportSettings {
-    ExportSettings {
-        timeout: ATTEMPT_MAX,
-        deadline: None,
-        service_name: "ferrite".to_owned(),
-        service_version: "1.0.0".to_owned(),
-        service_namespace: None,
-        resource_attributes: Default::default(),
-        detected: Vec::new(),
-        shape: Arc::default(),
-        batch_timeout: Duration::from_secs(5),
-        metrics_interval: Duration::from_secs(60),
-        temporality: Temporality::Cumulative,
-        console: None,
-    }
+    ExportSettings { timeout: ATTEMPT_MAX, ..ExportSettings::new("ferrite", "1.0.0") }
 }
 
 /// Every span that was chosen went somewhere; gives how many were exported.

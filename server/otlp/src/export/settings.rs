@@ -59,6 +59,24 @@ pub enum Temporality {
 }
 
 impl ExportSettings {
+    /// What the specification has by default for a service of this name and version, and nothing detected.
+    pub fn new(service_name: &str, service_version: &str) -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            deadline: None,
+            service_name: service_name.to_owned(),
+            service_version: service_version.to_owned(),
+            service_namespace: None,
+            resource_attributes: BTreeMap::new(),
+            detected: Vec::new(),
+            shape: Arc::default(),
+            batch_timeout: Duration::from_secs(5),
+            metrics_interval: Duration::from_secs(60),
+            temporality: Temporality::Cumulative,
+            console: None,
+        }
+    }
+
     /// What all signals say about their origin, sorted. Nothing is detected here: whoever made these settings has.
     pub(super) fn resource(&self) -> Resource {
         let mut attributes = self.resource_attributes.clone();

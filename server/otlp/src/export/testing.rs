@@ -18,7 +18,7 @@ use ferrite_telemetry::schema::Tier;
 use ferrite_telemetry::{KeptTrace, Outcome, Recorder, RecorderConfig, RemoteContext, TraceBuffer};
 use parking_lot::Mutex;
 
-use super::{ExportSettings, Temporality};
+use super::ExportSettings;
 use crate::logging::{LogFormat, LogSettings, subscriber};
 use crate::transport::{
     Accepted, Compression, Destination, Endpoint, Exchange, OtlpExchange, Protocol, Refusal, Retry, Signal, Spawn,
@@ -82,20 +82,7 @@ pub fn failed_get() -> KeptTrace {
 
 /// Usual settings.
 pub fn settings() -> ExportSettings {
-    ExportSettings {
-        shape: std::sync::Arc::default(),
-        timeout: Duration::from_secs(10),
-        deadline: None,
-        service_name: "ferrite".to_owned(),
-        service_version: "1.0.0".to_owned(),
-        service_namespace: Some("production".to_owned()),
-        resource_attributes: Default::default(),
-        detected: Vec::new(),
-        batch_timeout: Duration::from_secs(5),
-        metrics_interval: Duration::from_secs(60),
-        temporality: Temporality::Cumulative,
-        console: None,
-    }
+    ExportSettings { service_namespace: Some("production".to_owned()), ..ExportSettings::new("ferrite", "1.0.0") }
 }
 
 /// A usual destination, over gRPC.
