@@ -1,4 +1,4 @@
-//! Starts the export of traces and metrics on the first worker, whose runtime carries it.
+//! Starts the export of traces, metrics and logs, as tasks of a thread that serves no commands.
 
 use std::io::Write;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Runs a node: worker threads on the real World, and what ends them.
+//! Runs a node: worker threads on the real World, one beside them, and what ends them.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,13 +9,15 @@ use std::task::Poll;
 use ferrite_io::{Clock, Entropy, Network};
 use ferrite_io_real::dump::{self, Part};
 use ferrite_io_real::{
-    DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, Runtime, WorkerError, WorkerHandle, spawn_worker_thread,
+    DiskChoice, RealClock, RealEntropy, RealNetwork, RealWorld, Runtime, WorkerError, WorkerHandle,
+    spawn_background_thread, spawn_worker_thread,
 };
 use ferrite_node::config::{Config, DiskBackend};
-use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, adopt_page_size, run_worker};
+use ferrite_node::{Node, RenderConfig, Setup, Start, StartError, adopt_page_size, run_worker, serve_admin};
 use ferrite_otlp::{Metrics, Telemetry};
 use ferrite_telemetry::{Ring, Sampling, dump_header, dump_memory};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::config::Loaded;
 use crate::{Queues, process, trace};
@@ -55,15 +57,21 @@ pub fn run(mut loaded: Loaded, queues: Queues, sampling: Arc<Sampling>) -> Resul
         }
         let start = Start::new(node.clone());
         let mut signals = pin!(stop_on_signals(signal, node.clone()));
+        let (stop, stopped) = oneshot::channel();
+        let beside = {
+            let start = start.clone();
+            // First, since it exports what the start tells.
+            spawn_background_thread("ferrite-export", move |world| beside(world, start, stopped))?
+        };
         let mut handles = Vec::new();
         for number in 0..workers {
             let start = start.clone();
-            let name = format!("ferrite-worker-{number}");
+            let name = format!("ferrite-wrk-{number}");
             // One worker may be scheduled anywhere; several keep to their cores.
             let core = (workers > 1).then_some(number);
             handles.push(spawn_worker_thread(&name, core, disk, move |world| worker(world, number, start))?);
         }
-        let mut ended = pin!(all_ended(handles, &node));
+        let mut ended = pin!(all_ended(handles, beside, stop, &node));
         poll_fn(|cx| {
             let _never = signals.as_mut().poll(cx);
             ended.as_mut().poll(cx)
@@ -112,41 +120,64 @@ fn setup(loaded: Loaded, workers: usize, queues: Queues, sampling: Arc<Sampling>
     }
 }
 
-/// One worker's life; the first one also carries the export.
+/// One worker's life.
 async fn worker(world: RealWorld, number: usize, start: Arc<Shared>) -> Result<(), RunError> {
     if number == 0
         && let Some(reason) = ferrite_io::World::disk(&world).fallback_reason()
     {
         tracing::warn!(%reason, "io_uring is not available: io-threads serve the disk");
     }
-    #[cfg(feature = "otel")]
-    let export = match number {
-        0 => crate::export::spawn(&world, &start.node)?,
-        _ => crate::export::Export::default(),
-    };
-    let result = run_worker(start, world, number).await;
-    // Only now: the last commands and the stop itself have spans too.
-    #[cfg(feature = "otel")]
-    export.finish().await;
-    Ok(result?)
+    Ok(run_worker(start, world, number).await?)
 }
 
-/// Waits for every worker. The first that ends, for whatever reason, ends the others; the first failure is
-/// the process's.
-async fn all_ended(mut handles: Vec<WorkerHandle<Result<(), RunError>>>, node: &Node) -> Result<(), RunError> {
+/// What no command waits for, on a thread that gives way to the workers: the export and the admin port. Ends when it is told to, or if
+/// it cannot begin.
+async fn beside(world: RealWorld, start: Arc<Shared>, stopped: oneshot::Receiver<()>) -> Result<(), RunError> {
+    #[cfg(feature = "otel")]
+    let export = crate::export::spawn(&world, &start.node)?;
+    serve_admin(&start, &world).await;
+    // Who could tell is gone: that is an end too.
+    drop(stopped.await);
+    #[cfg(feature = "otel")]
+    export.finish().await;
+    Ok(())
+}
+
+type Ended = WorkerHandle<Result<(), RunError>>;
+
+/// Waits for every worker, then tells what runs beside them to end, and waits for that: the last commands and the stop itself have
+/// spans too. The first that ends, for whatever reason, ends the workers; the first failure is the process's.
+async fn all_ended(
+    mut workers: Vec<Ended>,
+    beside: Ended,
+    stop: oneshot::Sender<()>,
+    node: &Node,
+) -> Result<(), RunError> {
     let mut outcome = Ok(());
+    let mut beside = Some(beside);
+    let mut stop = Some(stop);
     poll_fn(|cx| {
-        handles.retain_mut(|handle| {
+        let mut has_ended = |handle: &mut Ended| {
             let Poll::Ready(result) = Pin::new(handle).poll(cx) else {
-                return true;
+                return false;
             };
             node.shutdown.raise();
             if outcome.is_ok() {
                 outcome = result.map_err(RunError::from).flatten();
             }
-            false
-        });
-        if handles.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            true
+        };
+        workers.retain_mut(|handle| !has_ended(handle));
+        if workers.is_empty()
+            && let Some(stop) = stop.take()
+        {
+            // It may have ended by itself.
+            let _ = stop.send(());
+        }
+        if beside.as_mut().is_some_and(has_ended) {
+            beside = None;
+        }
+        if workers.is_empty() && beside.is_none() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     outcome

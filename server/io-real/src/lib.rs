@@ -13,6 +13,7 @@ mod disk;
 pub mod dump;
 mod gate;
 mod network;
+mod priority;
 mod runtime;
 mod worker;
 
@@ -21,4 +22,4 @@ pub use clock::{RealClock, RealEntropy};
 pub use disk::{RealDisk, RealFile, RealLock, RealMap};
 pub use network::{RealListener, RealNetwork, RealStream};
 pub use runtime::{DiskChoice, RealWorld, Runtime, probe_io_uring};
-pub use worker::{WorkerError, WorkerHandle, run_worker, spawn_worker_thread};
+pub use worker::{WorkerError, WorkerHandle, run_worker, spawn_background_thread, spawn_worker_thread};

@@ -1,4 +1,4 @@
-//! Worker threads: started, pinned to a core, joined.
+//! Threads with a World: workers, pinned to a core, and what runs beside them; started and joined.
 
 use std::any::Any;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::{DiskChoice, RealWorld, Runtime, disk};
+use crate::{DiskChoice, RealWorld, Runtime, disk, priority};
 
 /// Why a worker gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +47,45 @@ where
     Fut: Future<Output = T>,
     T: Send + 'static,
 {
-    // Before the pinning, which threads that a worker starts would inherit.
-    disk::start_pool()?;
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let place = move || {
         if let Some(core) = core {
             pin_to(core);
         }
+    };
+    spawn_thread(name, place, choice, worker)
+}
+
+/// Starts a thread named `name` with a World of its own, for what is not a command's: it has no core of its own, gives way to workers
+/// where the kernel lets it, and its files, if it has any, are the pool's.
+pub fn spawn_background_thread<F, Fut, T>(name: &str, task: F) -> io::Result<WorkerHandle<T>>
+where
+    F: FnOnce(RealWorld) -> Fut + Send + 'static,
+    Fut: Future<Output = T>,
+    T: Send + 'static,
+{
+    spawn_thread(name, priority::give_way, DiskChoice::IoThreads, task)
+}
+
+/// The kernel keeps so much of a thread's name; `top -H` shows no more.
+const NAME_MAX: usize = 15;
+
+fn spawn_thread<F, Fut, T>(
+    name: &str,
+    place: impl FnOnce() + Send + 'static,
+    choice: DiskChoice,
+    worker: F,
+) -> io::Result<WorkerHandle<T>>
+where
+    F: FnOnce(RealWorld) -> Fut + Send + 'static,
+    Fut: Future<Output = T>,
+    T: Send + 'static,
+{
+    debug_assert!(name.len() <= NAME_MAX, "{name} would be cut");
+    // Before it takes its place, which threads that it starts would inherit.
+    disk::start_pool()?;
+    let (done, result) = oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        place();
         // Nobody may be waiting any more.
         let _ = done.send(run_worker(choice, worker));
     })?;

@@ -1,4 +1,4 @@
-//! The admin port: `/metrics` for Prometheus, `/healthz` for probes, the page. A World task, like everything else.
+//! The admin port: `/metrics` for Prometheus, `/healthz` for probes, the page. World tasks, on a thread that need not be a worker's.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn wants_openmetrics(accept: &str) -> bool {
     openmetrics > 0.0 && openmetrics >= quality_of(|kind| kind == "text/plain")
 }
 
-/// Serves the admin port on this worker until the worker ends.
+/// Serves the admin port until the World's runtime ends.
 pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, router: Router) {
     let listener = match world.network().listen(&bound) {
         Ok(listener) => listener,

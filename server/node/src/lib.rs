@@ -50,7 +50,7 @@ pub use check::check;
 pub use metrics::collect;
 pub use node::{Node, ProcessFigures, RenderConfig, Setup};
 pub use page_size::adopt_page_size;
-pub use start::{Start, StartError, run_worker};
+pub use start::{Start, StartError, run_worker, serve_admin};
 
 use ferrite_io::{Clock, World};
 

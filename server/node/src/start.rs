@@ -102,6 +102,18 @@ pub async fn run_worker<W: World>(
     }
 }
 
+/// Serves the admin port from the moment when the node accepts connections, as tasks of `world`, which may be of a thread that has no
+/// worker. Returns once they run, or at once if the node ends before.
+pub async fn serve_admin<W: World>(start: &Start<<W::Network as Network>::Bound>, world: &W) {
+    let node = &start.node;
+    select(pin!(start.ready()), pin!(node.shutdown.wait())).await;
+    let sockets = start.sockets.lock().clone();
+    for (admin, page) in sockets.into_iter().flat_map(|sockets| sockets.admin) {
+        let router = admin::router(node.clone(), page.then(W::Clock::monotonic_source));
+        world.spawn(admin::serve(world.clone(), admin, router));
+    }
+}
+
 async fn run_first<W: World>(start: &Start<<W::Network as Network>::Bound>, world: &W) -> Result<(), StartError> {
     let node = &start.node;
     let _ = node.disk_backend.set(world.disk().backend());
@@ -138,10 +150,6 @@ async fn start_up<W: World>(
     cold::set_text(&opening, Attribute::DataDirPath, &node.config.storage.dir.to_string_lossy());
     let Opened { directory, rewriter, checkpoints, handle, reporter } = cold::step(&opening, open(node, world)).await?;
     drop(opening);
-    for (admin, page) in &sockets.admin {
-        let router = admin::router(node.clone(), page.then(W::Clock::monotonic_source));
-        world.spawn(admin::serve(world.clone(), admin.clone(), router));
-    }
     *start.sockets.lock() = Some(sockets.clone());
     let worker = worker(node, world, 0, handle).await?;
     assert!(reporter.set(worker.clone()).is_ok(), "there is one first worker");

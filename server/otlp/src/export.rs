@@ -1,4 +1,4 @@
-//! Export over OTLP: World tasks that take what the workers left and send it to a backend. No command waits for them.
+//! Export over OTLP: World tasks, on a thread that is no worker, that take what the workers left and send it to a backend.
 
 mod batches;
 mod console;

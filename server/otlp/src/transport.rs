@@ -98,7 +98,7 @@ pub enum OtlpExchange<N: Network> {
 }
 
 impl<N: Network> OtlpExchange<N> {
-    /// Connects when it is first used and again after the backend was away. `network` and `spawn` are those of the worker
+    /// Connects when it is first used and again after the backend was away. `network` and `spawn` are those of the thread
     /// that exports: connections are tasks there.
     pub fn new(destination: &Destination, network: N, spawn: Spawn) -> Result<Self, ExportError> {
         let target = Target::new(destination)?;
@@ -110,7 +110,7 @@ impl<N: Network> OtlpExchange<N> {
         })
     }
 
-    /// The same on a World's worker.
+    /// The same on a World.
     pub fn on<W: World<Network = N>>(world: &W, destination: &Destination) -> Result<Self, ExportError> {
         let own = world.clone();
         Self::new(destination, world.network().clone(), std::rc::Rc::new(move |task| own.spawn(task)))

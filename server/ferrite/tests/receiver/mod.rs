@@ -1,10 +1,13 @@
 //! A backend over OTLP/HTTP that keeps what it is sent, and a server that sends to it: real processes over real sockets.
 
+// Each test takes of it what it needs.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -51,6 +54,11 @@ impl Receiver {
             }
         });
         Self { endpoint, requests }
+    }
+
+    /// No request is answered, nor kept, for as long as this lives.
+    pub fn hold(&self) -> MutexGuard<'_, Vec<Request>> {
+        self.requests.lock().expect("nobody panics with it")
     }
 
     /// What came for this signal: `traces`, `metrics` or `logs`.

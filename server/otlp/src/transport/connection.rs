@@ -18,7 +18,7 @@ use super::settings::Protocol;
 use super::target::Target;
 use super::tls;
 
-/// Runs a task on the worker that exports, as World's `spawn`.
+/// Runs a task on the thread that exports, as World's `spawn`.
 pub type Spawn = Rc<dyn Fn(LocalBoxFuture<'static, ()>)>;
 
 pub(super) type HttpSender = http1::SendRequest<Full<Bytes>>;
