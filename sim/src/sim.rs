@@ -13,7 +13,7 @@ use madsim::task::{self, JoinHandle, NodeId};
 use madsim::time::TimeHandle;
 
 use crate::cuts::{Cuts, Script};
-use crate::disk::DiskState;
+use crate::disk::{DiskState, ReadFault};
 use crate::log::{Event, EventLog};
 use crate::net::NetState;
 use crate::plan::FaultPlan;
@@ -365,7 +365,16 @@ impl Host {
         lock(&self.state.disk).set_reads_fail(fail);
     }
 
-    /// The same for every sync, of files and of directories.
+    /// Lets some of this host's next reads and openings fail, each by how many come before it; earlier aims are forgotten.
+    pub fn aim_disk_reads(&self, faults: impl IntoIterator<Item = (u64, ReadFault)>) {
+        let faults: Vec<(u64, ReadFault)> = faults.into_iter().collect();
+        for &(number, _) in &faults {
+            self.core.record(Event::Decision { what: "a read is aimed at", value: number });
+        }
+        lock(&self.state.disk).aim_reads(faults);
+    }
+
+    /// Lets every sync of this host's disk fail with EIO, of files and of directories, or no longer.
     pub fn set_disk_syncs_fail(&self, fail: bool) {
         self.core.record(Event::Decision { what: "syncs fail", value: u64::from(fail) });
         lock(&self.state.disk).set_syncs_fail(fail);

@@ -1,5 +1,6 @@
 //! SimDisk: files in memory whose I/O takes time, completes out of order, fails by plan, and stops with the power.
 
+mod aimed;
 mod inode;
 mod state;
 
@@ -17,6 +18,7 @@ use crate::log::{Event, IoKind, StableHasher, fingerprint};
 use crate::plan::FaultPlan;
 use crate::sim::{Core, HostState, lock};
 use crate::world::Latency;
+pub use aimed::ReadFault;
 use inode::SECTOR;
 pub(crate) use state::DiskState;
 
@@ -92,8 +94,11 @@ impl SimDisk {
         let (session, latency) = {
             let mut disk = lock(&self.host.disk);
             on_submit(&mut disk, id);
+            let slow = if io == IoKind::Read || io == IoKind::Open { disk.aimed.submit(id) } else { None };
             let spike = self.core.faults().disk_latency && disk.rng.one_in(20);
-            let latency = if spike {
+            let latency = if let Some(time) = slow {
+                Latency::Sleep(time)
+            } else if spike {
                 Latency::Sleep(Duration::from_millis(disk.rng.between(5, 80)))
             } else {
                 Latency::draw(&mut disk.rng)
@@ -140,7 +145,11 @@ impl SimDisk {
         work: impl FnOnce(&mut DiskState) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let request = Request::of_path(io, path);
-        self.submit(request, |_, _| {}, move |disk, _, _| outcome(work(disk))).await.1
+        let work = move |disk: &mut DiskState, _: &FaultPlan, id: u64| match disk.aimed.take(id) {
+            Some(ReadFault::Refused) => outcome(Err(io::Error::from_raw_os_error(EIO))),
+            _ => outcome(work(disk)),
+        };
+        self.submit(request, |_, _| {}, work).await.1
     }
 }
 
@@ -243,8 +252,14 @@ fn copy_out(image: &[u8], offset: u64, buf: &mut [u8]) -> usize {
 }
 
 /// Reads with the faults by which a disk gives wrong bytes.
-fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-    if disk.reads_fail || faults.disk_read_error && disk.rng.one_in(100) {
+fn read(
+    disk: &mut DiskState,
+    faults: &FaultPlan,
+    aimed: Option<ReadFault>,
+    (ino, offset): (u64, u64),
+    buf: &mut [u8],
+) -> io::Result<usize> {
+    if disk.reads_fail || aimed == Some(ReadFault::Refused) || faults.disk_read_error && disk.rng.one_in(100) {
         return Err(io::Error::from_raw_os_error(EIO));
     }
     let stale = faults.disk_stale_read && disk.rng.one_in(200);
@@ -254,11 +269,11 @@ fn read(disk: &mut DiskState, faults: &FaultPlan, ino: u64, offset: u64, buf: &m
     let from = if misdirected { disk.rng.below(blocks.max(1)) * BLOCK as u64 } else { offset };
     let short = faults.disk_short_read && disk.rng.one_in(100);
     let most = if short { disk.rng.below(buf.len() as u64 / SECTOR) * SECTOR } else { buf.len() as u64 };
+    let most = if aimed == Some(ReadFault::Short) { aimed::short(&mut disk.rng, most as usize) as u64 } else { most };
     let inode = disk.inode(ino);
     let len = copy_out(if stale { inode.durable() } else { inode.data() }, from, &mut buf[..most as usize]);
-    if rotten && len > 0 {
-        let bit = disk.rng.below(len as u64 * 8);
-        buf[(bit / 8) as usize] ^= 1 << (bit % 8);
+    if rotten || aimed == Some(ReadFault::Rotten) {
+        aimed::rot(&mut disk.rng, &mut buf[..len]);
     }
     Ok(len)
 }
@@ -310,8 +325,9 @@ impl File for SimFile {
         }
         let request = self.request(IoKind::Read, offset, buf.len() as u64, 0);
         let ino = self.ino;
-        let work = move |disk: &mut DiskState, faults: &FaultPlan, _| {
-            let result = read(disk, faults, ino, offset, &mut buf);
+        let work = move |disk: &mut DiskState, faults: &FaultPlan, id| {
+            let aimed = disk.aimed.take(id);
+            let result = read(disk, faults, aimed, (ino, offset), &mut buf);
             let hash = fingerprint(&buf[..*result.as_ref().unwrap_or(&0)]);
             let code = result.as_ref().copied().map_err(io::Error::kind);
             Outcome { value: (result, buf), result: code, hash }

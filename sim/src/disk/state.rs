@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::aimed::{Aimed, ReadFault};
 use super::inode::Inode;
 use crate::log::StableHasher;
 use crate::plan::FaultPlan;
@@ -65,6 +66,7 @@ pub(crate) struct DiskState {
     pub(super) reads_fail: bool,
     /// Reads do not complete for as long as it is set.
     pub(super) reads_held: bool,
+    pub(super) aimed: Aimed,
     /// Every sync fails with EIO.
     pub(super) syncs_fail: bool,
     /// Every write of the file with this name fails with EIO.
@@ -92,6 +94,7 @@ impl DiskState {
             capacity: None,
             reads_fail: false,
             reads_held: false,
+            aimed: Aimed::default(),
             syncs_fail: false,
             writes_fail: None,
             on_the_way: BTreeMap::new(),
@@ -125,6 +128,10 @@ impl DiskState {
 
     pub(crate) fn set_reads_fail(&mut self, fail: bool) {
         self.reads_fail = fail;
+    }
+
+    pub(crate) fn aim_reads(&mut self, faults: Vec<(u64, ReadFault)>) {
+        self.aimed.aim(faults);
     }
 
     pub(crate) fn set_syncs_fail(&mut self, fail: bool) {
@@ -257,6 +264,7 @@ impl DiskState {
     /// after its recovery.)
     pub(crate) fn process_ended(&mut self) {
         self.session += 1;
+        self.aimed.session_ended();
         self.locks.clear();
         for (ino, offset, bytes) in std::mem::take(&mut self.on_the_way).into_values() {
             let needed = self.inode(ino).space_needed(offset, bytes.len() as u64);
@@ -269,6 +277,7 @@ impl DiskState {
     /// Leaves what the disk happened to keep; the hash of that.
     pub(crate) fn power_loss(&mut self, faults: &FaultPlan) -> u64 {
         self.session += 1;
+        self.aimed.session_ended();
         self.power_loss_in = None;
         self.locks.clear();
         self.lose_names(faults);

@@ -16,6 +16,7 @@ pub mod redis;
 mod rotten;
 mod scan;
 mod shared;
+mod slow_reads;
 pub mod toy;
 mod world;
 
@@ -53,6 +54,7 @@ pub const ALL: &[Scenario] = &[
     compaction::COMPACTION,
     compaction::BESIDE_CHECKPOINTS,
     compaction_faults::FAULTS,
+    slow_reads::COMPACTION,
     export::EXPORT,
 ];
 
