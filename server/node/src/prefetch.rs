@@ -108,27 +108,32 @@ pub(crate) fn from_cache<W: World>(
     let Connection { worker, commands, input, session, trace, held, .. } = connection;
     let node = &worker.node;
     let space = node.databases.space(session.db);
-    let (mut found, mut first) = (Vec::new(), false);
+    let (mut asked, mut addresses) = (Vec::new(), Vec::new());
+    trace.mute(true);
     for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
         each_key(pending, input, command == from, |bytes| {
             let key = pinned.key(space, bytes);
-            trace.mute(true);
             let latch = pinned.latch(key.hash, false);
-            let cold = match pinned.find(&key, held, trace) {
-                Found::Cold(address) => Some(address),
-                Found::Record(_) | Found::Missing => None,
-            };
+            let found = pinned.find(&key, held, trace);
             drop(latch);
-            trace.mute(false);
-            let Some(address) = cold else { return };
-            let Some(record) = node.store.read_cache.get(address) else { return };
-            trace.select(pending.trace);
-            trace.index_lookup(pinned.bucket_of(key.hash));
-            trace.storage_read(Tier::Mutable, false, 0);
-            trace.storage_read(Tier::ReadOnly, true, record.value_len());
-            first |= command == from;
-            found.push((address, record));
+            if let Found::Cold(address) = found {
+                asked.push((command, key.hash));
+                addresses.push(address);
+            }
         });
+    }
+    trace.mute(false);
+    let (mut found, mut first) = (Vec::new(), false);
+    for (((command, hash), &address), record) in
+        asked.into_iter().zip(&addresses).zip(node.store.read_cache.get_all(&addresses))
+    {
+        let Some(record) = record else { continue };
+        trace.select(commands[command].trace);
+        trace.index_lookup(pinned.bucket_of(hash));
+        trace.storage_read(Tier::Mutable, false, 0);
+        trace.storage_read(Tier::ReadOnly, true, record.value_len());
+        first |= command == from;
+        found.push((address, record));
     }
     // Not before: each command that asks for a key shows where it was found.
     for (address, record) in found {

@@ -9,6 +9,7 @@
 //! of the memory and leaves the rest as it is.
 
 mod shard;
+mod table;
 
 use crate::address::Address;
 use crate::held::HeldRecord;
@@ -71,6 +72,17 @@ impl ReadCache {
     /// The record at an address that a look-up called cold.
     pub fn get(&self, address: Address) -> Option<HeldRecord> {
         self.shard(address).lock().get(address).map(HeldRecord::copied)
+    }
+
+    /// The same for several, in their order. Each is looked for in steps, and one step for all of them comes before the next, so that
+    /// they wait for memory together.
+    pub fn get_all(&self, addresses: &[Address]) -> impl Iterator<Item = Option<HeldRecord>> {
+        if addresses.len() > 1 {
+            for step in [Shard::prefetch_slot, Shard::prefetch_entry, Shard::prefetch_record] {
+                addresses.iter().for_each(|&address| step(&self.shard(address).lock(), address));
+            }
+        }
+        addresses.iter().map(|&address| self.get(address))
     }
 
     /// Takes in what was read from the disk for a command.

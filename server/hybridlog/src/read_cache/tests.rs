@@ -132,6 +132,24 @@ fn a_smaller_limit_holds_at_once_and_none_turns_it_off() {
     assert_eq!(cache.stats().misses, 1);
 }
 
+#[test]
+fn several_come_in_the_order_in_which_they_are_asked_for() {
+    let cache = ReadCache::new(2);
+    cache.set_limit(1 << 20);
+    let addresses: Vec<u64> = (1..=60).map(|at| at * 8).collect();
+    let there = |address: u64| !address.is_multiple_of(3);
+    let offered = addresses.iter().filter(|address| there(**address));
+    offered.for_each(|&address| cache.offer(address, &HeldRecord::copied(record(address, 16))));
+    let twice: Vec<u64> = addresses.iter().rev().chain(&addresses).copied().collect();
+    let found: Vec<_> = cache.get_all(&twice).collect();
+    assert_eq!(found.len(), 120);
+    for (address, found) in twice.iter().zip(found) {
+        assert_eq!(found.map(|found| found.words()[0]), there(*address).then_some(*address));
+    }
+    assert_eq!((cache.stats().hits, cache.stats().misses), (80, 40));
+    assert_eq!(cache.get_all(&[]).count(), 0);
+}
+
 proptest! {
     /// Whatever is asked for: what comes is what was put in, and the limit holds.
     #[test]
