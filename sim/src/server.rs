@@ -101,6 +101,10 @@ pub fn launch_beside(
     ended: impl Fn(usize, Result<(), StartError>) + Clone + 'static,
 ) -> Starting {
     let workers = config.server.workers.max(1);
+    let mut metrics = Metrics::new(workers + others, table::index_count());
+    if config.has_native_histograms() {
+        metrics = metrics.with_native_histograms();
+    }
     let node = Node::new(Setup {
         workers: workers + others,
         process_id: 1,
@@ -112,7 +116,7 @@ pub fn launch_beside(
         started_unix_ns: world.clock().unix_ns(),
         started_monotonic_ns: world.clock().monotonic_ns(),
         telemetry: Telemetry {
-            metrics: Metrics::new(workers + others, table::index_count()),
+            metrics,
             queue: Arc::new(ExportQueue::new(config.telemetry.queue_size, config.telemetry.batch_size)),
             logs: Arc::new(LogQueue::new(config.telemetry.logs_queue_size, config.telemetry.logs_batch_size)),
             metric_exports: Arc::default(),

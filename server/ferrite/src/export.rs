@@ -8,10 +8,10 @@ use std::time::Duration;
 use ferrite_io::World;
 use ferrite_io_real::RealWorld;
 use ferrite_node::Node;
-use ferrite_node::config::{self, Config, Exporters, TelemetryConfig};
+use ferrite_node::config::{self, Config, Exporters, HistogramAggregation, TelemetryConfig};
 use ferrite_otlp::{
-    Exchange, ExportSettings, NoBackend, OtlpExchange, Print, Signal, Temporality, export_logs, export_metrics,
-    export_traces,
+    Aggregation, Exchange, ExportSettings, NoBackend, OtlpExchange, Print, Signal, Temporality, export_logs,
+    export_metrics, export_traces,
 };
 use tokio::sync::oneshot;
 
@@ -106,7 +106,10 @@ fn start<X: Exchange + 'static>(
         }
         Signal::Metrics => {
             let collected = node.clone();
-            let collect = move || ferrite_node::collect(&collected);
+            let collect = move || {
+                collected.telemetry.metrics.end_interval();
+                ferrite_node::collect(&collected)
+            };
             let counts = Arc::clone(&node.telemetry.metric_exports);
             let started = node.started_unix_ns;
             run(world, |stop| export_metrics(own, collect, exchange, settings, started, counts, stop))
@@ -152,6 +155,10 @@ fn settings(telemetry: &TelemetryConfig, signal: Signal) -> ExportSettings {
         temporality: match telemetry.metrics_temporality {
             config::Temporality::Cumulative => Temporality::Cumulative,
             config::Temporality::Delta | config::Temporality::LowMemory => Temporality::Delta,
+        },
+        aggregation: match telemetry.metrics_histogram_aggregation {
+            HistogramAggregation::ExplicitBucket => Aggregation::Explicit,
+            HistogramAggregation::Base2Exponential => Aggregation::Exponential,
         },
         console: None,
     }

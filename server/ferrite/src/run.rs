@@ -101,7 +101,10 @@ fn setup(loaded: Loaded, workers: usize, queues: Queues, sampling: Arc<Sampling>
             Box::new(move |text, config| sources.rewritten(text, config).map_err(|problems| problems.to_string()));
         (path, render)
     });
-    let metrics = Metrics::new(workers, ferrite_commands::table::index_count());
+    let mut metrics = Metrics::new(workers, ferrite_commands::table::index_count());
+    if config.has_native_histograms() {
+        metrics = metrics.with_native_histograms();
+    }
     let telemetry =
         Telemetry { metrics, queue: queues.spans, logs: queues.logs, metric_exports: Arc::default(), sampling };
     let clock = RealClock::default();

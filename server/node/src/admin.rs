@@ -14,15 +14,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 
 use crate::admin_connections::Connections;
+use crate::exposition::Exposition;
 use crate::metrics;
 use crate::node::Node;
 use crate::page;
-
-/// The classic text format's content type (Prometheus exposition format 0.0.4).
-const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// OpenMetrics's, without its parameters.
-const OPENMETRICS: &str = "application/openmetrics-text";
-const OPENMETRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What every admin listener has, and the page if there is a clock for it.
 pub(crate) fn router(node: Arc<Node>, page: Option<fn() -> u64>) -> Router {
@@ -38,27 +33,13 @@ pub(crate) fn router(node: Arc<Node>, page: Option<fn() -> u64>) -> Router {
 fn metrics_page(node: &Node, headers: &HeaderMap) -> Response {
     let series = metrics::collect(node);
     let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let (kind, page) = match wants_openmetrics(&accepted.join(",")) {
-        true => (OPENMETRICS_TEXT, ferrite_otlp::render_openmetrics(&series)),
-        false => (PROMETHEUS_TEXT, ferrite_otlp::render(&series)),
+    let format = Exposition::chosen(&accepted.join(","), node.config.admin.native_histograms);
+    let page = match format {
+        Exposition::Classic => ferrite_otlp::render(&series).into_bytes(),
+        Exposition::OpenMetrics => ferrite_otlp::render_openmetrics(&series).into_bytes(),
+        Exposition::Protobuf => ferrite_otlp::render_protobuf(&series),
     };
-    ([(CONTENT_TYPE, kind), (VARY, "accept")], page).into_response()
-}
-
-/// Whether OpenMetrics is what the scraper would rather have (RFC 9110, section 12.5.1). Without a word the classic format is.
-fn wants_openmetrics(accept: &str) -> bool {
-    let quality_of = |is_it: fn(&str) -> bool| {
-        let ranges = accept.split(',').filter_map(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let quality = parts.find_map(|part| part.strip_prefix("q="));
-            let quality = quality.map_or(Some(1.0), |quality| quality.parse::<f64>().ok())?;
-            is_it(&kind).then_some(quality)
-        });
-        ranges.fold(0.0, f64::max)
-    };
-    let openmetrics = quality_of(|kind| kind == OPENMETRICS);
-    openmetrics > 0.0 && openmetrics >= quality_of(|kind| kind == "text/plain")
+    ([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], page).into_response()
 }
 
 /// Serves the admin port until the World's runtime ends.
@@ -95,32 +76,5 @@ pub async fn serve<W: World>(world: W, bound: <W::Network as Network>::Bound, ro
                 None => tracing::debug!("an admin connection asked for nothing and was closed"),
             }
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scraper_chooses_the_format() {
-        for (accept, openmetrics) in [
-            ("", false),
-            ("*/*", false),
-            ("text/plain", false),
-            ("application/openmetrics-text", true),
-            ("Application/OpenMetrics-Text; version=1.0.0; charset=utf-8", true),
-            ("application/openmetrics-text;q=0", false),
-            ("text/plain;version=0.0.4, application/openmetrics-text;q=0.5", false),
-            // A Prometheus of today.
-            (
-                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
-                 application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,\
-                 text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-                true,
-            ),
-        ] {
-            assert_eq!(wants_openmetrics(accept), openmetrics, "{accept}");
-        }
     }
 }

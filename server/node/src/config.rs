@@ -27,6 +27,15 @@ pub struct Config {
     pub logging: LoggingConfig,
 }
 
+impl Config {
+    /// Whether times are counted in exponential buckets beside the classic ones.
+    pub fn has_native_histograms(&self) -> bool {
+        let exported = self.telemetry.exports_metrics()
+            && self.telemetry.metrics_histogram_aggregation == HistogramAggregation::Base2Exponential;
+        (self.admin.enabled && self.admin.native_histograms) || exported
+    }
+}
+
 /// `[server]`: the listening sockets, the workers and Redis's own limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerConfig {
@@ -195,12 +204,22 @@ pub struct AdminConfig {
     /// A listener of their own for `/metrics` and `/healthz`; with port 0 there is none.
     pub metrics_bind: IpAddr,
     pub metrics_port: u16,
+    /// Whether scrapers that ask for protobuf find native histograms beside the classic ones.
+    pub native_histograms: bool,
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Self { enabled: true, bind: localhost, port: 9090, page: true, metrics_bind: localhost, metrics_port: 0 }
+        Self {
+            enabled: true,
+            bind: localhost,
+            port: 9090,
+            page: true,
+            metrics_bind: localhost,
+            metrics_port: 0,
+            native_histograms: false,
+        }
     }
 }
 
@@ -248,6 +267,7 @@ pub struct TelemetryConfig {
     /// Seconds between two exports of the metrics.
     pub metrics_export_interval: f64,
     pub metrics_temporality: Temporality,
+    pub metrics_histogram_aggregation: HistogramAggregation,
     /// Spans or log records in one export at most.
     pub batch_size: usize,
     /// Milliseconds after which a batch that is not full is exported.
@@ -369,6 +389,7 @@ impl Default for TelemetryConfig {
             logs_exporter: Exporters::DEFAULT,
             metrics_export_interval: 60.0,
             metrics_temporality: Temporality::Cumulative,
+            metrics_histogram_aggregation: HistogramAggregation::ExplicitBucket,
             batch_size: 512,
             batch_timeout_ms: 5000,
             export_timeout_ms: 10_000,
@@ -629,6 +650,16 @@ choice! {
 }
 
 choice! {
+    /// What histograms are exported as.
+    HistogramAggregation {
+        /// With the bounds of the documentation.
+        ExplicitBucket = "explicit_bucket_histogram",
+        /// Exponential histograms.
+        Base2Exponential = "base2_exponential_bucket_histogram",
+    }
+}
+
+choice! {
     /// How much of a command becomes spans.
     SpanDetail {
         /// The root alone.
@@ -684,5 +715,20 @@ mod tests {
         let config = Config::default();
         assert!(config.server.bind.iter().all(IpAddr::is_loopback) && config.admin.bind.is_loopback());
         assert!(!config.telemetry.enabled && config.telemetry.traces_enabled && config.aof.enabled);
+    }
+
+    #[test]
+    fn native_histograms_are_counted_where_somebody_asks_for_them() {
+        let mut config = Config::default();
+        assert!(!config.has_native_histograms());
+        config.telemetry.metrics_histogram_aggregation = HistogramAggregation::Base2Exponential;
+        assert!(!config.has_native_histograms(), "nothing is exported");
+        config.telemetry.enabled = true;
+        assert!(config.has_native_histograms());
+        let mut config = Config::default();
+        config.admin.native_histograms = true;
+        assert!(config.has_native_histograms());
+        config.admin.enabled = false;
+        assert!(!config.has_native_histograms(), "nobody can scrape them");
     }
 }

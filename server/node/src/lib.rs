@@ -17,6 +17,7 @@ mod context;
 mod deferred;
 mod evict;
 mod expire;
+mod exposition;
 mod failure;
 mod figures;
 mod flush;

@@ -5,6 +5,7 @@ mod console;
 mod delivery;
 mod deltas;
 mod encode;
+mod exponential;
 mod logs;
 mod metrics;
 mod outage;
@@ -15,6 +16,7 @@ mod traces;
 
 pub use console::{NoBackend, Print};
 pub use encode::SpanEncoder;
+pub use exponential::Aggregation;
 pub use logs::export_logs;
 pub use metrics::export_metrics;
 pub use settings::{ExportSettings, Temporality};

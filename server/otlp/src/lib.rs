@@ -5,6 +5,7 @@
 #[cfg(feature = "otel")]
 mod cold;
 mod endpoint;
+mod exponential;
 #[cfg(feature = "otel")]
 mod export;
 mod json;
@@ -12,16 +13,20 @@ mod log_record;
 mod logging;
 mod metric_exports;
 mod metrics;
+mod native;
 mod openmetrics;
 mod prometheus;
+mod prometheus_protobuf;
 mod queue;
 #[cfg(feature = "otel")]
 mod transport;
 
 pub use endpoint::without_secrets;
+pub use exponential::Exponential;
 #[cfg(feature = "otel")]
 pub use export::{
-    ExportSettings, FLUSH_MAX, NoBackend, Print, SpanEncoder, Temporality, export_logs, export_metrics, export_traces,
+    Aggregation, ExportSettings, FLUSH_MAX, NoBackend, Print, SpanEncoder, Temporality, export_logs, export_metrics,
+    export_traces,
 };
 pub use json::traces_data;
 pub use log_record::LogRecord;
@@ -30,6 +35,7 @@ pub use metric_exports::MetricExportCounts;
 pub use metrics::{CommandTotals, DiskCandidate, DiskWork, Metrics, Point, Series, Value};
 pub use openmetrics::render_openmetrics;
 pub use prometheus::render;
+pub use prometheus_protobuf::render_protobuf;
 pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued, TracePart};
 #[cfg(feature = "otel")]
 pub use transport::{

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ferrite_telemetry::schema::{DURATION_BOUNDS, Label, Metric, SYNC_BOUNDS};
 use ferrite_telemetry::{Counter, Exemplar, NewExemplar};
 
+use crate::exponential::Exponential;
+use crate::native::{FIRST_INTERVAL, NativeTimes};
+
 const BUCKETS: usize = DURATION_BOUNDS.len() + 1;
 const SYNC_BUCKETS: usize = SYNC_BOUNDS.len() + 1;
 
@@ -23,8 +26,9 @@ const fn in_nanoseconds<const N: usize>(bounds: &[f64]) -> [u64; N] {
     integers
 }
 
-/// One command on one worker. Calls are the sum of the buckets.
+/// One command on one worker. Calls are the sum of the buckets. In cache lines of its own: the next one is another worker's.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct CommandCounters {
     failed: Counter,
     sum_ns: Counter,
@@ -90,14 +94,18 @@ struct DiskTimes {
     buckets: [Counter; SYNC_BUCKETS],
     /// The buckets that shall have a new exemplar, a bit each.
     wanted: AtomicU64,
+    native: Option<NativeTimes>,
     /// What was last counted in one of these.
     candidate: parking_lot::Mutex<Option<DiskCandidate>>,
     exemplars: parking_lot::Mutex<BTreeMap<usize, Exemplar>>,
 }
 
 impl DiskTimes {
-    fn count(&self, duration_ns: u64, ended_ns: u64) {
+    fn count(&self, duration_ns: u64, ended_ns: u64, interval: &AtomicU64) {
         self.sum_ns.add(duration_ns);
+        if let Some(native) = &self.native {
+            native.count(0, interval.load(Ordering::Relaxed), duration_ns);
+        }
         let bucket = SYNC_BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(SYNC_BUCKETS - 1);
         self.buckets[bucket].add(1);
         if self.wanted.load(Ordering::Relaxed) & 1 << bucket != 0 {
@@ -120,20 +128,26 @@ impl DiskTimes {
         self.exemplars.lock().insert(bucket, exemplar);
     }
 
-    fn series(&self, metric: Metric) -> Series {
+    fn series(&self, metric: Metric, ended_interval: u64) -> Series {
         let buckets = self.buckets.iter().map(Counter::get).collect();
         let exemplars = self.exemplars.lock().iter().map(|(bucket, exemplar)| (*bucket, exemplar.clone())).collect();
-        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9, exemplars };
+        let native = self.native.as_ref().map(|native| NativeTimes::collect([native].into_iter(), 0, ended_interval));
+        let value = Value::Histogram { buckets, sum: self.sum_ns.get() as f64 / 1e9, exemplars, native };
         Series { metric, points: vec![Point { label: None, value }] }
     }
 }
 
 /// What all workers count per command, the AOF's task per sync, and the log's flush per run.
 pub struct Metrics {
-    workers: Box<[Box<[CommandCounters]>]>,
+    /// Worker by worker, of each the commands in their order.
+    counters: Box<[CommandCounters]>,
+    /// Of each worker, if they are wanted.
+    native: Option<Box<[NativeTimes]>>,
     syncs: DiskTimes,
     flushes: DiskTimes,
     commands: usize,
+    /// The export's interval that is under way; see [`Metrics::end_interval`].
+    interval: AtomicU64,
     /// By command and bucket.
     exemplars: parking_lot::Mutex<BTreeMap<(usize, usize), Exemplar>>,
     /// What CONFIG RESETSTAT hides from INFO. Exported counters never go back.
@@ -143,10 +157,11 @@ pub struct Metrics {
 impl Metrics {
     /// `commands`: how many rows the command table has.
     pub fn new(workers: usize, commands: usize) -> Self {
-        let worker = || (0..commands).map(|_| CommandCounters::default()).collect();
         let metrics = Self {
-            workers: (0..workers).map(|_| worker()).collect(),
+            counters: (0..workers * commands).map(|_| CommandCounters::default()).collect(),
+            native: None,
             commands,
+            interval: AtomicU64::new(FIRST_INTERVAL),
             syncs: DiskTimes::default(),
             flushes: DiskTimes::default(),
             exemplars: parking_lot::Mutex::default(),
@@ -156,10 +171,45 @@ impl Metrics {
         metrics
     }
 
+    /// Has every time counted in exponential buckets as well, from the start on.
+    pub fn with_native_histograms(self) -> Self {
+        let native = |commands| Some(NativeTimes::new(commands));
+        Self {
+            native: Some((0..self.workers()).map(|_| NativeTimes::new(self.commands)).collect()),
+            syncs: DiskTimes { native: native(1), ..self.syncs },
+            flushes: DiskTimes { native: native(1), ..self.flushes },
+            ..self
+        }
+    }
+
+    fn workers(&self) -> usize {
+        self.counters.len().checked_div(self.commands).unwrap_or(0)
+    }
+
+    fn of_worker(&self, worker: usize, command: usize) -> &CommandCounters {
+        debug_assert!(command < self.commands);
+        &self.counters[worker * self.commands + command]
+    }
+
+    /// What each worker has counted of a command.
+    fn of_command(&self, command: usize) -> impl Iterator<Item = &CommandCounters> {
+        (0..self.workers()).map(move |worker| self.of_worker(worker, command))
+    }
+
+    /// Ends the interval for which native histograms tell the least and the greatest time: what is collected from now
+    /// on has those of the interval that ended. To be called by the one export that tells them.
+    pub fn end_interval(&self) {
+        self.interval.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ended_interval(&self) -> u64 {
+        self.interval.load(Ordering::Relaxed) - 1
+    }
+
     /// Counts one command. To be called by `worker` alone. Gives the bucket if it shall have a new exemplar.
     #[inline]
     pub fn command(&self, worker: usize, command: usize, duration_ns: u64, failed: bool) -> Option<usize> {
-        let counters = &self.workers[worker][command];
+        let counters = self.of_worker(worker, command);
         counters.sum_ns.add(duration_ns);
         // Most commands take microseconds: the first few bounds decide.
         let bucket = BOUNDS_NS.iter().position(|&bound| duration_ns <= bound).unwrap_or(BUCKETS - 1);
@@ -167,7 +217,16 @@ impl Metrics {
         if failed {
             counters.failed.add(1);
         }
+        if let Some(native) = &self.native {
+            self.count_native(native, worker, command, duration_ns);
+        }
         (counters.wanted.load(Ordering::Relaxed) & 1 << bucket != 0).then_some(bucket)
+    }
+
+    /// Apart, so that who does not want it pays for one look alone.
+    #[inline(never)]
+    fn count_native(&self, native: &[NativeTimes], worker: usize, command: usize, duration_ns: u64) {
+        native[worker].count(command, self.interval.load(Ordering::Relaxed), duration_ns);
     }
 
     /// From now on each bucket of each histogram takes one new exemplar; called once in a while.
@@ -175,7 +234,7 @@ impl Metrics {
         for disk in [&self.syncs, &self.flushes] {
             disk.wanted.store(u64::MAX, Ordering::Relaxed);
         }
-        for counters in self.workers.iter().flatten() {
+        for counters in &self.counters {
             counters.wanted.store(u64::MAX, Ordering::Relaxed);
         }
     }
@@ -204,7 +263,7 @@ impl Metrics {
                 return self.disk(work).exemplar(new.bucket, new.exemplar);
             }
         }
-        let wanted = &self.workers[worker][new.command].wanted;
+        let wanted = &self.of_worker(worker, new.command).wanted;
         wanted.store(wanted.load(Ordering::Relaxed) & !(1 << new.bucket), Ordering::Relaxed);
         self.exemplars.lock().insert((new.command, new.bucket), new.exemplar);
     }
@@ -218,26 +277,26 @@ impl Metrics {
 
     /// Counts one sync of the AOF; monotonic times. To be called by its task alone.
     pub fn aof_sync(&self, began_ns: u64, ended_ns: u64) {
-        self.syncs.count(ended_ns.saturating_sub(began_ns), ended_ns);
+        self.syncs.count(ended_ns.saturating_sub(began_ns), ended_ns, &self.interval);
     }
 
     /// Counts one run of the log's flush; monotonic times. To be called by its task's worker alone.
     pub fn flush(&self, began_ns: u64, ended_ns: u64) {
-        self.flushes.count(ended_ns.saturating_sub(began_ns), ended_ns);
+        self.flushes.count(ended_ns.saturating_sub(began_ns), ended_ns, &self.interval);
     }
 
     /// `ferrite.aof.sync.duration` and `ferrite.flush.duration`.
     pub fn disk_series(&self) -> [Series; 2] {
-        [self.syncs.series(Metric::AOF_SYNC_DURATION), self.flushes.series(Metric::FLUSH_DURATION)]
+        let interval = self.ended_interval();
+        [self.syncs.series(Metric::AOF_SYNC_DURATION, interval), self.flushes.series(Metric::FLUSH_DURATION, interval)]
     }
 
     /// The commands that were called since the start.
     pub fn totals(&self) -> Vec<CommandTotals> {
-        let commands = self.workers.first().map_or(0, |worker| worker.len());
-        (0..commands)
+        (0..self.commands)
             .map(|command| {
                 let mut totals = CommandTotals { command, buckets: vec![0; BUCKETS], ..CommandTotals::default() };
-                for counters in self.workers.iter().map(|worker| &worker[command]) {
+                for counters in self.of_command(command) {
                     totals.failed += counters.failed.get();
                     totals.sum_ns += counters.sum_ns.get();
                     for (sum, bucket) in totals.buckets.iter_mut().zip(&counters.buckets) {
@@ -280,7 +339,11 @@ impl Metrics {
             .map(|totals| {
                 let sum = totals.sum_ns as f64 / 1e9;
                 let exemplars = self.exemplars(totals.command);
-                point(totals, Value::Histogram { buckets: totals.buckets.clone(), sum, exemplars })
+                let native = self
+                    .native
+                    .as_ref()
+                    .map(|workers| NativeTimes::collect(workers.iter(), totals.command, self.ended_interval()));
+                point(totals, Value::Histogram { buckets: totals.buckets.clone(), sum, exemplars, native })
             })
             .collect();
         [
@@ -326,6 +389,8 @@ pub enum Value {
         sum: f64,
         /// With the indices of their buckets.
         exemplars: Vec<(usize, Exemplar)>,
+        /// The same times in exponential buckets, if they are wanted.
+        native: Option<Exponential>,
     },
 }
 

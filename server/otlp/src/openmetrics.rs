@@ -44,7 +44,7 @@ fn write_series(page: &mut String, series: &Series) -> std::fmt::Result {
         match &point.value {
             Value::Integer(value) => writeln!(page, "{name}{} {value}", labels(""))?,
             Value::Float(value) => writeln!(page, "{name}{} {}", labels(""), Canonical(*value))?,
-            Value::Histogram { buckets, sum, exemplars } => {
+            Value::Histogram { buckets, sum, exemplars, .. } => {
                 let mut below = 0;
                 let bounds = bounds.iter().copied().chain([f64::INFINITY]);
                 for (at, (count, bound)) in buckets.iter().zip(bounds).enumerate() {

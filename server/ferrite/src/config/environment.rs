@@ -94,6 +94,7 @@ const STANDARD: &[Standard] = &[
     signal("OTEL_BSP_EXPORT_TIMEOUT", "telemetry.traces", "deadline_ms"),
     signal("OTEL_METRIC_EXPORT_TIMEOUT", "telemetry.metrics", "deadline_ms"),
     telemetry("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics_temporality"),
+    telemetry("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "metrics_histogram_aggregation"),
     telemetry("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "logs_batch_size"),
     telemetry("OTEL_BLRP_MAX_QUEUE_SIZE", "logs_queue_size"),
     telemetry("OTEL_BLRP_SCHEDULE_DELAY", "logs_batch_timeout_ms"),
@@ -109,11 +110,6 @@ fn seconds(milliseconds: &str) -> String {
 
 /// Holds whatever it is: no link here has attributes.
 const LINK_ATTRIBUTES: &str = "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT";
-
-/// How histograms are exported.
-const AGGREGATION: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
-/// The only way so far.
-const EXPLICIT_BUCKETS: &str = "explicit_bucket_histogram";
 
 /// Switches all export off, whatever else is said.
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
@@ -157,9 +153,6 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
         }
     }
     service::adopt(&before, &mut config.telemetry);
-    if let Some(value) = value_of(AGGREGATION).filter(|value| !value.eq_ignore_ascii_case(EXPLICIT_BUCKETS)) {
-        warnings.push(format!("{AGGREGATION} is ignored: expected {EXPLICIT_BUCKETS:?}, found {value:?}"));
-    }
     match value_of(SDK_DISABLED) {
         Some(value) if value.eq_ignore_ascii_case("true") => config.telemetry.enabled = false,
         Some(value) if !value.eq_ignore_ascii_case("false") => {
@@ -173,8 +166,7 @@ pub(super) fn apply(environment: &[(String, String)], config: &mut Config, probl
 /// Names of OpenTelemetry's or Ferrite's that set nothing and are not `used` otherwise, each with the one that may have been meant.
 pub(super) fn unknown(environment: &[(String, String)], used: impl Fn(&str) -> bool) -> Vec<String> {
     let is_known = |name: &str| {
-        [SDK_DISABLED, AGGREGATION, LINK_ATTRIBUTES].contains(&name)
-            || STANDARD.iter().any(|standard| standard.variable == name)
+        [SDK_DISABLED, LINK_ATTRIBUTES].contains(&name) || STANDARD.iter().any(|standard| standard.variable == name)
     };
     let of_ours = |name: &str| name.strip_prefix("FERRITE_").is_some_and(|rest| !rest.contains("__"));
     let names = environment.iter().map(|(name, _)| name.as_str());
@@ -192,7 +184,9 @@ mod tests {
     use super::super::KEYS;
     use super::super::tests::load;
     use super::*;
-    use ferrite_node::config::{Exporters, OtlpCompression, OtlpProtocol, SignalConfig, Temporality};
+    use ferrite_node::config::{
+        Exporters, HistogramAggregation, OtlpCompression, OtlpProtocol, SignalConfig, Temporality,
+    };
 
     #[test]
     fn opentelemetry_s_variables_go_over_the_file_and_enable_nothing() {
@@ -296,22 +290,30 @@ mod tests {
     }
 
     #[test]
-    fn metrics_can_be_deltas_and_their_histograms_have_explicit_buckets() {
+    fn metrics_can_be_deltas() {
         let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-        let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
         for (value, temporality) in [("Delta", Temporality::Delta), ("lowmemory", Temporality::LowMemory)] {
-            let loaded = load("", &[(preference, value), (aggregation, EXPLICIT_BUCKETS)], &[]).unwrap();
+            let loaded = load("", &[(preference, value)], &[]).unwrap();
             assert_eq!(loaded.config.telemetry.metrics_temporality, temporality);
             assert_eq!(loaded.warnings, Vec::<String>::new());
         }
-        let loaded = load("", &[(aggregation, "base2_exponential_bucket_histogram")], &[]).unwrap();
-        assert_eq!(
-            loaded.warnings,
-            [format!(
-                "{aggregation} is ignored: expected \"explicit_bucket_histogram\", \
-                 found \"base2_exponential_bucket_histogram\""
-            )]
+    }
+
+    #[test]
+    fn histograms_can_be_exponential_and_stay_explicit_for_an_unknown_word() {
+        let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+        let of = |value: &str| {
+            let loaded = load("", &[(aggregation, value)], &[]).unwrap();
+            (loaded.config.telemetry.metrics_histogram_aggregation, loaded.warnings)
+        };
+        assert_eq!(of(""), (HistogramAggregation::ExplicitBucket, vec![]));
+        assert_eq!(of("explicit_bucket_histogram"), (HistogramAggregation::ExplicitBucket, vec![]));
+        assert_eq!(of("Base2_Exponential_Bucket_Histogram"), (HistogramAggregation::Base2Exponential, vec![]));
+        let warning = format!(
+            "{aggregation} is ignored: expected \"explicit_bucket_histogram\" or \
+             \"base2_exponential_bucket_histogram\", found \"native\""
         );
+        assert_eq!(of("native"), (HistogramAggregation::ExplicitBucket, vec![warning]));
     }
 
     #[test]
@@ -424,6 +426,7 @@ mod tests {
         "http",
         "gzip",
         "delta",
+        "base2_exponential_bucket_histogram",
         "command",
         "hash",
         "slow",

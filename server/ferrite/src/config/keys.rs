@@ -1,8 +1,8 @@
 //! The table of keys.
 
 use ferrite_node::config::{
-    AppendFsync, Config, DebugCommand, DiskBackend, KeyRedaction, LogCommands, LogFormat, OtlpCompression,
-    OtlpProtocol, Policy, SlowlogTraceId, SpanDetail, Temporality,
+    AppendFsync, Config, DebugCommand, DiskBackend, HistogramAggregation, KeyRedaction, LogCommands, LogFormat,
+    OtlpCompression, OtlpProtocol, Policy, SlowlogTraceId, SpanDetail, Temporality,
 };
 
 use super::exporters::ExporterList;
@@ -135,6 +135,7 @@ keys! {
     admin.page: Flag, "Whether the page is there; with server.requirepass it asks for that password";
     admin.metrics_bind: Address, "Address of a second listener, which has /metrics and /healthz alone";
     admin.metrics_port: Whole<u16, 0, 65_535>, "Port of the second listener; 0 means none";
+    admin.native_histograms: Flag, "Whether a Prometheus with scrape_native_histograms, which asks for protobuf, finds native histograms beside the classic buckets";
 
     telemetry.enabled: Flag, "Whether traces, metrics and logs are exported; recording does not depend on it";
     telemetry.endpoint: OptionalText, "OTLP endpoint, a Collector or a backend; over http /v1/traces and its like are appended; empty means http://localhost:4317, and :4318 for http";
@@ -161,6 +162,7 @@ keys! {
     telemetry.logs_exporter: ExporterList, "Where log lines go while telemetry is enabled, beside being written";
     telemetry.metrics_export_interval: Seconds, "Seconds between two exports of the metrics";
     telemetry.metrics_temporality: OneOf<Temporality>, "Since when exported counters and histograms count: the start, or the last export (delta, lowmemory)";
+    telemetry.metrics_histogram_aggregation: OneOf<HistogramAggregation>, "What histograms are exported as: with explicit buckets, or as exponential histograms, which backends may call native";
     telemetry.batch_size: Whole<usize, 1>, "Spans in one export at most; so many are exported at once";
     telemetry.batch_timeout_ms: Milliseconds<1>, "Milliseconds after which a batch that is not full is exported";
     telemetry.export_timeout_ms: Milliseconds<1>, "Milliseconds that one attempt to export may take, the connection included";

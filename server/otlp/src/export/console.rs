@@ -16,6 +16,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Kind;
 use serde_json::{Map, Value as Json, json};
 
 use super::settings::ExportSettings;
+use crate::exponential::BUCKETS_MAX;
 use crate::logging::rfc3339;
 use crate::transport::{Accepted, Exchange, Refusal, Signal};
 use crate::{LogRecord, Point, Queued, Series, Value};
@@ -175,7 +176,20 @@ fn point(series: &Series, point: &Point, unix_ns: u64) -> String {
     match (&point.value, series.metric.instrument) {
         (Value::Integer(number), _) => line.put("value", &(*number).into()).end(),
         (Value::Float(number), _) => line.put("value", &(*number).into()).end(),
-        (Value::Histogram { buckets, sum, exemplars }, Instrument::Histogram(bounds)) => {
+        (Value::Histogram { native: Some(native), sum, exemplars, .. }, _) => {
+            let fitted = native.fit(BUCKETS_MAX);
+            // Those that have something, by their index.
+            let filled = (fitted.first..).zip(&fitted.counts).filter(|(_, count)| **count > 0);
+            let filled = filled.map(|(at, count)| json!({ "index": at, "count": count }));
+            line.put("count", &native.count().into())
+                .put("sum", &(*sum).into())
+                .put("scale", &fitted.scale.into())
+                .put_some("zero_count", native.zero.into())
+                .put_some("buckets", filled.collect())
+                .put_some("exemplars", exemplars.iter().map(|(_, told)| exemplar(told)).collect())
+                .end()
+        }
+        (Value::Histogram { buckets, sum, exemplars, .. }, Instrument::Histogram(bounds)) => {
             // Upper bounds of the buckets that have something; null for the last, which has none.
             let filled = buckets.iter().enumerate().filter(|(_, count)| **count > 0);
             let filled = filled.map(|(at, count)| json!({ "le": bounds.get(at), "count": count }));

@@ -7,7 +7,7 @@ use ferrite_telemetry::schema::Instrument;
 use crate::{Series, Value};
 
 /// A metric's name and its label's value.
-type Name = (&'static str, Option<String>);
+pub(super) type Name = (&'static str, Option<String>);
 
 /// What the backend has.
 pub(super) struct Deltas {
@@ -63,9 +63,15 @@ fn subtract(value: &mut Value, before: &Value) {
     match (value, before) {
         (Value::Integer(value), Value::Integer(before)) => *value -= before,
         (Value::Float(value), Value::Float(before)) => *value -= before,
-        (Value::Histogram { buckets, sum, .. }, Value::Histogram { buckets: before, sum: sum_before, .. }) => {
+        (
+            Value::Histogram { buckets, sum, native, .. },
+            Value::Histogram { buckets: before, sum: sum_before, native: native_before, .. },
+        ) => {
             buckets.iter_mut().zip(before).for_each(|(bucket, before)| *bucket -= before);
             *sum -= sum_before;
+            if let (Some(native), Some(before)) = (native, native_before) {
+                native.subtract(before);
+            }
         }
         (value, before) => unreachable!("a metric's kind changed from {before:?} to {value:?}"),
     }

@@ -23,6 +23,7 @@ use prost::Message;
 use super::console;
 use super::delivery::{Delivery, Fate};
 use super::deltas::Deltas;
+use super::exponential::{self, Histograms};
 use super::settings::{ExportSettings, Temporality, text_attribute};
 use super::{FLUSH_MAX, scope};
 use crate::transport::{Exchange, Signal};
@@ -44,7 +45,7 @@ pub async fn export_metrics<W: World, X: Exchange>(
     run(delivery, collect, settings, started_unix_ns, &counts, shutdown).await;
 }
 
-async fn run<C: Clock, X: Exchange>(
+pub(super) async fn run<C: Clock, X: Exchange>(
     mut delivery: Delivery<C, X>,
     collect: impl Fn() -> Vec<Series>,
     settings: ExportSettings,
@@ -57,11 +58,13 @@ async fn run<C: Clock, X: Exchange>(
     let clock = delivery.clock().clone();
     let temporality = settings.temporality;
     let mut deltas = Deltas::new(started_unix_ns);
+    let mut histograms = Histograms::new(settings.aggregation);
     let print = console::begin(&settings, Signal::Metrics);
     loop {
         let due = pin!(clock.sleep(settings.metrics_interval));
         let stopping = matches!(select(shutdown.clone(), due).await, Either::Left(_));
-        let collected = collect();
+        let mut collected = collect();
+        histograms.choose(&mut collected);
         let (start, series) = match temporality {
             Temporality::Cumulative => (started_unix_ns, collected.clone()),
             Temporality::Delta => (deltas.since_unix_ns(), deltas.of(&collected)),
@@ -93,6 +96,7 @@ async fn run<C: Clock, X: Exchange>(
         // What was refused for good is not wanted a second time either. What was given up comes with the next export.
         if temporality == Temporality::Delta && fate != Fate::GivenUp {
             deltas.accept(&collected, times.now);
+            histograms.begin_anew();
         }
         if stopping {
             return;
@@ -106,6 +110,7 @@ fn points_of(metrics: &ResourceMetrics) -> usize {
         Some(Data::Sum(sum)) => sum.data_points.len(),
         Some(Data::Gauge(gauge)) => gauge.data_points.len(),
         Some(Data::Histogram(histogram)) => histogram.data_points.len(),
+        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
         _ => 0,
     })
     .sum()
@@ -141,6 +146,13 @@ fn metric(series: &Series, times: Times) -> proto::Metric {
         }),
         // The start of a value at a moment says nothing.
         Instrument::Gauge => Data::Gauge(proto::Gauge { data_points: numbers(0) }),
+        Instrument::Histogram(_) if series.points.iter().any(is_exponential) => {
+            let points = series.points.iter().filter_map(|point| exponential_distribution(series, point, times));
+            Data::ExponentialHistogram(proto::ExponentialHistogram {
+                data_points: points.collect(),
+                aggregation_temporality: temporality,
+            })
+        }
         Instrument::Histogram(bounds) => Data::Histogram(proto::Histogram {
             data_points: series.points.iter().map(|point| distribution(series, point, bounds, times)).collect(),
             aggregation_temporality: temporality,
@@ -180,7 +192,7 @@ fn number(series: &Series, point: &Point, start: u64, now: u64) -> proto::Number
 }
 
 fn distribution(series: &Series, point: &Point, bounds: &[f64], times: Times) -> proto::HistogramDataPoint {
-    let Value::Histogram { buckets, sum, exemplars } = &point.value else {
+    let Value::Histogram { buckets, sum, exemplars, .. } = &point.value else {
         unreachable!("{} is declared as a histogram", series.metric.name)
     };
     proto::HistogramDataPoint {
@@ -194,6 +206,25 @@ fn distribution(series: &Series, point: &Point, bounds: &[f64], times: Times) ->
         exemplars: exemplars.iter().map(|(_, exemplar)| measured(exemplar)).collect(),
         ..Default::default()
     }
+}
+
+fn is_exponential(point: &Point) -> bool {
+    matches!(point.value, Value::Histogram { native: Some(_), .. })
+}
+
+fn exponential_distribution(
+    series: &Series,
+    point: &Point,
+    times: Times,
+) -> Option<proto::ExponentialHistogramDataPoint> {
+    let Value::Histogram { native: Some(native), sum, exemplars, .. } = &point.value else { return None };
+    Some(proto::ExponentialHistogramDataPoint {
+        attributes: labels(series, point),
+        start_time_unix_nano: times.start,
+        time_unix_nano: times.now,
+        exemplars: exemplars.iter().map(|(_, exemplar)| measured(exemplar)).collect(),
+        ..exponential::data_point(native, *sum)
+    })
 }
 
 fn measured(exemplar: &Exemplar) -> proto::Exemplar {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::console::Print;
+use super::exponential::Aggregation;
 use ferrite_telemetry::Shape;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -45,6 +46,8 @@ pub struct ExportSettings {
     pub metrics_interval: Duration,
     /// Since when metrics count.
     pub temporality: Temporality,
+    /// What histograms become.
+    pub aggregation: Aggregation,
     /// Writes the lines of the console exporter; `None`: there is none.
     pub console: Option<Print>,
 }
@@ -73,6 +76,7 @@ impl ExportSettings {
             batch_timeout: Duration::from_secs(5),
             metrics_interval: Duration::from_secs(60),
             temporality: Temporality::Cumulative,
+            aggregation: Aggregation::Explicit,
             console: None,
         }
     }

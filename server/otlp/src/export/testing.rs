@@ -19,6 +19,7 @@ use ferrite_telemetry::{KeptTrace, Outcome, Recorder, RecorderConfig, RemoteCont
 use parking_lot::Mutex;
 
 use super::ExportSettings;
+use super::delivery::Delivery;
 use crate::logging::{LogFormat, LogSettings, subscriber};
 use crate::transport::{
     Accepted, Compression, Destination, Endpoint, Exchange, OtlpExchange, Protocol, Refusal, Retry, Signal, Spawn,
@@ -83,6 +84,11 @@ pub fn failed_get() -> KeptTrace {
 /// Usual settings.
 pub fn settings() -> ExportSettings {
     ExportSettings { service_namespace: Some("production".to_owned()), ..ExportSettings::new("ferrite", "1.0.0") }
+}
+
+/// What brings metrics to this exchange.
+pub(in crate::export) fn metrics_delivery<X: Exchange>(exchange: X) -> Delivery<TestClock, X> {
+    Delivery::new(TestClock, exchange, Signal::Metrics, &settings(), 1)
 }
 
 /// A usual destination, over gRPC.
@@ -188,8 +194,8 @@ impl Clock for TestClock {
 }
 
 /// Runs a test on a worker's kind of runtime, with virtual time that starts at zero.
-pub fn paused(test: impl Future<Output = ()>) {
-    on_runtime(true, test);
+pub fn paused<T>(test: impl Future<Output = T>) -> T {
+    on_runtime(true, test)
 }
 
 /// The same with real time, for sockets.
@@ -197,12 +203,12 @@ pub fn real(test: impl Future<Output = ()>) {
     on_runtime(false, test);
 }
 
-fn on_runtime(start_paused: bool, test: impl Future<Output = ()>) {
+fn on_runtime<T>(start_paused: bool, test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(start_paused).build();
     tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime can be built"), async {
         START.set(Some(tokio::time::Instant::now()));
-        test.await;
-    });
+        test.await
+    })
 }
 
 /// Looks again and again, for at most half a minute.

@@ -6,7 +6,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValueKind;
 
 use super::*;
 use crate::Metrics;
-use crate::export::testing::{Answer, Backend, Scripted, TestClock, exchange, paused, real, settings, wait_until};
+use crate::export::testing::{
+    Answer, Backend, Scripted, TestClock, exchange, metrics_delivery, paused, real, settings, wait_until,
+};
 use crate::transport::{Protocol, Retry};
 
 fn collected() -> Vec<Series> {
@@ -66,17 +68,13 @@ fn each_instrument_becomes_its_message() {
     assert_eq!(gauge.data_points[0].value, Some(Number::AsDouble(0.5)));
 }
 
-fn delivery<X: Exchange>(exchange: X) -> Delivery<TestClock, X> {
-    Delivery::new(TestClock, exchange, Signal::Metrics, &settings(), 1)
-}
-
 #[test]
 fn exports_come_at_the_interval_and_a_last_time_at_the_end() {
     paused(async {
         let exchange = Scripted::new([Answer::refuse(Retry::Never)]);
         let counts = MetricExportCounts::default();
         let shutdown = TestClock.sleep(Duration::from_secs(130));
-        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        run(metrics_delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         assert_eq!(exchange.times_ms(), [60_000, 120_000, 130_000]);
         assert_eq!((counts.exported(), counts.rejected(), counts.failed()), (2 * POINTS, POINTS, 0));
     });
@@ -88,7 +86,7 @@ fn an_export_that_fails_for_now_is_repeated() {
         let exchange = Scripted::new([Answer::refuse(Retry::Allowed)]);
         let counts = MetricExportCounts::default();
         let shutdown = TestClock.sleep(Duration::from_secs(70));
-        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        run(metrics_delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         let times = exchange.times_ms();
         assert!(times.len() == 3 && (60_250..60_510).contains(&times[1]), "{times:?}");
         assert_eq!((counts.exported(), counts.rejected(), counts.failed()), (2 * POINTS, 0, 0));
@@ -101,7 +99,7 @@ fn a_silent_backend_delays_the_end_by_the_bound_at_most() {
         let exchange = Scripted::new([Answer::Silence]);
         let counts = MetricExportCounts::default();
         let shutdown = TestClock.sleep(Duration::from_secs(10));
-        run(delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
+        run(metrics_delivery(exchange.clone()), collected, settings(), 7, &counts, shutdown).await;
         assert_eq!(exchange.times_ms(), [10_000]);
         assert_eq!(TestClock.monotonic_ns(), 10_000_000_000 + FLUSH_MAX.as_nanos() as u64);
         assert_eq!((counts.exported(), counts.failed()), (0, POINTS));
@@ -119,7 +117,7 @@ fn metrics_arrive_over_both_protocols() {
             destination.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
             let counts = MetricExportCounts::default();
             let shutdown = wait_until(|| counts.exported() > 0);
-            run(delivery(exchange(&destination)), collected, settings, 7, &counts, shutdown).await;
+            run(metrics_delivery(exchange(&destination)), collected, settings, 7, &counts, shutdown).await;
             let received = backend.received();
             assert_eq!(received.authorization.as_deref(), Some("Bearer x"));
             let resource = received.metrics[0].resource.as_ref().expect("it names its origin");
@@ -147,7 +145,7 @@ fn deltas_are_what_was_not_accepted_yet() {
         let shutdown = TestClock.sleep(Duration::from_secs(190));
         let settings = ExportSettings { temporality: Temporality::Delta, ..settings() };
         let began = TestClock.unix_ns();
-        run(delivery(exchange.clone()), growing, settings, began, &counts, shutdown).await;
+        run(metrics_delivery(exchange.clone()), growing, settings, began, &counts, shutdown).await;
         let seen: Vec<(i64, u64, u64, u64)> = exchange
             .attempts()
             .iter()
