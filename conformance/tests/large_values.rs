@@ -1,6 +1,6 @@
-//! The largest values that there may be, over a socket; and many large ones on disk, which are not all held at once.
+//! The largest values that there may be, over a socket; many large ones on disk, which are not all held at once; and parts of them.
 
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -108,5 +108,50 @@ fn pipelined_reads_of_large_cold_values_hold_few_of_them() {
     assert!(most > 0, "what is held is accounted for");
     assert!(most <= HELD_MAX, "{} MB of {} were held", most / MB, COUNT * LARGE / MB);
     assert_eq!(held(&mut server.connect()), 0, "and given back");
+    server.assert_sound();
+}
+
+/// Where in a file of extents the byte `at` of the one value lies that has `needle` there. Extents begin with blocks.
+fn find(bytes: &[u8], at: usize, needle: &[u8]) -> usize {
+    let mut places = (at % 4096..bytes.len()).step_by(4096);
+    places.find(|&place| bytes[place..].starts_with(needle)).expect("it is there")
+}
+
+#[test]
+fn a_rotten_piece_of_a_large_value_is_an_error_for_who_reads_it() {
+    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
+    let server = &mut Server::ferrite(&[&["--workers", "1", "--aof.enabled", "false"][..], &regions].concat());
+    let mut connection = server.connect();
+    // A needle in the midst of one of its pieces.
+    let (len, at, needle) = (12 * MB, 6 * MB + 5000, b"-- what rots --");
+    let mut value: Vec<u8> = (0..len).map(pattern).collect();
+    value[at..at + needle.len()].copy_from_slice(needle);
+    assert_eq!(connection.call(&[b"SET", &b"large"[..], &value]).expect("an answer"), b"+OK\r\n");
+    for number in 0..8 {
+        let other = vec![b'.'; 8 * MB];
+        let reply = connection.call(&[b"SET", format!("other:{number}").as_bytes(), &other]);
+        assert_eq!(reply.expect("an answer"), b"+OK\r\n");
+    }
+    let mut part = |from: usize, to: usize| {
+        connection.call(&["GETRANGE", "large", &from.to_string(), &to.to_string()]).expect("an answer")
+    };
+    assert_eq!(part(at, at + needle.len() - 1), [&b"$15\r\n"[..], needle, b"\r\n"].concat());
+    let path = server.data().join("hybrid.extents");
+    let offset = find(&std::fs::read(&path).expect("the file of extents"), at, needle);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the file of extents");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"++", offset as u64).expect("it is written");
+    file.sync_all().expect("it is written");
+    // The pieces before it and behind it are sound.
+    for from in [0, at - 64 * 1024, at + 64 * 1024, len - 10] {
+        let expected = [&b"$10\r\n"[..], &value[from..from + 10], b"\r\n"].concat();
+        assert_eq!(part(from, from + 9), expected, "at {from}");
+    }
+    for (from, to) in [(at, at), (at - 2000, at - 1990), (at - 64 * 1024, at), (0, len)] {
+        let reply = part(from, to);
+        assert!(reply.starts_with(b"-ERR "), "{}", reply[..reply.len().min(80)].escape_ascii());
+    }
+    assert_eq!(call(&mut connection, "STRLEN large"), format!(":{len}\\r\\n"));
+    assert!(call(&mut connection, "GET large").contains("the file of extents is damaged at offset"));
+    assert_eq!(call(&mut connection, "DEL large"), ":1\\r\\n");
     server.assert_sound();
 }

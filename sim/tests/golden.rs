@@ -145,6 +145,22 @@ golden! {
         assert_eq!(stage.command("GET key").await, Reply::Bulk(value.into_bytes()));
     }
 
+    getrange_of_a_large_string_on_disk(FULL) |stage| {
+        let value: String = (0..300_000).map(|at| char::from(b'a' + (at / 1000 % 26) as u8)).collect();
+        stage.command(&format!("SET key {value}")).await;
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        let part = value.as_bytes()[200_000..=200_099].to_vec();
+        assert_eq!(stage.command("GETRANGE key 200000 200099").await, Reply::Bulk(part));
+    }
+
+    strlen_of_a_large_string_on_disk(FULL) |stage| {
+        stage.command(&format!("SET key {}", "v".repeat(300_000))).await;
+        stage.push_down(|_, head| head >= 1).await;
+        stage.traced_from_here().await;
+        assert_eq!(stage.command("STRLEN key").await, Reply::Int(300_000));
+    }
+
     hset(FULL) |stage| {
         assert_eq!(stage.command("HSET user:123 name Alice city Bern").await, Reply::Int(2));
     }

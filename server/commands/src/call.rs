@@ -167,7 +167,9 @@ pub(crate) fn refused(pause: Pause, reply: &mut Reply<'_>) -> Result<(), Pause> 
             | NeedReason::ObjectUnwritten { .. }
             | NeedReason::ObjectShared { .. } => return Err(pause),
         },
-        Pause::Keys | Pause::Records(_) | Pause::Headers(_) | Pause::Counts { .. } => return Err(pause),
+        Pause::Keys | Pause::Records(_) | Pause::Headers(_) | Pause::Part { .. } | Pause::Counts { .. } => {
+            return Err(pause);
+        }
     }
     Ok(())
 }

@@ -288,6 +288,8 @@ pub struct CommandSpec {
     pub growth: fn(&Args<'_>) -> usize,
     /// With these arguments it writes its keys whatever they held: it need not be read.
     pub overwrites: fn(&Args<'_>) -> bool,
+    /// It says itself what of a large value on disk it needs: that is not read with its record.
+    pub reads_parts: bool,
     /// For COMMAND GETKEYSANDFLAGS, where a specification says `variable_flags`: what these arguments make of it.
     pub key_flags: Option<fn(&Args<'_>) -> u32>,
     /// Given by the table; a row has none yet.
@@ -332,6 +334,7 @@ impl CommandSpec {
             subcommands: &[],
             growth: no_growth,
             overwrites: never,
+            reads_parts: false,
             key_flags: None,
             index: 0,
             trace_name: "",
@@ -423,6 +426,11 @@ impl CommandSpec {
 
     pub const fn overwrites(mut self, overwrites: fn(&Args<'_>) -> bool) -> Self {
         self.overwrites = overwrites;
+        self
+    }
+
+    pub const fn reads_parts(mut self) -> Self {
+        self.reads_parts = true;
         self
     }
 

@@ -1,5 +1,5 @@
 //! RENAME, MOVE and COPY of large values: what they append, what they leave, what a replay makes of it, and that the accounts are right
-//! after each of them.
+//! after each of them. And parts of large strings that are read alone.
 
 mod harness;
 mod replaying;
@@ -149,4 +149,62 @@ fn large_values_under_another_key_cost_the_append_only_file_their_names() {
     let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
     let path = dir.path().to_owned();
     runtime.block_on(|world| transfers(world, path)).expect("no task failed");
+}
+
+/// GETRANGE, SUBSTR and STRLEN of a string on disk: what they reply, and what they read.
+async fn parts(world: RealWorld, path: std::path::PathBuf) {
+    let mut node = Node::new(&world, &path.join("log"), 16).await;
+    let value: String = (0..500_000).map(|at| char::from(b'a' + (at * 7 % 26) as u8)).collect();
+    run(&mut node, &format!("SET key:string {value} PX 100000")).await;
+    run(&mut node, &format!("SET key:short {} PX 100000", &value[..30_000])).await;
+    let fields: Vec<String> = (0..2000).map(|n| format!("field:{n} value:{n}")).collect();
+    run(&mut node, &format!("HSET key:hash {}", fields.join(" "))).await;
+    for command in push_out() {
+        run(&mut node, &command).await;
+    }
+    let wrong = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+    let bulk = |part: &str| format!("${}\r\n{part}\r\n", part.len());
+    for (command, expected, objects, reads) in [
+        ("STRLEN key:string", ":500000\r\n".to_owned(), 0, 1),
+        ("STRLEN key:short", ":30000\r\n".to_owned(), 0, 1),
+        ("STRLEN key:hash", wrong.to_owned(), 0, 1),
+        ("GETRANGE key:hash 0 5", wrong.to_owned(), 0, 1),
+        ("GETRANGE key:string 0 9", bulk(&value[..10]), 0, 3),
+        ("GETRANGE key:string -5 -1", bulk(&value[499_995..]), 0, 3),
+        ("SUBSTR key:string 65530 65540", bulk(&value[65_530..65_541]), 0, 3),
+        ("GETRANGE key:string 5 4", bulk(""), 0, 1),
+        ("GETRANGE key:string 100000 499999", bulk(&value[100_000..]), 0, 3),
+        // What has one piece is read whole.
+        ("GETRANGE key:short 100 109", bulk(&value[100..110]), 1, 2),
+        // What is not written, or refused, needs no value.
+        ("SETRANGE key:string 7 ", ":500000\r\n".to_owned(), 0, 1),
+        ("SETRANGE key:hash 7 x", wrong.to_owned(), 0, 1),
+        ("APPEND key:hash x", wrong.to_owned(), 0, 1),
+        // The record says it all.
+        ("TYPE key:hash", "+hash\r\n".to_owned(), 0, 1),
+        ("EXISTS key:string key:hash key:none", ":2\r\n".to_owned(), 0, 2),
+        ("PTTL key:string", ":100000\r\n".to_owned(), 0, 1),
+        ("EXPIRETIME key:hash", ":-1\r\n".to_owned(), 0, 1),
+        ("DEL key:hash", ":1\r\n".to_owned(), 0, 1),
+        ("GET key:string", bulk(&value), 1, 2),
+        ("SETRANGE key:string 0 A", ":500000\r\n".to_owned(), 1, 3),
+    ] {
+        let before = node.store.stats();
+        assert_eq!(run(&mut node, command).await, expected, "{command}");
+        let after = node.store.stats();
+        assert_eq!(after.object_reads - before.object_reads, objects, "{command}");
+        assert!(after.disk_reads - before.disk_reads <= reads + objects, "{command}");
+    }
+    // Its time has come: there is no such key, and it is deleted.
+    let reply = node.run(NOW_MS + 200_000, &words("GETRANGE key:string 0 9")).await;
+    assert_eq!(reply, b"$0\r\n\r\n");
+    assert_eq!(node.run(NOW_MS + 200_000, &words("STRLEN key:short")).await, b":0\r\n");
+}
+
+#[test]
+fn a_part_of_a_large_string_on_disk_is_read_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = Runtime::new(DiskChoice::IoThreads).expect("a runtime");
+    let path = dir.path().to_owned();
+    runtime.block_on(|world| parts(world, path)).expect("no task failed");
 }

@@ -2,7 +2,7 @@
 
 use crate::address::{Address, file_offset};
 use crate::held::HeldRecord;
-use crate::objects::{Descriptor, ExtentError, read_extent};
+use crate::objects::{Descriptor, ExtentError, has_parts, read_extent, read_part};
 use crate::record::{HEADER, RecordError, peek_size, verify};
 use crate::spares::{Lent, Spares};
 use crate::store::Store;
@@ -13,6 +13,7 @@ use ferrite_telemetry::{Exception, StackTrace};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -256,11 +257,8 @@ impl<W: World> LogDevice<W> {
     async fn read_object(&self, address: Address, read: DiskRead) -> Result<DiskRead, ReadError> {
         let raw = read.record.raw();
         // SAFETY: nobody writes the buffer, which `read` keeps.
-        let Some(Descriptor { id, extent: Some(extent) }) = (unsafe { raw.descriptor() }) else { return Ok(read) };
-        let damaged = |id| {
-            let offset = extent.offset;
-            ReadError::ExtentDamaged { address, offset, id, stack: StackTrace::capture() }
-        };
+        let Some(descriptor) = (unsafe { raw.descriptor() }) else { return Ok(read) };
+        let Descriptor { id, extent: Some(extent) } = descriptor else { return Ok(read) };
         let result =
             read_extent(&self.store, &self.files.extents, raw.kind(), id, extent, || self.count_submission()).await;
         match result {
@@ -273,13 +271,56 @@ impl<W: World> LogDevice<W> {
                     ..read
                 })
             }
-            Err(ExtentError::Gone) if self.store.log.objects.is_lost(id) => Err(damaged(read.id)),
-            Err(ExtentError::Gone) => Ok(read),
-            Err(ExtentError::Io(error, id)) => {
+            Err(error) => self.unread(address, read, descriptor, error),
+        }
+    }
+
+    /// Reads these bytes of the large string that a record owns, which was read at `address` without it; the whole string if that
+    /// is short. If it is gone the record comes back as it was: who looks its key up again finds another.
+    pub async fn read_part(
+        &self,
+        address: Address,
+        record: HeldRecord,
+        range: Range<usize>,
+    ) -> Result<DiskRead, ReadError> {
+        // SAFETY: nobody writes the buffer, which `record` keeps.
+        let descriptor = unsafe { record.raw().descriptor() };
+        let Some(descriptor) = descriptor.filter(|descriptor| descriptor.extent.as_ref().is_some_and(has_parts)) else {
+            return self.read_record(address).await;
+        };
+        let read = self.no_read(record);
+        let result = read_part(&self.store, &self.files.extents, descriptor, range, || self.count_submission()).await;
+        let result = match result {
+            Ok((part, id)) => {
+                let record = read.record.with_part(part);
+                Ok(DiskRead { record, id, completed_ns: self.world.clock().monotonic_ns(), ..read })
+            }
+            Err(error) => self.unread(address, read, descriptor, error),
+        };
+        if matches!(result, Err(ReadError::ExtentDamaged { .. })) {
+            self.store.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// What a read comes to whose extent could not be read.
+    fn unread(
+        &self,
+        address: Address,
+        read: DiskRead,
+        descriptor: Descriptor,
+        error: ExtentError,
+    ) -> Result<DiskRead, ReadError> {
+        let offset = descriptor.extent.map_or(0, |extent| extent.offset);
+        let damaged = |id| ReadError::ExtentDamaged { address, offset, id, stack: StackTrace::capture() };
+        match error {
+            ExtentError::Gone if self.store.log.objects.is_lost(descriptor.id) => Err(damaged(read.id)),
+            ExtentError::Gone => Ok(read),
+            ExtentError::Io(error, id) => {
                 Err(ReadError::Io { address, message: error.to_string(), id, stack: StackTrace::capture() })
             }
-            Err(ExtentError::Short(id)) => Err(damaged(id)),
-            Err(ExtentError::Damaged(id)) => Err(damaged(id.unwrap_or(read.id))),
+            ExtentError::Short(id) => Err(damaged(id)),
+            ExtentError::Damaged(id) => Err(damaged(id.unwrap_or(read.id))),
         }
     }
 

@@ -39,7 +39,7 @@ const REST: Duration = Duration::from_millis(1);
 pub(crate) const LOG_MAGIC: [u8; 8] = *b"FERRLOG\0";
 /// How a file of extents begins.
 pub(crate) const EXTENTS_MAGIC: [u8; 8] = *b"FERREXT\0";
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// A file's first block: magic (8), version (4), page size (4), checksum of the rest (4), zeros (4), the file's own number (8);
 /// then zeros.
@@ -59,13 +59,15 @@ fn header_sum(header: &[u8]) -> u32 {
 }
 
 /// The number of the log file, or file of extents, that begins with these bytes, or what is wrong with them.
-pub(crate) fn check_file_header(bytes: &[u8], magic: [u8; 8]) -> Result<u64, &'static str> {
-    let Some(header) = bytes.get(..32) else { return Err("it is shorter than its header") };
+pub(crate) fn check_file_header(bytes: &[u8], magic: [u8; 8]) -> Result<u64, String> {
+    let Some(header) = bytes.get(..32) else { return Err("it is shorter than its header".to_owned()) };
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     match () {
-        () if header[..8] != magic => Err("it does not begin as such a file of Ferrite does"),
-        () if word(8) != VERSION => Err("it has another format version than this program reads"),
-        () if word(16) != header_sum(header) => Err("its header is damaged"),
+        () if header[..8] != magic => Err("it does not begin as such a file of Ferrite does".to_owned()),
+        () if word(8) != VERSION => {
+            Err(format!("it has format version {} and this server reads version {VERSION}", word(8)))
+        }
+        () if word(16) != header_sum(header) => Err("its header is damaged".to_owned()),
         () => Ok(u64::from(word(24)) | u64::from(word(28)) << 32),
     }
 }

@@ -1,12 +1,13 @@
 //! Records read from disk for the command at hand.
 
 use crate::address::Address;
-use crate::objects::Stored;
+use crate::objects::{Part, Stored};
 use crate::record::{HEADER, Raw};
 use crate::spares::Lent;
 use ferrite_io::AlignedBuf;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct HeldRecord {
     object: Option<ReadObject>,
     /// The key, if it is too long for the record and came with the object.
     long_key: Option<Rc<[u8]>>,
+    /// A part of the value, if that was asked for alone.
+    part: Option<Rc<Part>>,
 }
 
 /// An object that was read, until a change takes it into memory: then all who waited for the same read have it no more, and find
@@ -52,18 +55,25 @@ impl HeldRecord {
     /// `buf[offset..offset + len]` is a whole record whose checksum was verified.
     pub(crate) fn new(buf: Rc<AlignedBuf>, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf: Buffer::Read(buf), offset, len, object: None, long_key: None }
+        Self { buf: Buffer::Read(buf), offset, len, object: None, long_key: None, part: None }
     }
 
     /// [`HeldRecord::new`] in a buffer that is used again.
     pub(crate) fn lent(buf: Lent, offset: usize, len: usize) -> Self {
         debug_assert!(offset + len <= buf.len());
-        Self { buf: Buffer::Lent(Rc::new(buf)), offset, len, object: None, long_key: None }
+        Self { buf: Buffer::Lent(Rc::new(buf)), offset, len, object: None, long_key: None, part: None }
     }
 
     /// A whole record that was verified when it was read.
     pub(crate) fn copied(words: Arc<[u64]>) -> Self {
-        Self { len: size_of_val(&*words), buf: Buffer::Copied(words), offset: 0, object: None, long_key: None }
+        Self {
+            len: size_of_val(&*words),
+            buf: Buffer::Copied(words),
+            offset: 0,
+            object: None,
+            long_key: None,
+            part: None,
+        }
     }
 
     /// [`HeldRecord::bytes`], of which there is a multiple of 8.
@@ -81,14 +91,28 @@ impl HeldRecord {
     }
 
     pub(crate) fn with_object(self, object: Arc<Stored>) -> Self {
+        debug_assert!(self.part.is_none());
         let long_key = object.key.as_deref().map(Rc::from);
         Self { object: Some(Rc::new(RefCell::new(Some(object)))), long_key, ..self }
+    }
+
+    pub(crate) fn with_part(self, part: Part) -> Self {
+        Self { part: Some(Rc::new(part)), ..self }
+    }
+
+    /// These bytes of the value that the record owns, if they were read alone.
+    pub(crate) fn part(&self, range: &Range<usize>) -> Option<&[u8]> {
+        self.part.as_ref()?.get(range)
     }
 
     /// The object, if it was read too and nobody has taken it. It stays where it is until that is done, and longer while the one
     /// who takes it is pinned.
     pub(crate) fn object(&self) -> Option<NonNull<Stored>> {
         self.object.as_ref()?.borrow().as_deref().map(NonNull::from)
+    }
+
+    fn part_bytes(&self) -> usize {
+        self.part.as_ref().map_or(0, |part| part.bytes.len())
     }
 
     fn take_object(&self) -> Option<Arc<Stored>> {
@@ -109,9 +133,11 @@ impl HeldRecord {
         self.buf.bytes().len()
     }
 
-    /// Bytes of the value alone.
+    /// Bytes of the value alone, as far as it was read.
     pub fn value_len(&self) -> usize {
-        self.object_value(|object| object.value.written_len()).unwrap_or_else(|| self.raw().value_len())
+        let of_object = self.object_value(|object| object.value.written_len());
+        let of_part = || self.part.as_ref().map(|part| part.bytes.len());
+        of_object.or_else(of_part).unwrap_or_else(|| self.raw().value_len())
     }
 
     /// Bytes of the extent in which its object lies; 0 if it has none.
@@ -148,8 +174,12 @@ pub struct Held {
 }
 
 impl Held {
+    /// A record that is held with what it owns stays so if it was read once more without that.
     pub fn insert(&mut self, address: Address, record: HeldRecord) {
-        self.records.insert(address, record);
+        let held = self.records.entry(address).or_insert_with(|| record.clone());
+        if record.object.is_some() || (held.object.is_none() && record.part.is_some()) {
+            *held = record;
+        }
     }
 
     #[inline]
@@ -195,7 +225,9 @@ impl Held {
     pub fn bytes(&self) -> usize {
         self.records
             .values()
-            .map(|record| record.buf.bytes().len() + record.object_value(Stored::memory).unwrap_or(0))
+            .map(|record| {
+                record.buf.bytes().len() + record.object_value(Stored::memory).unwrap_or(0) + record.part_bytes()
+            })
             .sum()
     }
 

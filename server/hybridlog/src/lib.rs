@@ -69,6 +69,8 @@ mod pinned;
 #[cfg(not(loom))]
 mod pinned_object;
 #[cfg(not(loom))]
+mod pinned_part;
+#[cfg(not(loom))]
 mod pinned_rename;
 #[cfg(not(loom))]
 mod planted;
@@ -106,6 +108,7 @@ pub use {
     latched::Latch,
     objects::{Decode, Load, Object, Spot},
     pinned::{Before, Exclusive, Found, Pinned, Place},
+    pinned_part::Unread,
     planted::Planted,
     read_cache::{ReadCache, ReadCacheStats},
     record::{Kind, RecordError, RecordView},

@@ -98,7 +98,7 @@ impl Place<'_> {
 }
 
 /// Where a key's newest record is.
-enum Walk {
+pub(crate) enum Walk {
     Found { address: Address, raw: Raw, tier: Tier },
     Missing,
     Cold(Address),
@@ -277,7 +277,7 @@ impl<'p> Pinned<'p> {
 
     /// Follows a chain to the key's newest record. A tombstone is `Missing`.
     #[inline]
-    fn walk(&self, from: Address, key: &Key<'_>, held: &Held, took_held: &mut bool) -> Walk {
+    pub(crate) fn walk(&self, from: Address, key: &Key<'_>, held: &Held, took_held: &mut bool) -> Walk {
         let head = self.store.log.regions.head();
         let (mut address, mut above) = (from, Address::MAX);
         loop {

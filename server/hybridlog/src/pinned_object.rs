@@ -114,7 +114,7 @@ impl Pinned<'_> {
     /// A record that is its key's newest was read, and its object was not. As long as it is the newest its extent is its own:
     /// if it is not, reading again would find as little. The caller has the latch.
     #[cold]
-    fn look_for_lost(&self, raw: Raw, address: Address, held: &Held) {
+    pub(crate) fn look_for_lost(&self, raw: Raw, address: Address, held: &Held) {
         if held.get(address).is_some() && self.is_object_gone(raw) {
             self.store.log.objects.lose(descriptor_of(raw).id);
         }

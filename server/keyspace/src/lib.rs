@@ -18,6 +18,7 @@ mod large;
 mod large_hash;
 mod limits;
 mod packed;
+mod part;
 mod promote;
 mod random;
 mod replay;
@@ -43,6 +44,7 @@ pub use image::{Spaces, images};
 
 pub use hash::{Hash, Pair};
 pub use limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits, Policy, Room, key_bytes};
+pub use part::Glance;
 pub use random::Random;
 pub use replay::Foresight;
 pub use scratch::Scratch;
@@ -50,6 +52,7 @@ pub use unseen::{Counts, Gate, Ticket, Unseen, UnseenFigures, UnseenWrites, cann
 pub use view::{Expiry, Keyspace, Lent};
 pub use watch::WatchSet;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +75,8 @@ pub enum Pause {
     Records(Vec<Address>),
     /// As [`Pause::Records`], for a command that asks for the keys alone: large values need not be read.
     Headers(Vec<Address>),
+    /// These bytes of the large string that the record at this address owns are needed, and no others. The record is held.
+    Part { address: Address, range: Range<usize> },
     /// The counts of the databases are not known before what was overwritten on disk has been looked at. The ticket goes to
     /// [`Keyspace::counts`] afterwards; who has `patience` takes what there is after that.
     Counts { ticket: Arc<Ticket>, patience: Option<Duration> },

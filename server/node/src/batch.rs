@@ -388,6 +388,13 @@ impl<W: World> Connection<W> {
                     self.refuse(progress, failure);
                 }
             }
+            Pause::Part { address, range } => {
+                self.trace.rollback(checkpoint);
+                self.trace.pause(Wait::Disk);
+                if let Err(error) = prefetch::part(self, address, range).await {
+                    self.refuse(progress, error);
+                }
+            }
             Pause::Counts { ticket, patience } => {
                 self.trace.rollback(checkpoint);
                 self.trace.pause(Wait::Disk);

@@ -450,7 +450,7 @@ impl<W: World> Task<W> {
                     may_expire = wait_for_space(&self.worker.node, need).await.is_ok();
                 }
                 Some(Pause::Space(need)) => self.worker.node.store.wait_for_copy(&need).await?,
-                Some(Pause::Keys | Pause::Counts { .. } | Pause::Refused(_)) => {
+                Some(Pause::Keys | Pause::Part { .. } | Pause::Counts { .. } | Pause::Refused(_)) => {
                     unreachable!("a deletion names its records and is never refused")
                 }
             }

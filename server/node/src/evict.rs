@@ -102,7 +102,7 @@ async fn slices<W: World>(worker: &Worker<W>, evictor: &mut Evictor) -> Result<(
                     return Err(failure);
                 }
             }
-            Err(Pause::Keys | Pause::Records(_) | Pause::Counts { .. } | Pause::Refused(_)) => {
+            Err(Pause::Keys | Pause::Records(_) | Pause::Part { .. } | Pause::Counts { .. } | Pause::Refused(_)) => {
                 unreachable!("a deletion names its records and is never refused")
             }
         }

@@ -126,7 +126,7 @@ async fn delete<W: World>(worker: &Worker<W>, due: &mut Due) -> Result<(), Failu
                     return Err(failure);
                 }
             }
-            Err(Pause::Keys | Pause::Headers(_) | Pause::Counts { .. } | Pause::Refused(_)) => {
+            Err(Pause::Keys | Pause::Headers(_) | Pause::Part { .. } | Pause::Counts { .. } | Pause::Refused(_)) => {
                 unreachable!("a deletion names its records and is never refused")
             }
         }

@@ -3,6 +3,7 @@
 //! Large values are another matter, since their number is a client's and memory is not: what is read ahead is bounded, and beyond
 //! that a value is read when its command's turn has come, one after the other, and given up when it is over.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use ferrite_commands::call::keys_of;
@@ -21,6 +22,8 @@ pub(crate) struct ColdKey {
     command: usize,
     hash: u64,
     address: Address,
+    /// The record alone: the command will say what it needs of a large value.
+    alone: bool,
     slot: DiskSlot,
     /// An earlier read of the same key met an older neighbour: its span goes on.
     again: bool,
@@ -45,21 +48,26 @@ pub(crate) type DiskSlots = Vec<(usize, u64, DiskSlot)>;
 /// # Errors
 /// One of the first command's keys cannot be read, or they are too much for the memory that there is.
 pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Result<(), Failure> {
-    let cold = find_cold(connection, from, count);
+    let mut cold = find_cold(connection, from, count, false);
+    if !cold.iter().any(|key| key.command == from) {
+        // It has the records of all its keys, and still asks for one: for its value.
+        cold.extend(find_cold(connection, from, from + 1, true));
+    }
     if cold.is_empty() {
         return Ok(());
     }
     let worker = connection.worker.clone();
     let own = cold.iter().filter(|key| key.command == from).count();
     let share = share_of(cold.len());
-    let read = |key: &ColdKey| match own == 1 && key.command == from {
-        true => worker.device.read_up_to(key.address, u64::MAX),
-        false => worker.device.read_up_to(key.address, share),
+    let read = |key: &ColdKey| match (key.alone, own == 1 && key.command == from) {
+        (true, _) => worker.device.read_up_to(key.address, 0),
+        (false, true) => worker.device.read_up_to(key.address, u64::MAX),
+        (false, false) => worker.device.read_up_to(key.address, share),
     };
     let results = join_all(cold.iter().map(read)).await;
     let mut failed = None;
     for (key, mut result) in cold.iter().zip(results) {
-        if key.command == from && result.as_ref().is_ok_and(|read| !read.record.is_whole()) {
+        if key.command == from && !key.alone && result.as_ref().is_ok_and(|read| !read.record.is_whole()) {
             check_memory(connection)?;
             result = worker.device.read_record(key.address).await;
         }
@@ -111,7 +119,7 @@ pub(crate) fn from_cache<W: World>(
     let (mut asked, mut addresses) = (Vec::new(), Vec::new());
     trace.mute(true);
     for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
-        each_key(pending, input, command == from, |bytes| {
+        each_key(pending, input, command == from, |bytes, _| {
             let key = pinned.key(space, bytes);
             let latch = pinned.latch(key.hash, false);
             let found = pinned.find(&key, held, trace);
@@ -144,20 +152,20 @@ pub(crate) fn from_cache<W: World>(
 }
 
 /// Gives `f` each key of a command of the batch, if it has to be known what the key holds: a write that overwrites it does
-/// not wait for that, unless it has paused for it.
-fn each_key(pending: &Pending, input: &[u8], paused: bool, mut f: impl FnMut(&[u8])) {
+/// not wait for that, unless it has paused for it. The second argument: its record is to be read alone.
+fn each_key(pending: &Pending, input: &[u8], paused: bool, mut f: impl FnMut(&[u8], bool)) {
     let all = pending.parsed.args(&input[pending.at..]);
     let skip = otel::unwrap(all).map_or(0, |wrapped| wrapped.skip);
     let args = all.from(skip);
     let Some(spec) = table::resolve(args) else { return };
     if spec.arity_allows(args.len()) && (paused || !(spec.overwrites)(&args)) {
-        keys_of(spec, args).for_each(|at| f(args.get(at)));
+        keys_of(spec, args).for_each(|at| f(args.get(at), spec.reads_parts));
     }
 }
 
 /// Looks up the keys of commands `from..count`, in order, and records for each cold one what was asked before the disk
-/// is. Keys in memory are left to their command.
-fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize) -> Vec<ColdKey> {
+/// is. Keys in memory are left to their command; so are those whose record alone is wanted and here, unless values are wanted `whole`.
+fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize, whole: bool) -> Vec<ColdKey> {
     let Connection { worker, commands, input, session, trace, held, disk_slots, .. } = connection;
     let space = worker.node.databases.space(session.db);
     let pinned = worker.handle.pin();
@@ -165,7 +173,7 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
     trace.pinned(epoch);
     let mut cold = Vec::new();
     for (command, pending) in commands.iter().enumerate().take(count).skip(from) {
-        each_key(pending, input, command == from, |bytes| {
+        each_key(pending, input, command == from, |bytes, alone| {
             trace.select(pending.trace);
             let key = pinned.key(space, bytes);
             let latch = pinned.latch(key.hash, false);
@@ -180,6 +188,11 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
             drop(latch);
             trace.mute(false);
             let Some(address) = found else { return };
+            let alone = alone && !whole;
+            if alone && held.get(address).is_some() {
+                // The record is here; what of its value is wanted, the command says when it runs.
+                return;
+            }
             let known = disk_slots.iter().find(|(owner, hash, _)| (*owner, *hash) == (command, key.hash));
             let slot = match known {
                 Some((_, _, slot)) => *slot,
@@ -194,13 +207,36 @@ fn find_cold<W: World>(connection: &mut Connection<W>, from: usize, count: usize
             if cold.iter().any(|other: &ColdKey| (other.command, other.hash) == (command, key.hash)) {
                 return;
             }
-            cold.push(ColdKey { command, hash: key.hash, address, slot, again: known.is_some() });
+            cold.push(ColdKey { command, hash: key.hash, address, alone, slot, again: known.is_some() });
             if known.is_none() {
                 disk_slots.push((command, key.hash, slot));
             }
         });
     }
     cold
+}
+
+/// Fetches these bytes of the large string of a record that is held without it.
+pub(crate) async fn part<W: World>(
+    connection: &mut Connection<W>,
+    address: Address,
+    range: Range<usize>,
+) -> Result<(), Failure> {
+    let worker = connection.worker.clone();
+    let slot = connection.trace.disk_read_open();
+    let record = connection.held.get(address).expect("who asks for a part has the record").clone();
+    let len = range.len();
+    let result = worker.device.read_part(address, record, range).await;
+    let (submitted_ns, completed_ns, bytes, id) = match &result {
+        Ok(read) => (read.submitted_ns, read.completed_ns, Some(len), read.id),
+        Err(error) => (0, worker.now_ns(), None, error.submission()),
+    };
+    connection.trace.disk_read_close(slot, submitted_ns, completed_ns, bytes, id.0);
+    let read = result?;
+    connection.held.insert(address, read.record);
+    connection.held.account();
+    worker.stats().disk_reads.add(1);
+    Ok(())
 }
 
 /// Fetches records that a scan has met, or EXEC's queued commands, with their large values or without.

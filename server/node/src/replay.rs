@@ -222,7 +222,7 @@ impl<W: World> Replay<W> {
 
     async fn wait(&mut self, pause: Pause) -> Result<(), ReplayError> {
         match pause {
-            Pause::Keys | Pause::Headers(_) | Pause::Counts { .. } => {
+            Pause::Keys | Pause::Headers(_) | Pause::Part { .. } | Pause::Counts { .. } => {
                 unreachable!("a replay names the records itself")
             }
             Pause::Records(addresses) => {

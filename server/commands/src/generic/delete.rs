@@ -15,7 +15,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::all_from(1, keyflag::RM | keyflag::DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .args(&[Arg::key("key", 0).multiple()]),
+        .args(&[Arg::key("key", 0).multiple()])
+        .reads_parts(),
     CommandSpec::new("unlink", -2, del)
         .group(Group::Generic)
         .since("4.0.0")
@@ -25,7 +26,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::all_from(1, keyflag::RM | keyflag::DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .args(&[Arg::key("key", 0).multiple()]),
+        .args(&[Arg::key("key", 0).multiple()])
+        .reads_parts(),
     CommandSpec::new("exists", -2, exists)
         .group(Group::Generic)
         .since("1.0.0")
@@ -35,7 +37,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::all_from(1, keyflag::RO)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
-        .args(&[Arg::key("key", 0).multiple()]),
+        .args(&[Arg::key("key", 0).multiple()])
+        .reads_parts(),
     CommandSpec::new("touch", -2, touch)
         .group(Group::Generic)
         .since("3.2.1")
@@ -54,7 +57,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::FAST | flag::READONLY)
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::at(1, keyflag::RO)])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
 ];
 
 /// Also UNLINK: space is given back in the background anyway.
@@ -67,7 +71,7 @@ fn del(call: &mut Call<'_>) -> Result<(), Pause> {
         let mut bytes = 0;
         for key in args.iter().skip(1) {
             // On disk it would pause a deletion that may come after another one.
-            call.keys.exists(key)?;
+            call.keys.is_there(key)?;
             bytes += key.len();
         }
         call.keys.reserve(bytes, args.len() - 1)?;
@@ -82,7 +86,7 @@ fn del(call: &mut Call<'_>) -> Result<(), Pause> {
 fn exists(call: &mut Call<'_>) -> Result<(), Pause> {
     let mut found = 0;
     for key in call.args.iter().skip(1) {
-        found += i64::from(call.keys.look(key)?.is_some());
+        found += i64::from(call.keys.glance(key)?.is_some());
     }
     call.reply.integer(found);
     Ok(())
@@ -100,7 +104,7 @@ fn touch(call: &mut Call<'_>) -> Result<(), Pause> {
 }
 
 fn type_of(call: &mut Call<'_>) -> Result<(), Pause> {
-    let kind = call.keys.look(call.args.get(1))?.map(|record| record.kind);
+    let kind = call.keys.glance(call.args.get(1))?.map(|record| record.kind);
     call.reply.simple(kind.map_or("none", type_name));
     Ok(())
 }

@@ -15,7 +15,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
         .tips(&["nondeterministic_output"])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
     CommandSpec::new("pttl", 2, pttl)
         .group(Group::Generic)
         .since("2.6.0")
@@ -25,7 +26,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
         .tips(&["nondeterministic_output"])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
     CommandSpec::new("expiretime", 2, expiretime)
         .group(Group::Generic)
         .since("7.0.0")
@@ -34,7 +36,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::FAST | flag::READONLY)
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
     CommandSpec::new("pexpiretime", 2, pexpiretime)
         .group(Group::Generic)
         .since("7.0.0")
@@ -43,7 +46,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::FAST | flag::READONLY)
         .acl(acl::KEYSPACE)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
 ];
 
 fn ttl(call: &mut Call<'_>) -> Result<(), Pause> {
@@ -66,7 +70,7 @@ fn pexpiretime(call: &mut Call<'_>) -> Result<(), Pause> {
 
 /// -2: there is no such key; -1: it never expires.
 fn reply_time(call: &mut Call<'_>, time: impl FnOnce(u64) -> u64) -> Result<(), Pause> {
-    let reply = match call.keys.look(call.args.get(1))?.map(|record| record.expire_at_ms) {
+    let reply = match call.keys.glance(call.args.get(1))?.map(|record| record.expire_at_ms) {
         None => -2,
         Some(0) => -1,
         Some(at) => time(at) as i64,

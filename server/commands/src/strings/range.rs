@@ -1,5 +1,7 @@
 //! Parts of a string: APPEND, STRLEN, GETRANGE, SUBSTR, SETRANGE.
 
+use std::ops::Range;
+
 use ferrite_keyspace::Pause;
 use ferrite_resp::Args;
 
@@ -17,7 +19,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::RW | keyflag::INSERT)])
         .args(&[Arg::key("key", 0), Arg::string("value")])
-        .growth(append_growth),
+        .growth(append_growth)
+        .reads_parts(),
     CommandSpec::new("strlen", 2, strlen)
         .group(Group::String)
         .since("2.2.0")
@@ -26,7 +29,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::FAST | flag::READONLY)
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::RO)])
-        .args(&[Arg::key("key", 0)]),
+        .args(&[Arg::key("key", 0)])
+        .reads_parts(),
     CommandSpec::new("getrange", 4, getrange)
         .group(Group::String)
         .since("2.4.0")
@@ -35,7 +39,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::READONLY)
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
-        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")]),
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")])
+        .reads_parts(),
     CommandSpec::new("substr", 4, getrange)
         .group(Group::String)
         .since("1.0.0")
@@ -45,7 +50,8 @@ pub static SPECS: &[CommandSpec] = &[
         .flags(flag::READONLY)
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::RO | keyflag::ACCESS)])
-        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")]),
+        .args(&[Arg::key("key", 0), Arg::integer("start"), Arg::integer("end")])
+        .reads_parts(),
     CommandSpec::new("setrange", 4, setrange)
         .group(Group::String)
         .since("2.2.0")
@@ -55,7 +61,8 @@ pub static SPECS: &[CommandSpec] = &[
         .acl(acl::STRING)
         .keys(&[KeySpec::at(1, keyflag::RW | keyflag::UPDATE)])
         .args(&[Arg::key("key", 0), Arg::integer("offset"), Arg::string("value")])
-        .growth(setrange_growth),
+        .growth(setrange_growth)
+        .reads_parts(),
 ];
 
 fn append_growth(args: &Args<'_>) -> usize {
@@ -70,7 +77,7 @@ fn setrange_growth(args: &Args<'_>) -> usize {
 
 fn append(call: &mut Call<'_>) -> Result<(), Pause> {
     let (key, tail) = (call.args.get(1), call.args.get(2));
-    let old = call.keys.get_string(key)?.map(<[u8]>::len);
+    let old = call.keys.string_len(key)?;
     if let Some(len) = old {
         check_length(len, tail.len(), call.proto_max_bulk_len)?;
     }
@@ -80,34 +87,34 @@ fn append(call: &mut Call<'_>) -> Result<(), Pause> {
 }
 
 fn strlen(call: &mut Call<'_>) -> Result<(), Pause> {
-    let len = call.keys.read_string(call.args.get(1))?.map_or(0, <[u8]>::len);
+    let len = call.keys.read_len(call.args.get(1))?;
     call.reply.integer(len as i64);
     Ok(())
 }
 
 fn getrange(call: &mut Call<'_>) -> Result<(), Pause> {
     let (start, end) = (integer(call.args.get(2))?, integer(call.args.get(3))?);
-    let value = call.keys.read_string(call.args.get(1))?.unwrap_or_default();
-    call.reply.bulk(slice(value, start, end));
+    let bytes = call.keys.read_range(call.args.get(1), |len| range_of(len, start, end))?;
+    call.reply.bulk(bytes);
     Ok(())
 }
 
-/// Both ends included; a negative end counts from the string's end.
-fn slice(value: &[u8], start: i64, end: i64) -> &[u8] {
+/// Of a string of `len` bytes. Both ends included; a negative end counts from the string's end.
+fn range_of(len: usize, start: i64, end: i64) -> Range<usize> {
     if start < 0 && end < 0 && start > end {
-        return b"";
+        return 0..0;
     }
-    let len = value.len() as i64;
+    let len = len as i64;
     let from_front = |at: i64| if at < 0 { len.saturating_add(at).max(0) } else { at };
     let (start, end) = (from_front(start), from_front(end).min(len - 1));
-    if start > end { b"" } else { &value[start as usize..=end as usize] }
+    if start > end { 0..0 } else { start as usize..end as usize + 1 }
 }
 
 fn setrange(call: &mut Call<'_>) -> Result<(), Pause> {
     let (key, insert) = (call.args.get(1), call.args.get(3));
     let offset = integer(call.args.get(2))?;
     let offset = usize::try_from(offset).map_err(|_| Pause::Refused("ERR offset is out of range"))?;
-    let old = call.keys.get_string(key)?.map_or(0, <[u8]>::len);
+    let old = call.keys.string_len(key)?.unwrap_or(0);
     if insert.is_empty() {
         call.reply.integer(old as i64);
         return Ok(());
@@ -120,7 +127,7 @@ fn setrange(call: &mut Call<'_>) -> Result<(), Pause> {
 
 #[cfg(test)]
 mod tests {
-    use super::slice;
+    use super::range_of;
     use crate::testing::Client;
 
     #[test]
@@ -151,9 +158,9 @@ mod tests {
             (i64::MIN, i64::MAX, "This is a string"),
             (16, 20, ""),
         ] {
-            assert_eq!(slice(text, start, end), expected.as_bytes(), "{start} {end}");
+            assert_eq!(&text[range_of(text.len(), start, end)], expected.as_bytes(), "{start} {end}");
         }
-        assert_eq!(slice(b"", 0, -1), b"");
+        assert_eq!(range_of(0, 0, -1), 0..0);
     }
 
     #[test]

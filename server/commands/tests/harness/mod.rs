@@ -140,7 +140,16 @@ impl Node {
             };
             assert!(out.is_empty(), "a paused command leaves no reply");
             let keys = ferrite_commands::keys_of(spec, args).map(|at| args.get(at));
-            self.wait(pause, keys).await;
+            match pause {
+                Pause::Keys if spec.reads_parts => {
+                    // As a session does: the record first, and its value if the command still asks for its key.
+                    let cold = self.cold(keys);
+                    let (held, alone): (Vec<_>, Vec<_>) = cold.into_iter().partition(|&at| self.held.get(at).is_some());
+                    self.wait(Pause::Headers(alone), std::iter::empty()).await;
+                    self.fetch(&held).await;
+                }
+                pause => self.wait(pause, keys).await,
+            }
         }
         self.held.clear();
         self.trace.finish_command(ferrite_telemetry::Outcome::Ok, b"", 0);
@@ -154,7 +163,20 @@ impl Node {
                 assert!(!cold.is_empty(), "a pause for keys has a cold one");
                 self.fetch(&cold).await;
             }
-            Pause::Records(addresses) | Pause::Headers(addresses) => self.fetch(&addresses).await,
+            Pause::Records(addresses) => self.fetch(&addresses).await,
+            Pause::Headers(addresses) => {
+                for address in addresses {
+                    let read = self.device.read_header(address).await.expect("the record");
+                    self.held.insert(address, read.record);
+                    self.disk_reads += 1;
+                }
+            }
+            Pause::Part { address, range } => {
+                let record = self.held.get(address).expect("who asks for a part has the record").clone();
+                let read = self.device.read_part(address, record, range).await.expect("the part");
+                self.held.insert(address, read.record);
+                self.disk_reads += 1;
+            }
             Pause::Counts { ticket, .. } => {
                 self.settle().await;
                 self.session.counted = Some(ticket);

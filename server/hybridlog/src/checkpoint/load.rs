@@ -244,7 +244,7 @@ async fn open_device<D: Disk>(
 ) -> Result<D::File, LoadError> {
     let damaged = |offset, what: String| LoadError::Damaged(Damage { path: path.to_owned(), offset, what });
     let (file, start) = open(disk, path, FILE_HEADER).await?;
-    let found = check_file_header(&start, magic).map_err(|what| damaged(0, what.to_owned()))?;
+    let found = check_file_header(&start, magic).map_err(|what| damaged(0, what))?;
     if found != id {
         return Err(damaged(0, format!("it is not the {name} that the checkpoint leads into")));
     }

@@ -643,7 +643,10 @@ fn a_log_that_is_not_the_one_is_not_used() {
     let sum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..32]);
     bytes[16..20].copy_from_slice(&sum.to_le_bytes());
     let whole = world.disk.bytes(log);
+    let mut older = whole.clone();
+    older[8] = 3;
     for (content, expected) in [
+        (older, "it has format version 3 and this server reads version 4"),
         (bytes, "it is not the log that the checkpoint leads into"),
         (whole[..whole.len() / 4].to_vec(), "it ends there, and the checkpoint needs"),
         (Vec::new(), "it is shorter than its header"),
@@ -688,7 +691,10 @@ fn damage_of_extents_is_found_by_a_check_and_of_those_written_last_by_a_start() 
     }
     assert!(found_by_start > 10, "{found_by_start} of {changed}");
     assert!(found_by_check > changed / 2, "{found_by_check} of {changed}: the rest is free, or padding");
+    let mut older = whole.clone();
+    older[8] = 3;
     for (content, expected) in [
+        (&older[..], "it has format version 3 and this server reads version 4"),
         (&whole[..whole.len() / 2], "it ends there, and the checkpoint needs"),
         (&b""[..], "it is shorter than its header"),
     ] {

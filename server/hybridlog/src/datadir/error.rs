@@ -59,7 +59,7 @@ pub enum OpenError {
     #[error("replaying the append-only file {} stopped at offset {offset}: {message}", path.display())]
     Apply { path: PathBuf, offset: u64, message: String },
     #[error("the log file {} cannot be used: {what}. No checkpoint leads into it: the next start makes it anew", path.display())]
-    Log { path: PathBuf, what: &'static str },
+    Log { path: PathBuf, what: String },
     #[error("{0}")]
     Damaged(Damage),
     #[error(

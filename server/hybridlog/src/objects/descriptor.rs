@@ -3,8 +3,8 @@
 //! ```text
 //!  0  u64  id of the object
 //!  8  u64  offset of its extent in the file; 0: it has not been written
-//! 16  u64  bytes of the extent, without the padding
-//! 24  u32  crc32c of id and bytes
+//! 16  u64  bytes of the extent, without the table of checksums and the padding
+//! 24  u32  crc32c of id and bytes, or of id and table
 //! 28  u32  how many of the bytes are the key
 //! ```
 

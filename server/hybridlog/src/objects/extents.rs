@@ -6,6 +6,7 @@
 
 use super::leaving::Leaving;
 use super::limbo::{Cut, Limbo};
+use super::sums::table_len;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 #[cfg(not(loom))]
 use ferrite_io::BLOCK;
@@ -18,9 +19,9 @@ const BLOCK: usize = 4096;
 /// Bytes before the first extent: the file's header. So no extent has the offset 0.
 pub(crate) const EXTENT_HEADER: u64 = BLOCK as u64;
 
-/// Bytes of file that an object of `len` bytes takes.
+/// Bytes of file that an object of `len` bytes takes, with the table of its checksums.
 pub(crate) fn padded(len: usize) -> u64 {
-    (len as u64).next_multiple_of(BLOCK as u64)
+    (len as u64 + table_len(len) as u64).next_multiple_of(BLOCK as u64)
 }
 
 /// What the file is given beyond need when it grows: an eighth, and no more than this.

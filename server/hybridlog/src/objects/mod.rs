@@ -26,10 +26,15 @@ mod load;
 #[cfg(all(test, loom))]
 mod loom_registry;
 mod moved;
+#[cfg(not(loom))]
+mod part;
 mod registry;
 mod remains;
+mod sums;
 #[cfg(not(loom))]
 mod transfer;
+#[cfg(not(loom))]
+mod whole_read;
 
 pub(crate) use descriptor::{DESCRIPTOR, Descriptor, Extent};
 pub(crate) use extents::{EXTENT_HEADER, Extents, NamedExtent, padded};
@@ -42,10 +47,14 @@ pub(crate) use load::Bytes;
 pub(crate) use load::decode_bytes;
 pub use load::{Decode, Load};
 pub(crate) use moved::MovedRecords;
+#[cfg(not(loom))]
+pub(crate) use part::{Part, has_parts, read_part};
 #[cfg(test)]
 pub(crate) use registry::COPIED_MAX;
 pub(crate) use registry::{Moved, Objects};
 pub(crate) use remains::{FREED_IN_ONE_GO, Remains};
+#[cfg(test)]
+pub(crate) use sums::SUMMED;
 #[cfg(not(loom))]
 pub(crate) use transfer::{ExtentError, read_extent, verify_extent, write_page_objects};
 #[cfg(all(test, not(loom)))]

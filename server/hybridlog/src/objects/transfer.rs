@@ -1,6 +1,8 @@
 //! Objects to their extents and back.
 
 use super::extents::padded;
+use super::sums::{SUMMED, Sums, table_len};
+use super::whole_read::{Access, read_whole};
 use super::{Descriptor, Extent, Object, Spot, Stored};
 use crate::flush_run::PageReport;
 use crate::page_image::PageImage;
@@ -14,9 +16,9 @@ use std::time::Duration;
 
 /// Longest single transfers: they bound the copies that we hold. Whole blocks.
 const WRITTEN_AT_ONCE: usize = crate::page_image::PIECE;
-const READ_AT_ONCE: usize = 1 << 20;
+pub(super) const READ_AT_ONCE: usize = 1 << 20;
 /// Bytes of a written form that are made, or checked, in one go: some ten microseconds, elements of a few bytes included.
-pub(crate) const IN_ONE_GO: usize = 64 << 10;
+pub(crate) const IN_ONE_GO: usize = SUMMED;
 /// Bytes that become an object in one go: that takes several times as long, since each element is to be found.
 pub(crate) const LOADED_IN_ONE_GO: usize = 16 << 10;
 /// Wait before the file of extents is asked again whether it has grown.
@@ -76,27 +78,36 @@ async fn write<W: World>(
     offset: u64,
 ) -> Extent {
     let len = stored.written_len();
-    let (mut form, mut crc) = (Form::of(stored), checksum_of_id(id));
+    let end = len + table_len(len);
+    let (mut form, mut sums) = (Form::of(stored), Sums::new(id));
     let mut piece = AlignedBuf::zeroed((padded(len) as usize).min(WRITTEN_AT_ONCE));
     let held = piece.len() as u64;
     store.counters.flush_bytes.fetch_add(held, Ordering::Relaxed);
     let mut at = 0;
-    while at < len {
-        let filled = (len - at).min(piece.len());
+    while at < end {
+        let filled = (end - at).min(piece.len());
         piece.truncate(filled.next_multiple_of(BLOCK));
         piece[filled..].fill(0);
         for (number, part) in piece[..filled].chunks_mut(IN_ONE_GO).enumerate() {
             if number > 0 {
                 give_way().await;
             }
-            form.fill(part);
-            crc = crc32c::crc32c_append(crc, part);
+            let from = at + number * IN_ONE_GO;
+            let (of_form, of_table) = part.split_at_mut(len.saturating_sub(from).min(part.len()));
+            if !of_form.is_empty() {
+                form.fill(of_form);
+                sums.add(of_form);
+            }
+            if !of_table.is_empty() {
+                let table = &sums.table()[from + of_form.len() - len..];
+                of_table.copy_from_slice(&table[..of_table.len()]);
+            }
         }
         piece = report.write(store, file, piece, offset + at as u64).await;
         at += filled;
     }
     store.counters.flush_bytes.fetch_sub(held, Ordering::Relaxed);
-    Extent { offset, len: len as u64, crc, key_len: stored.key_len() as u32 }
+    Extent { offset, len: len as u64, crc: sums.total(), key_len: stored.key_len() as u32 }
 }
 
 /// What an extent gets of an object, from its beginning on: the key, if that is long, then the value.
@@ -140,19 +151,15 @@ pub(crate) async fn read_extent(
     }
     let Some(value_len) = len.checked_sub(key_len) else { return Err(ExtentError::Damaged(None)) };
     let Some(mut value) = objects.load(kind, value_len) else { return Err(ExtentError::Damaged(None)) };
-    let (mut key, mut crc, mut at, mut last) = (Vec::with_capacity(key_len), checksum_of_id(id), 0, None);
+    let (mut key, mut sums, mut at, mut last) = (Vec::with_capacity(key_len), Sums::new(id), 0, None);
     let mut read = async || {
         while at < len {
-            count();
-            let (piece, id) = read_piece(file, &extent, at).await?;
-            if piece.len() < (len - at).min(READ_AT_ONCE) {
-                return Err(ExtentError::Short(id));
-            }
+            let (piece, id) = read_piece(file, Access::Direct, extent.offset, len, at, &mut count).await?;
             for (number, part) in piece.chunks(IN_ONE_GO).enumerate() {
                 if number > 0 {
                     give_way().await;
                 }
-                crc = crc32c::crc32c_append(crc, part);
+                sums.add(part);
                 let (of_key, of_value) = part.split_at((key_len - key.len()).min(part.len()));
                 key.extend_from_slice(of_key);
                 for some in of_value.chunks(LOADED_IN_ONE_GO) {
@@ -172,7 +179,7 @@ pub(crate) async fn read_extent(
         return Err(ExtentError::Gone);
     }
     result?;
-    if crc != extent.crc {
+    if sums.total() != extent.crc {
         return Err(ExtentError::Damaged(last));
     }
     let value = value.finish().ok_or(ExtentError::Damaged(last))?;
@@ -180,32 +187,34 @@ pub(crate) async fn read_extent(
     Ok((objects.stored(key, value), last))
 }
 
-/// Reads what an extent has from `at` on, a piece at most.
-async fn read_piece(file: &impl File, extent: &Extent, at: usize) -> Result<(AlignedBuf, SubmissionId), ExtentError> {
-    let left = extent.len as usize - at;
-    let buf = AlignedBuf::zeroed(left.next_multiple_of(BLOCK).min(READ_AT_ONCE));
-    let mut done = file.read_at(buf, extent.offset + at as u64).await;
-    match done.result {
-        Ok(0) => Err(ExtentError::Short(done.id)),
-        Ok(read) => {
-            done.buf.truncate(read.min(left));
-            Ok((done.buf, done.id))
-        }
-        Err(error) => Err(ExtentError::Io(error, done.id)),
-    }
+/// Reads what lies at `at` of the `len` bytes behind `offset`: as much as is read at once, or all that is left.
+async fn read_piece(
+    file: &impl File,
+    access: Access,
+    offset: u64,
+    len: usize,
+    at: usize,
+    count: &mut impl FnMut(),
+) -> Result<(AlignedBuf, SubmissionId), ExtentError> {
+    read_whole(file, access, offset + at as u64, (len - at).min(READ_AT_ONCE), count).await
 }
 
-/// Whether an extent is what was written. The file is not open for direct I/O: it may be read from anywhere.
+/// Whether an extent is what was written, the table of its checksums too. The file is not open for direct I/O.
 pub(crate) async fn verify_extent(file: &impl File, id: u64, extent: Extent) -> Result<(), ExtentError> {
-    let (mut crc, mut at, mut last) = (checksum_of_id(id), 0, None);
-    while at < extent.len as usize {
-        let (piece, submission) = read_piece(file, &extent, at).await?;
-        crc = crc32c::crc32c_append(crc, &piece);
+    let len = extent.len as usize;
+    let end = len + table_len(len);
+    let (mut sums, mut table, mut at, mut last) = (Sums::new(id), Vec::new(), 0, None);
+    while at < end {
+        let (piece, submission) = read_piece(file, Access::Buffered, extent.offset, end, at, &mut || ()).await?;
+        for (number, part) in piece.chunks(SUMMED).enumerate() {
+            let (of_form, of_table) = part.split_at(len.saturating_sub(at + number * SUMMED).min(part.len()));
+            if !of_form.is_empty() {
+                sums.add(of_form);
+            }
+            table.extend_from_slice(of_table);
+        }
         (at, last) = (at + piece.len(), Some(submission));
     }
-    if crc == extent.crc { Ok(()) } else { Err(ExtentError::Damaged(last)) }
-}
-
-fn checksum_of_id(id: u64) -> u32 {
-    crc32c::crc32c(&id.to_le_bytes())
+    let is_sound = sums.total() == extent.crc && sums.table() == table;
+    if is_sound { Ok(()) } else { Err(ExtentError::Damaged(last)) }
 }

@@ -41,6 +41,7 @@ fn the_numbers_are_the_codes() {
         ("log::COLLECTION_MIN", log::COLLECTION_MIN as u64),
         ("objects::DESCRIPTOR", objects::DESCRIPTOR as u64),
         ("objects::EXTENT_HEADER", objects::EXTENT_HEADER),
+        ("objects::SUMMED", objects::SUMMED as u64),
         ("objects::IN_ONE_GO", objects::IN_ONE_GO as u64),
         ("objects::LOADED_IN_ONE_GO", objects::LOADED_IN_ONE_GO as u64),
         ("objects::FREED_IN_ONE_GO", objects::FREED_IN_ONE_GO as u64),

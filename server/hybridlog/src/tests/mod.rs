@@ -10,6 +10,7 @@ mod model;
 mod objects;
 mod objects_in_pieces;
 pub(crate) mod pages;
+mod parts;
 mod quarantine;
 mod stress;
 mod tiers;

@@ -26,6 +26,9 @@ pub(crate) struct Switches {
     pub(crate) maps_fail: AtomicBool,
     pub(crate) writes: AtomicU64,
     pub(crate) reads: AtomicU64,
+    pub(crate) read_bytes: AtomicU64,
+    /// A read gives so many bytes at most; 0: all.
+    pub(crate) read_max: AtomicU64,
     /// Reads that go beyond this offset fail; 0: none does.
     pub(crate) unreadable_from: AtomicU64,
     /// Bytes given back.
@@ -115,6 +118,7 @@ impl File for FakeFile {
     async fn read_at(&self, mut buf: AlignedBuf, offset: u64) -> Done {
         assert!(offset.is_multiple_of(4096) && buf.len().is_multiple_of(4096), "direct reads are aligned");
         self.switches.reads.fetch_add(1, Ordering::Relaxed);
+        self.switches.read_bytes.fetch_add(buf.len() as u64, Ordering::Relaxed);
         later().await;
         let unreadable_from = self.switches.unreadable_from.load(Ordering::Relaxed);
         if unreadable_from != 0 && offset + buf.len() as u64 > unreadable_from {
@@ -123,7 +127,11 @@ impl File for FakeFile {
         let read = {
             let bytes = self.bytes.lock().unwrap();
             let from = bytes.get(offset as usize..).unwrap_or(&[]);
-            let read = from.len().min(buf.len());
+            let most = match self.switches.read_max.load(Ordering::Relaxed) {
+                0 => usize::MAX,
+                most => most as usize,
+            };
+            let read = from.len().min(buf.len()).min(most);
             buf[..read].copy_from_slice(&from[..read]);
             read
         };
