@@ -374,6 +374,12 @@ impl Host {
         lock(&self.state.disk).aim_reads(faults);
     }
 
+    /// Lets one of the next reads of a file fail, by how many of them come before it; besides those of [`Host::aim_disk_reads`].
+    pub fn aim_disk_read_of(&self, path: &str, number: u64, fault: ReadFault) {
+        self.core.record(Event::Note { text: format!("aim at read {number} of {path}: {fault:?}") });
+        lock(&self.state.disk).aim_read_of(std::path::Path::new(path), number, fault);
+    }
+
     /// Lets every sync of this host's disk fail with EIO, of files and of directories, or no longer.
     pub fn set_disk_syncs_fail(&self, fail: bool) {
         self.core.record(Event::Decision { what: "syncs fail", value: u64::from(fail) });

@@ -22,6 +22,7 @@ mod manifest;
 mod new_file;
 mod open;
 mod page_size;
+mod surely;
 
 #[cfg(test)]
 mod tests;
@@ -36,5 +37,6 @@ pub use open::{
     DataDir, DataDirConfig, NamedCheckpoint, Recover, Recovered, RecoveredAof, Summary, open_data_dir, recover_data_dir,
 };
 pub use page_size::page_size_needed;
+pub(crate) use surely::{READINGS_MAX, unsteady};
 #[cfg(test)]
 pub(crate) use {manifest::VERSION as MANIFEST_VERSION, open::ReplayOnly, open::named_checkpoints};

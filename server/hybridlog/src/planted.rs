@@ -1,4 +1,4 @@
-//! Faults of compaction that a simulation plants to show that it would see them. They are there in tests and with
+//! Faults of compaction and of recovery that a simulation plants to show that it would see them. They are there in tests and with
 //! the feature `planted` alone, which only tests ask for; without it none of them costs anything.
 
 /// A fault.
@@ -28,12 +28,18 @@ pub enum Planted {
     ExpiredIsDropped,
     /// A page that cannot be read is left behind, and forgotten.
     DamageIsForgotten,
+    /// What is no frame, read once, is cut off the append-only file.
+    TornAtOneLook,
+    /// The end of the append-only file is written again as it was read once.
+    WrittenAsReadOnce,
+    /// A checkpoint is damaged that was read wrong once.
+    CondemnedAtOneLook,
 }
 
 impl Planted {
-    /// Each of them. The first two are about chains of several keys, which no simulation has: tests of this crate see them.
+    /// Each of compaction. The first two are about chains of several keys, which no simulation has: tests of this crate see them.
     #[cfg(any(test, feature = "planted"))]
-    pub const ALL: [Self; 12] = [
+    pub const OF_COMPACTION: [Self; 12] = [
         Self::NeighbourSupersedes,
         Self::ChainGoesWithTombstone,
         Self::SupersededIsKept,
@@ -47,6 +53,10 @@ impl Planted {
         Self::ExpiredIsDropped,
         Self::DamageIsForgotten,
     ];
+
+    /// Each that a start may have.
+    #[cfg(any(test, feature = "planted"))]
+    pub const OF_RECOVERY: [Self; 3] = [Self::TornAtOneLook, Self::WrittenAsReadOnce, Self::CondemnedAtOneLook];
 
     #[cfg(not(any(test, feature = "planted")))]
     #[inline(always)]

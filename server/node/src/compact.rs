@@ -115,10 +115,7 @@ struct Run {
 
 /// Runs until the node is shut down; on the worker that takes checkpoints.
 pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpoints<W>>) {
-    let files = match LogFiles::open(&worker.world, &log_path(&worker.node)).await {
-        Ok(files) => files,
-        Err(error) => return tracing::error!(%error, "the log file cannot be opened again: it will not be compacted"),
-    };
+    let Some(files) = open_files(&worker).await else { return };
     let compactor = Compactor::new(worker.node.store.clone(), files);
     let mut trace = TraceBuffer::new(W::Clock::monotonic_source());
     trace.configure(None);
@@ -132,6 +129,26 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpo
         select(pin!(shutdown), pin!(pause)).await;
         task.look().await;
     }
+}
+
+/// The log's files for reads of this task's own; tried until the disk opens them. `None`: the node is shut down.
+async fn open_files<W: World>(worker: &Worker<W>) -> Option<LogFiles<W>> {
+    let mut wait = Duration::ZERO;
+    while !worker.node.shutdown.is_raised() {
+        match LogFiles::open(&worker.world, &log_path(&worker.node)).await {
+            Ok(files) => return Some(files),
+            Err(error) => {
+                worker.node.space_status.failures.fetch_add(1, Relaxed);
+                if wait.is_zero() {
+                    tracing::error!(%error, "the log file cannot be opened for compaction now; it is tried again");
+                }
+            }
+        }
+        wait = (wait * 2).clamp(RETRY_MIN, RETRY_MAX);
+        let (shutdown, pause) = (worker.node.shutdown.wait(), worker.world.clock().sleep(wait));
+        select(pin!(shutdown), pin!(pause)).await;
+    }
+    None
 }
 
 struct Task<W: World> {

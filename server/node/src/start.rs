@@ -11,7 +11,7 @@ use std::time::Duration;
 use ferrite_hybridlog::aof::{Rewriter, SyncTimes, aof_task};
 use ferrite_hybridlog::checkpoint::Checkpoints;
 use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof, recover_data_dir};
-use ferrite_hybridlog::{LogDevice, LogFiles, StorageError, WorkerHandle};
+use ferrite_hybridlog::{LogDevice, LogFiles, WorkerHandle};
 use ferrite_io::{Clock, Disk, Entropy, Network, World};
 use ferrite_keyspace::Scratch;
 use ferrite_telemetry::{Attribute, Recorder, RecorderConfig, cold, cold_span};
@@ -47,9 +47,9 @@ pub enum StartError {
     Bind { address: SocketAddr, option: &'static str, error: std::io::Error },
     #[error(transparent)]
     DataDirectory(#[from] OpenError),
-    #[error("{}: {error}", path.display())]
-    Log { path: PathBuf, error: StorageError },
-    #[error("{}: {error}", path.display())]
+    #[error("the log file {} cannot be used: {message}", path.display())]
+    Log { path: PathBuf, message: String },
+    #[error("cannot open {}: {error}", path.display())]
     Open { path: PathBuf, error: std::io::Error },
     #[error("{0}")]
     Failed(String),
@@ -225,10 +225,11 @@ async fn run_other<W: World>(
 ) -> Result<(), StartError> {
     let node = &start.node;
     select(pin!(start.ready()), pin!(node.shutdown.wait())).await;
-    let Some(sockets) = start.sockets.lock().clone() else {
-        // The first worker did not get so far; it says why.
+    // The first worker may not have got so far; it says why.
+    if !start.ready.is_raised() {
         return Ok(());
-    };
+    }
+    let sockets = start.sockets.lock().clone().expect("they were there before it was ready");
     let handle = node.store.worker(id);
     let worker = worker(node, world, id, handle).await?;
     worker.start(listen(world, &sockets)?);
@@ -366,7 +367,7 @@ async fn open<W: World>(node: &Arc<Node>, world: &W) -> Result<Opened<W>, StartE
     }
     replay.end();
     // Nothing was replayed: the log is still to be made.
-    replay.device().await.map_err(|error| StartError::Failed(error.to_string()))?;
+    replay.device().await.map_err(|error| StartError::Log { path: log_path(node), message: error.to_string() })?;
     let mut rewriter = None;
     if let Some(RecoveredAof { shared: aof, file, rewriter: its }) = recovered.aof {
         rewriter = Some(its);

@@ -25,6 +25,8 @@ pub(super) struct Aimed {
     /// By how many come before it.
     coming: BTreeMap<u64, ReadFault>,
     submitted: u64,
+    /// The same for the reads of one file: its number, and how many come before.
+    of_file: BTreeMap<(u64, u64), ReadFault>,
     /// By submission.
     due: BTreeMap<u64, ReadFault>,
 }
@@ -34,13 +36,22 @@ impl Aimed {
     pub fn aim(&mut self, faults: impl IntoIterator<Item = (u64, ReadFault)>) {
         self.coming = faults.into_iter().collect();
         self.submitted = 0;
+        self.of_file.clear();
     }
 
-    /// A read is submitted. How long it takes beyond others.
-    pub fn submit(&mut self, id: u64) -> Option<Duration> {
-        let fault = self.coming.remove(&self.submitted);
+    /// From now on, beside those of [`Aimed::aim`]: a read of one file.
+    pub fn aim_at(&mut self, file: u64, number: u64, fault: ReadFault) {
+        self.of_file.insert((file, number), fault);
+    }
+
+    /// A read is submitted, of that file. How long it takes beyond others.
+    pub fn submit(&mut self, id: u64, file: u64) -> Option<Duration> {
+        let of_any = self.coming.remove(&self.submitted);
         self.submitted += 1;
-        match fault? {
+        let of_file = self.of_file.remove(&(file, 0));
+        let others: Vec<_> = self.of_file.extract_if((file, 1)..=(file, u64::MAX), |_, _| true).collect();
+        self.of_file.extend(others.into_iter().map(|((file, number), fault)| ((file, number - 1), fault)));
+        match of_file.or(of_any)? {
             ReadFault::Slow(time) => Some(time),
             fault => {
                 self.due.insert(id, fault);
@@ -66,8 +77,18 @@ pub(super) fn short(rng: &mut SimRng, len: usize) -> usize {
     if sectors < 2 { len } else { (rng.between(1, sectors - 1) * SECTOR) as usize }
 }
 
-/// Flips one bit.
+/// Flips one bit; of one of the last bytes that are not zero as often as of any other.
 pub(super) fn rot(rng: &mut SimRng, bytes: &mut [u8]) {
+    let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let range = match rng.one_in(2) && written > 0 {
+        true => written.saturating_sub(SECTOR as usize)..written,
+        false => 0..bytes.len(),
+    };
+    flip(rng, &mut bytes[range]);
+}
+
+/// Flips one bit, any.
+pub(super) fn flip(rng: &mut SimRng, bytes: &mut [u8]) {
     if !bytes.is_empty() {
         let bit = rng.below(bytes.len() as u64 * 8);
         bytes[(bit / 8) as usize] ^= 1 << (bit % 8);

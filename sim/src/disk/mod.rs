@@ -94,7 +94,7 @@ impl SimDisk {
         let (session, latency) = {
             let mut disk = lock(&self.host.disk);
             on_submit(&mut disk, id);
-            let slow = if io == IoKind::Read || io == IoKind::Open { disk.aimed.submit(id) } else { None };
+            let slow = if io == IoKind::Read || io == IoKind::Open { disk.aimed.submit(id, target) } else { None };
             let spike = self.core.faults().disk_latency && disk.rng.one_in(20);
             let latency = if let Some(time) = slow {
                 Latency::Sleep(time)
@@ -272,7 +272,10 @@ fn read(
     let most = if aimed == Some(ReadFault::Short) { aimed::short(&mut disk.rng, most as usize) as u64 } else { most };
     let inode = disk.inode(ino);
     let len = copy_out(if stale { inode.durable() } else { inode.data() }, from, &mut buf[..most as usize]);
-    if rotten || aimed == Some(ReadFault::Rotten) {
+    if rotten {
+        aimed::flip(&mut disk.rng, &mut buf[..len]);
+    }
+    if aimed == Some(ReadFault::Rotten) {
         aimed::rot(&mut disk.rng, &mut buf[..len]);
     }
     Ok(len)

@@ -134,6 +134,13 @@ impl DiskState {
         self.aimed.aim(faults);
     }
 
+    /// Without effect if there is no file of that name.
+    pub(crate) fn aim_read_of(&mut self, path: &Path, number: u64, fault: ReadFault) {
+        if let Some(&ino) = self.names.get(path) {
+            self.aimed.aim_at(ino, number, fault);
+        }
+    }
+
     pub(crate) fn set_syncs_fail(&mut self, fail: bool) {
         self.syncs_fail = fail;
     }

@@ -97,7 +97,7 @@ const HASHES: u64 = 4;
 const FIELDS: u64 = 12;
 
 /// For each key its fields; a string is a hash of one without a name.
-type State = BTreeMap<String, BTreeMap<String, String>>;
+pub(super) type State = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Some names are longer than half a page.
 fn key_of(number: u64) -> String {
@@ -113,7 +113,7 @@ fn string(value: &str) -> BTreeMap<String, String> {
 }
 
 /// What GET or HGETALL has found; `None`: no key.
-fn found(reply: &Reply) -> Option<BTreeMap<String, String>> {
+pub(super) fn found(reply: &Reply) -> Option<BTreeMap<String, String>> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match reply {
         Reply::Bulk(value) => Some(string(&text(value))),
@@ -130,12 +130,12 @@ fn found(reply: &Reply) -> Option<BTreeMap<String, String>> {
 }
 
 /// Every key, and the command that reads it.
-fn reads() -> impl Iterator<Item = (String, &'static str)> {
+pub(super) fn reads() -> impl Iterator<Item = (String, &'static str)> {
     (0..KEYS).map(|key| (key_of(key), "GET")).chain((0..HASHES).map(|hash| (hash_of(hash), "HGETALL")))
 }
 
 /// For messages: what can be told apart at a glance.
-fn brief(state: Option<&State>) -> Vec<String> {
+pub(super) fn brief(state: Option<&State>) -> Vec<String> {
     let begin = |text: &str| text.chars().take(12).collect::<String>();
     let value = |fields: &BTreeMap<String, String>| {
         fields.iter().map(|(field, value)| format!("{field}={}", begin(value))).collect::<Vec<_>>().join(",")
@@ -166,17 +166,21 @@ async fn state_of(client: &mut RawClient) -> std::io::Result<State> {
 }
 
 /// One client that knows every state that there was since a restart, and which of them a checkpoint may show.
-struct Historian {
+pub(super) struct Historian {
     sim: Sim,
     rng: SimRng,
     /// Of the current life: that at its start, and after each step.
-    states: Vec<State>,
+    pub(super) states: Vec<State>,
     /// The newest checkpoint known to be in force shows this state, or a later one.
     saved: usize,
     steps: u64,
 }
 
 impl Historian {
+    pub(super) fn new(sim: &Sim) -> Self {
+        Self { sim: sim.clone(), rng: sim.rng("historian"), states: vec![State::new()], saved: 0, steps: 0 }
+    }
+
     async fn live(&mut self, client: &mut RawClient) -> std::io::Result<()> {
         let (mut asked_at, mut saves) = (None, 0);
         for _ in 0..self.rng.below(STEPS) {
@@ -208,7 +212,7 @@ impl Historian {
         Ok(())
     }
 
-    async fn step(&mut self, client: &mut RawClient) -> std::io::Result<()> {
+    pub(super) async fn step(&mut self, client: &mut RawClient) -> std::io::Result<()> {
         self.steps += 1;
         let mut state = self.states.last().expect("there is one").clone();
         let name = |rng: &mut SimRng| key_of(rng.below(KEYS));
@@ -319,8 +323,7 @@ async fn without_aof(sim: Sim) {
     let mut rng = sim.rng("without aof");
     let server = sim.add_host("server");
     let address = SocketAddr::new(server.ip(), 6379);
-    let mut historian =
-        Historian { sim: sim.clone(), rng: sim.rng("historian"), states: vec![State::new()], saved: 0, steps: 0 };
+    let mut historian = Historian::new(&sim);
     for life in 0..LIVES {
         let config = alone(address, rng.below(2));
         server.spawn(move |world| serve(world, config));
@@ -381,8 +384,7 @@ async fn damaged(sim: Sim) {
     };
     server.spawn(move |world| serve(world, config()));
     let saves = rng.between(1, 3);
-    let mut historian =
-        Historian { sim: sim.clone(), rng: sim.rng("historian"), states: vec![State::new()], saved: 0, steps: 0 };
+    let mut historian = Historian::new(&sim);
     let client = sim.add_host("client");
     let task = client.spawn(move |world| async move {
         let mut client = connect(&world, address).await;

@@ -12,6 +12,7 @@ mod export;
 mod faulty;
 mod mortal;
 pub mod node;
+mod recovery_faults;
 pub mod redis;
 mod rotten;
 mod scan;
@@ -51,6 +52,7 @@ pub const ALL: &[Scenario] = &[
     checkpoint::CHECKPOINT,
     checkpoint::WITHOUT_AOF,
     checkpoint::DAMAGE,
+    recovery_faults::RECOVERY,
     compaction::COMPACTION,
     compaction::BESIDE_CHECKPOINTS,
     compaction_faults::FAULTS,

@@ -14,7 +14,8 @@ use super::begin::mark_before;
 use super::effect::{DecodeError, Effects};
 use super::frame::{HEADER, Header, Kind};
 use super::segment::{HEADER_LEN, SECTOR, SegmentHeader, next_sector};
-use crate::datadir::Recover;
+use crate::datadir::{READINGS_MAX, Recover, unsteady};
+use crate::planted::Planted;
 
 /// What a segment held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +81,7 @@ pub(crate) async fn replay<F: File, R: Recover>(
         mark_before(file, window.file_len, header, extent.apply_from).await.unwrap_or((HEADER_LEN, header.base));
     let mut seen = Replayed { begin, position, end: begin, marked: begin, ..Replayed::default() };
     let mut frames = Vec::new();
+    let mut doubt = Doubt::default();
     loop {
         frames.clear();
         let more = gather(&mut window, header.salt, extent, &mut seen, &mut frames).await?;
@@ -88,16 +90,43 @@ pub(crate) async fn replay<F: File, R: Recover>(
         match more {
             Next::Frames => {}
             Next::End => return Ok(seen),
-            Next::Tail => break,
+            Next::Tail => {
+                let tail = window.tail(seen.end, header.salt).await?;
+                let durable = extent.durable.max(tail.marked);
+                seen.torn = tail.end - seen.end;
+                let is_whole = durable <= seen.position && seen.torn == 0;
+                if !is_whole && !doubt.is_over((seen.end, tail.crc))? {
+                    window.forget();
+                    continue;
+                }
+                return match durable > seen.position {
+                    true => Err(ReplayError::Corrupt { offset: seen.end, position: seen.position, durable }),
+                    false => Ok(seen),
+                };
+            }
         }
     }
-    let tail = window.tail(seen.end, header.salt).await?;
-    let durable = extent.durable.max(tail.marked);
-    if durable > seen.position {
-        return Err(ReplayError::Corrupt { offset: seen.end, position: seen.position, durable });
+}
+
+/// Whether what is no frame lies on the disk like that. It will be cut off, or stop the start: so it is read again until two
+/// readings in a row are the same, and what is a frame by then is one.
+#[derive(Default)]
+struct Doubt {
+    /// Where the last reading began, and its checksum.
+    before: Option<(u64, u32)>,
+    readings: usize,
+}
+
+impl Doubt {
+    fn is_over<E>(&mut self, reading: (u64, u32)) -> Result<bool, ReplayError<E>> {
+        self.readings += 1;
+        let is_over = self.before == Some(reading) || Planted::TornAtOneLook.is_there();
+        self.before = Some(reading);
+        match is_over || self.readings < READINGS_MAX {
+            true => Ok(is_over),
+            false => Err(ReplayError::Read { offset: reading.0, source: unsteady() }),
+        }
     }
-    seen.torn = tail.end - seen.end;
-    Ok(seen)
 }
 
 /// What comes after the frames that were gathered.
@@ -191,6 +220,8 @@ struct Tail {
     marked: u64,
     /// After the last byte that is not zero.
     end: u64,
+    /// Of all bytes up to the end of the file.
+    crc: u32,
 }
 
 /// A part of the file that moves forward over it, with what follows on its way.
@@ -252,6 +283,12 @@ impl<'a, F: File> Window<'a, F> {
         Ok(Some(self.held(offset, len)))
     }
 
+    /// What is asked for from now on is read anew.
+    fn forget(&mut self) {
+        self.bytes.clear();
+        self.ahead.clear();
+    }
+
     async fn read_on<E>(&mut self) -> Result<(), ReplayError<E>> {
         let offset = self.end();
         if self.ahead.front().is_none_or(|ahead| ahead.offset != offset) {
@@ -295,11 +332,12 @@ impl<'a, F: File> Window<'a, F> {
 
     /// Looks through everything from `from` on. A mark always begins a sector.
     async fn tail<E>(&mut self, from: u64, salt: u64) -> Result<Tail, ReplayError<E>> {
-        let mut tail = Tail { marked: 0, end: from };
+        let mut tail = Tail { marked: 0, end: from, crc: 0 };
         let mut at = from;
         while at < self.file_len {
             let len = (next_sector(at + 1) - at).min(self.file_len - at);
             let bytes = self.get(at, len).await?.expect("within the file");
+            tail.crc = crc32c::crc32c_append(tail.crc, bytes);
             if let Some(last) = bytes.iter().rposition(|&byte| byte != 0) {
                 tail.end = at + last as u64 + 1;
                 let header = bytes.first_chunk().and_then(|bytes| Header::decode(bytes, salt));

@@ -12,10 +12,12 @@ use ferrite_telemetry::{Attribute, cold, cold_span};
 use super::catalog::{Catalog, FileError, MANIFEST, SaveError, save};
 use super::error::OpenError;
 use super::manifest::{CheckpointEntry, LogName, Manifest, SegmentEntry};
+use super::surely::read_surely;
 use crate::aof::frame::HEADER as FRAME_HEADER;
 use crate::aof::segment::{HEADER_LEN, SegmentHeader};
 use crate::aof::{Aof, AofFile, Effect, Extent, FsyncPolicy, ReplayError, Replayed, Rewriter, replay};
 use crate::checkpoint::{Checkpoints, LoadError};
+use crate::planted::Planted;
 
 pub(super) const LOCK: &str = "LOCK";
 /// What a first start makes before there is a manifest.
@@ -23,6 +25,10 @@ const FIRST_SEGMENT: LogName = LogName::Segment(1);
 
 /// Longer manifests are not ours: a thousand segments need 20 KiB.
 const MANIFEST_LEN_MAX: u64 = 1 << 20;
+
+/// A checkpoint is damaged, or its disk refuses to read, if so many looks in a row say the same; and how often it is read at most.
+const VERDICTS: usize = 3;
+const LOOKS_MAX: usize = 10;
 
 /// Endings of files that hold a user's data. One of them without a manifest stops the start.
 const DATA_ENDINGS: [&str; 4] = [".aof", ".log", ".extents", ".ckpt"];
@@ -254,10 +260,7 @@ async fn restore_newest<R: Recover>(
             refused = Some(format!("{}: {message}", named.path.display()));
             continue;
         }
-        let result = recover.restore(&named).await;
-        let result =
-            result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
-        match result {
+        match surely(&named, async || recover.restore(&named).await).await? {
             Ok(()) => return keep_older(dir, &manifest.checkpoints[..=index], recover).await,
             Err(LoadError::Damaged(damage)) => {
                 tracing::warn!(
@@ -280,6 +283,33 @@ async fn restore_newest<R: Recover>(
     }
 }
 
+/// Looks at a checkpoint until it is good, or it is clear that it is not: what is given up is gone for good, and the disk may read
+/// it well another time.
+async fn surely<E: Display>(
+    named: &NamedCheckpoint,
+    mut look: impl AsyncFnMut() -> Result<Result<(), LoadError>, E>,
+) -> Result<Result<(), LoadError>, OpenError> {
+    let mut before = (None, 0);
+    for looks in 1.. {
+        let result = look().await;
+        let result =
+            result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
+        let verdict = match &result {
+            Err(LoadError::Damaged(damage)) => Some(damage.clone()),
+            Err(LoadError::Read { .. }) => None,
+            Ok(()) | Err(LoadError::SmallPages { .. }) => return Ok(result),
+        };
+        before = if before.0 == verdict { (verdict, before.1 + 1) } else { (verdict, 1) };
+        if before.1 == VERDICTS || looks == LOOKS_MAX || Planted::CondemnedAtOneLook.is_there() {
+            return Ok(result);
+        }
+        if let Err(error) = result {
+            tracing::info!(checkpoint = %named.path.display(), %error, "a checkpoint is read again");
+        }
+    }
+    unreachable!("there is a last look")
+}
+
 /// The last of these was restored; those before it stay, but for any that cannot be read: the start does not need them.
 async fn keep_older<R: Recover>(
     dir: &Path,
@@ -290,10 +320,7 @@ async fn keep_older<R: Recover>(
     let mut kept = vec![*newest];
     for entry in older.iter().rev() {
         let named = NamedCheckpoint { path: dir.join(entry.name().to_string()), entry: *entry };
-        let result = recover.keep(&named).await;
-        let result =
-            result.map_err(|error| OpenError::Restore { path: named.path.clone(), message: error.to_string() })?;
-        match result {
+        match surely(&named, async || recover.keep(&named).await).await? {
             Ok(()) => kept.insert(0, *entry),
             Err(error) => tracing::warn!(
                 checkpoint = %named.path.display(),
@@ -436,17 +463,29 @@ impl<D: Disk> Recovery<'_, D> {
         // failed sync they may be there and nowhere else, and a sync would not write them: so they are written again.
         let mut at = replayed.marked;
         while at < replayed.end {
-            let buf = AlignedBuf::zeroed((replayed.end - at).min(self.files.read_len as u64) as usize);
-            let mut done = file.read_at(buf, at).await;
-            let read = done.result.map_err(failed("read", path))?;
-            if read == 0 {
-                return Err(failed("read", path)(io::ErrorKind::UnexpectedEof.into()));
-            }
-            done.buf.truncate(read);
-            file.write_at(done.buf, at).await.result.map_err(failed("write", path))?;
-            at += read as u64;
+            let len = (replayed.end - at).min(self.files.read_len as u64) as usize;
+            let buf = match Planted::WrittenAsReadOnce.is_there() {
+                true => read_once(file, at, len).await,
+                false => read_surely(file, at, len).await,
+            };
+            let buf = buf.map_err(failed("read", path))?;
+            let read = buf.len() as u64;
+            file.write_at(buf, at).await.result.map_err(failed("write", path))?;
+            at += read;
         }
         file.sync().await.map_err(failed("sync", path))
+    }
+}
+
+/// At most `len` bytes at `offset`, one at least.
+async fn read_once<F: File>(file: &F, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+    let mut done = file.read_at(AlignedBuf::zeroed(len), offset).await;
+    match done.result? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        read => {
+            done.buf.truncate(read);
+            Ok(done.buf)
+        }
     }
 }
 
