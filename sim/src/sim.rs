@@ -365,6 +365,13 @@ impl Host {
         lock(&self.state.disk).set_reads_fail(fail);
     }
 
+    /// Lets every read of these bytes of a file fail with EIO, as that of a bad sector does, or no longer.
+    pub fn set_disk_bad(&self, bad: Option<(&str, std::ops::Range<u64>)>) {
+        let number = bad.as_ref().map_or(u64::MAX, |(_, range)| range.start);
+        self.core.record(Event::Decision { what: "a bad sector", value: number });
+        lock(&self.state.disk).set_bad(bad.map(|(path, range)| (std::path::PathBuf::from(path), range)));
+    }
+
     /// Lets some of this host's next reads and openings fail, each by how many come before it; earlier aims are forgotten.
     pub fn aim_disk_reads(&self, faults: impl IntoIterator<Item = (u64, ReadFault)>) {
         let faults: Vec<(u64, ReadFault)> = faults.into_iter().collect();

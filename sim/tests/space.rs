@@ -141,6 +141,65 @@ async fn unreadable(sim: Sim) {
     task.await.expect("the client's host stays up");
 }
 
+/// A page of the log that the disk refuses to read; it reads all others.
+const BAD_PAGE: u64 = 2;
+
+async fn refused(sim: Sim) {
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    server.spawn(move |world| serve(world, config(address, AppendFsync::No)));
+    let task = sim.add_host("client").spawn(move |world| async move {
+        let mut client = RawClient::connect_when_up(&world, address).await;
+        let value = |key: u64, round: u64| format!("{key}:{round}:{}", "v".repeat(VALUE));
+        for round in 0..3 {
+            for key in (0..KEYS).filter(|key| round == 0 || key % 3 > 0) {
+                assert_eq!(client.ask(&format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
+            }
+        }
+        madsim::time::sleep(Duration::from_secs(1)).await;
+        let (path, page) = (format!("{DATA}/hybrid.log"), PAGE_BYTES as u64);
+        server.set_disk_bad(Some((&path, BAD_PAGE * page..(BAD_PAGE + 1) * page)));
+        let orders = "CONFIG SET auto-compaction-min-size 0 auto-compaction-percentage 10";
+        assert_eq!(client.ask(orders).await, Reply::ok());
+        madsim::time::sleep(Duration::from_secs(5)).await;
+        let early = info(&mut client).await;
+        assert_eq!(early["ferrite_quarantined_pages"], 0, "it is tried again first: {early:?}");
+        madsim::time::sleep(Duration::from_secs(60)).await;
+        let left = info(&mut client).await;
+        assert_eq!(left["ferrite_quarantined_pages"], 1, "{left:?}");
+        assert_eq!(left["ferrite_quarantined_bytes"], page, "{left:?}");
+        assert!(left["ferrite_compaction_freed_bytes"] > 10 * page, "the others are compacted: {left:?}");
+        let failures = left["ferrite_compaction_failures"];
+        // No key is gone: those of the page are errors for as long as it cannot be read.
+        let mut refusals = 0;
+        for is_bad in [true, false] {
+            for key in 0..KEYS {
+                let round = if key % 3 > 0 { 2 } else { 0 };
+                match client.ask(&format!("GET key:{key}")).await {
+                    Reply::Error(text) if is_bad => {
+                        assert!(text.starts_with("ERR reading the log file"), "{text}");
+                        refusals += 1;
+                    }
+                    reply => assert_eq!(reply, Reply::Bulk(value(key, round).into_bytes()), "key:{key}"),
+                }
+            }
+            server.set_disk_bad(None);
+        }
+        assert!((1..=4).contains(&refusals), "{refusals}");
+        assert_eq!(client.ask("DBSIZE").await, Reply::Int(KEYS as i64));
+        let after = info(&mut client).await;
+        assert_eq!(after["ferrite_compaction_failures"], failures, "it is not tried over and over: {after:?}");
+    });
+    task.await.expect("the client's host stays up");
+}
+
+#[test]
+fn a_page_that_the_disk_refuses_to_read_is_left_behind_and_the_rest_is_compacted() {
+    for seed in 0..6 {
+        run(seed, &scenario("refused", |sim| Box::pin(refused(sim)))).expect_success();
+    }
+}
+
 #[test]
 fn a_page_that_cannot_be_read_is_not_dropped() {
     for seed in 0..6 {

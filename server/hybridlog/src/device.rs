@@ -83,6 +83,16 @@ impl ReadError {
         }
     }
 
+    /// Of the record that cannot be read.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Io { address, .. }
+            | Self::Short { address, .. }
+            | Self::Damaged { address, .. }
+            | Self::ExtentDamaged { address, .. } => *address,
+        }
+    }
+
     /// What the trace of the command says that needed the record.
     pub fn exception(&self) -> Exception {
         let (kind, stack) = match self {

@@ -37,8 +37,10 @@ const FORGET_BYTES: u64 = 32 << 20;
 const HELD_MAX: usize = 256;
 /// Bytes read by one run: then it is in the traces, and the next begins.
 const RUN_BYTES_MAX: u64 = 1 << 30;
-/// Runs in a row that end at one damaged record before its page is left behind: the disk may read it well again.
+/// Runs in a row that end at one damaged record before its page is left behind: the disk may read it well again. And at one that the
+/// disk refuses to read, while it reads others: a controller that is reset takes some seconds.
 const DAMAGED_RUNS: u32 = 3;
+const REFUSED_RUNS: u32 = 5;
 /// Wait after a failure: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
@@ -71,14 +73,16 @@ enum RunError {
 }
 
 impl RunError {
-    /// Where a record is whose bytes are not those that were written.
-    fn damaged(&self) -> Option<Address> {
-        match self {
+    /// Where a record is that cannot be read, and whether because the disk refuses.
+    fn unreadable(&self) -> Option<(Address, bool)> {
+        match *self {
             Self::Log(CompactionError::Damaged { address, .. })
             | Self::Read(ReadError::Damaged { address, .. } | ReadError::ExtentDamaged { address, .. }) => {
-                Some(*address)
+                Some((address, false))
             }
-            _ => None,
+            Self::Log(CompactionError::Read { address, .. } | CompactionError::Short { address, .. })
+            | Self::Read(ReadError::Io { address, .. } | ReadError::Short { address, .. }) => Some((address, true)),
+            Self::Space(_) | Self::Punch(_) => None,
         }
     }
 
@@ -121,8 +125,10 @@ pub(crate) async fn run<W: World>(worker: Rc<Worker<W>>, checkpoints: Rc<Checkpo
     trace.configure(None);
     let (wait, held) = (Duration::ZERO, Held::default());
     let quiet = Quiet::default();
-    let (in_vain, asked, damaged, piece_at) = (None, None, None, None);
-    let mut task = Task { worker, checkpoints, compactor, in_vain, wait, damaged, piece_at, asked, quiet, held, trace };
+    let pass = Pass::default();
+    let (in_vain, asked, unreadable, piece_at) = (None, None, None, None);
+    let mut task =
+        Task { worker, checkpoints, compactor, in_vain, pass, wait, unreadable, piece_at, asked, quiet, held, trace };
     while !task.worker.node.shutdown.is_raised() {
         let (shutdown, pause) =
             (task.worker.node.shutdown.wait(), task.worker.world.clock().sleep(LOOK.max(task.wait)));
@@ -155,12 +161,13 @@ struct Task<W: World> {
     worker: Rc<Worker<W>>,
     checkpoints: Rc<Checkpoints<W>>,
     compactor: Compactor<W>,
-    /// The last run that was in vain.
+    /// The last run, or pass, that was in vain.
     in_vain: Option<InVain>,
+    pass: Pass,
     /// After a failure.
     wait: Duration,
-    /// Where the last runs met damage, and how many of them.
-    damaged: Option<(Address, u32)>,
+    /// Where the last runs met what cannot be read, and how many of them.
+    unreadable: Option<(Address, u32)>,
     /// The piece whose records are being dealt with.
     piece_at: Option<Address>,
     /// When a checkpoint was asked for in place of the last one.
@@ -168,6 +175,13 @@ struct Task<W: World> {
     quiet: Quiet,
     held: Held,
     trace: TraceBuffer,
+}
+
+/// Runs that together have read as much as there is on disk.
+#[derive(Default)]
+struct Pass {
+    read: u64,
+    gained: u64,
 }
 
 /// What there was at the end of a run that was in vain: as long as that has hardly changed, another would find as little.
@@ -263,10 +277,10 @@ impl<W: World> Task<W> {
         };
         self.wait = match result {
             Ok(()) => {
-                self.damaged = None;
+                self.unreadable = None;
                 Duration::ZERO
             }
-            Err(error) if self.leave_damaged(&error) => Duration::ZERO,
+            Err(error) if self.leave_unreadable(&error).await => Duration::ZERO,
             Err(error) => {
                 let first = self.wait.is_zero();
                 node.space_status.failures.fetch_add(1, Relaxed);
@@ -280,18 +294,20 @@ impl<W: World> Task<W> {
         };
     }
 
-    /// Whether the error is one of damage that stays, which is left where it is from now on: the work goes on behind it.
-    fn leave_damaged(&mut self, error: &RunError) -> bool {
-        let Some(address) = error.damaged() else {
-            self.damaged = None;
+    /// Whether the error is that of one page for good, which is left where it is from now on: the work goes on behind it.
+    async fn leave_unreadable(&mut self, error: &RunError) -> bool {
+        let Some((address, is_refused)) = error.unreadable() else {
+            self.unreadable = None;
             return false;
         };
-        let runs = self.damaged.filter(|&(at, _)| at == address).map_or(1, |(_, runs)| runs + 1);
-        self.damaged = Some((address, runs));
-        if runs < DAMAGED_RUNS {
+        let runs = self.unreadable.filter(|&(at, _)| at == address).map_or(1, |(_, runs)| runs + 1);
+        self.unreadable = Some((address, runs));
+        let enough = if is_refused { REFUSED_RUNS } else { DAMAGED_RUNS };
+        // A disk that refuses everything is not well: to leave page after page would not help.
+        if runs < enough || is_refused && !self.compactor.disk_reads().await {
             return false;
         }
-        self.damaged = None;
+        self.unreadable = None;
         // Where it cannot be told whether a record is of use because of a newer one, that one's page stays as well.
         for page in [Some(address), self.piece_at].into_iter().flatten() {
             if self.compactor.leave(page) {
@@ -376,12 +392,21 @@ impl<W: World> Task<W> {
         // that, and will have left garbage.
         let packed = (stats.begin - before.begin).saturating_sub(stats.tail - before.tail);
         let gained = run.bytes_dropped.max(packed);
-        let in_vain = run.whole && gained <= run.bytes_read / GAIN_PART;
-        if in_vain && space.needed > self.bounds(&space, reason).end_at {
+        let limit = self.compactor.limit();
+        self.pass.read += run.bytes_read;
+        self.pass.gained += gained;
+        // Runs that end early, since what they copied counted as memory's for a while, follow one another; together they are one.
+        let is_pass = run.whole || self.pass.read >= limit.saturating_sub(stats.begin);
+        let run_in_vain = run.whole && gained <= run.bytes_read / GAIN_PART;
+        let pass_in_vain = is_pass && self.pass.gained <= self.pass.read / GAIN_PART;
+        let is_amplified = reason == CompactionReason::SpaceAmplification;
+        if run_in_vain && space.needed > self.bounds(&space, reason).end_at || pass_in_vain && is_amplified {
             // All of it is live, or cannot be packed better.
             let change = (space.live / GROWTH_PART).max(GROWTH_PAGES * space.page);
-            let limit = self.compactor.limit();
             self.in_vain = Some(InVain { tail: stats.tail, limit, live: space.live, change });
+        }
+        if is_pass {
+            self.pass = Pass::default();
         }
         if run.bytes_read > 0 || result.is_err() {
             let failure = result.as_ref().err().map(RunError::failure);

@@ -73,10 +73,10 @@ pub(crate) async fn wait<W: World>(
     }
 }
 
-/// How often it is looked whether a damaged record was left behind meanwhile.
+/// How often it is looked whether a record that cannot be read was left behind meanwhile.
 const LEFT_LOOK: Duration = Duration::from_millis(100);
 
-/// Waits for all notes of now, but for those that cannot be settled because of a damaged record that `is_left` for good.
+/// Waits for all notes of now, but for those that cannot be settled because of a record that `is_left` for good.
 ///
 /// # Errors
 /// What another one has replaced cannot be read.
@@ -85,7 +85,7 @@ pub(crate) async fn wait_but<W: World>(worker: &Worker<W>, is_left: impl Fn(Addr
     let ticket = databases.unseen.ticket(databases, None);
     loop {
         ticket.settled().await;
-        let is_hopeless = |error: &ReadError| matches!(error, ReadError::Damaged { address, .. } | ReadError::ExtentDamaged { address, .. } if is_left(*address));
+        let is_hopeless = |error: &ReadError| is_left(error.address());
         if let Some(result) = databases.unseen.settled_but(&ticket, is_hopeless) {
             return result;
         }

@@ -259,7 +259,8 @@ fn read(
     (ino, offset): (u64, u64),
     buf: &mut [u8],
 ) -> io::Result<usize> {
-    if disk.reads_fail || aimed == Some(ReadFault::Refused) || faults.disk_read_error && disk.rng.one_in(100) {
+    let is_bad = disk.reads_fail || disk.is_bad(ino, offset, buf.len() as u64);
+    if is_bad || aimed == Some(ReadFault::Refused) || faults.disk_read_error && disk.rng.one_in(100) {
         return Err(io::Error::from_raw_os_error(EIO));
     }
     let stale = faults.disk_stale_read && disk.rng.one_in(200);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::aimed::{Aimed, ReadFault};
@@ -71,6 +72,8 @@ pub(crate) struct DiskState {
     pub(super) syncs_fail: bool,
     /// Every write of the file with this name fails with EIO.
     writes_fail: Option<PathBuf>,
+    /// Every read of these bytes of the file with this name fails with EIO.
+    bad: Option<(PathBuf, Range<u64>)>,
     /// Writes that were submitted and have not happened: file, offset, bytes.
     pub(super) on_the_way: BTreeMap<u64, (u64, u64, Vec<u8>)>,
     /// Disk events until the power goes.
@@ -97,6 +100,7 @@ impl DiskState {
             aimed: Aimed::default(),
             syncs_fail: false,
             writes_fail: None,
+            bad: None,
             on_the_way: BTreeMap::new(),
             power_loss_in: None,
             session: 0,
@@ -147,6 +151,16 @@ impl DiskState {
 
     pub(crate) fn set_writes_fail(&mut self, path: Option<PathBuf>) {
         self.writes_fail = path;
+    }
+
+    pub(crate) fn set_bad(&mut self, bad: Option<(PathBuf, Range<u64>)>) {
+        self.bad = bad;
+    }
+
+    /// Whether a read of these bytes of the file fails.
+    pub(super) fn is_bad(&self, ino: u64, from: u64, len: u64) -> bool {
+        let meets = |bad: &Range<u64>| from < bad.end && bad.start < from + len;
+        self.bad.as_ref().is_some_and(|(path, bad)| self.names.get(path) == Some(&ino) && meets(bad))
     }
 
     /// Whether writes of this file fail.

@@ -23,10 +23,11 @@ const PUNCH: u64 = 64 << 20;
 /// Why a piece of the log's beginning could not be dealt with. It stays, and all behind it.
 #[derive(Debug, thiserror::Error)]
 pub enum CompactionError {
+    /// `address` is where the piece begins.
     #[error("the log file cannot be read at offset {offset}: {source}")]
-    Read { offset: u64, source: io::Error },
-    #[error("the log file ends at offset {offset}")]
-    Short { offset: u64 },
+    Read { address: Address, offset: u64, source: io::Error },
+    #[error("the log file gives fewer bytes than were asked for at offset {offset}")]
+    Short { address: Address, offset: u64 },
     #[error("the log file is damaged at offset {}: {error}", file_offset(*address))]
     Damaged { address: Address, error: RecordError },
 }
@@ -221,9 +222,15 @@ impl<W: World> Compactor<W> {
         let done = self.files.log.read_at(AlignedBuf::zeroed(len as usize), offset).await;
         match done.result {
             Ok(read) if read as u64 == len => Ok(Rc::new(done.buf)),
-            Ok(_) => Err(CompactionError::Short { offset }),
-            Err(source) => Err(CompactionError::Read { offset, source }),
+            Ok(_) => Err(CompactionError::Short { address: self.at, offset }),
+            Err(source) => Err(CompactionError::Read { address: self.at, offset, source }),
         }
+    }
+
+    /// Whether the disk reads anything of the log's file: its first block.
+    pub async fn disk_reads(&self) -> bool {
+        let done = self.files.log.read_at(AlignedBuf::zeroed(BLOCK), 0).await;
+        done.result.is_ok_and(|read| read == BLOCK)
     }
 }
 
