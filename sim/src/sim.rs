@@ -399,6 +399,12 @@ impl Host {
         lock(&self.state.disk).set_writes_fail(path.map(std::path::PathBuf::from));
     }
 
+    /// The same for every reservation of space for one file.
+    pub fn set_disk_allocations_fail(&self, path: Option<&str>) {
+        self.core.record(Event::Decision { what: "allocations fail", value: u64::from(path.is_some()) });
+        lock(&self.state.disk).set_allocations_fail(path.map(std::path::PathBuf::from));
+    }
+
     /// Bytes allocated on this host's disk.
     pub fn disk_used(&self) -> u64 {
         lock(&self.state.disk).used()

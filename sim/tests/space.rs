@@ -141,6 +141,63 @@ async fn unreadable(sim: Sim) {
     task.await.expect("the client's host stays up");
 }
 
+/// The file for which space is asked of a disk that fails; how a write that needs it is refused.
+const GROWING: [(&str, &str); 3] = [
+    ("hybrid.log", "ERR writing the log file fails: it cannot grow: "),
+    ("hybrid.extents", "ERR writing the log file fails: it cannot grow: "),
+    ("appendonly-1.aof", "ERR the append-only file /data/appendonly-1.aof cannot grow by "),
+];
+const FULL: &str = "ERR no space left on the disk of the log file";
+
+async fn cannot_grow(sim: Sim) {
+    let (file, failing) = GROWING[sim.seed() as usize / 2 % GROWING.len()];
+    // A full disk refuses the log first.
+    let is_full = sim.seed().is_multiple_of(2) && file != "appendonly-1.aof";
+    let server = sim.add_host("server");
+    let address = SocketAddr::new(server.ip(), 6379);
+    server.spawn(move |world| {
+        let mut config = config(address, AppendFsync::Always);
+        // What is not under test has space enough.
+        config.aof.enabled = file.ends_with(".aof");
+        serve(world, config)
+    });
+    let task = sim.add_host("client").spawn(move |world| async move {
+        let mut client = RawClient::connect_when_up(&world, address).await;
+        assert_eq!(client.ask("SET before v").await, Reply::ok());
+        madsim::time::sleep(Duration::from_secs(1)).await;
+        match is_full {
+            true => server.set_disk_capacity(Some(server.disk_used())),
+            false => server.set_disk_allocations_fail(Some(&format!("{DATA}/{file}"))),
+        }
+        let len = if file == "hybrid.extents" { 4 * PAGE_BYTES } else { VALUE };
+        let mut written = 0;
+        let text = loop {
+            match client.ask(&format!("SET key:{written} {}", "v".repeat(len))).await {
+                Reply::Error(text) => break text,
+                reply => assert_eq!(reply, Reply::ok()),
+            }
+            written += 1;
+            assert!(written < 1000, "it grows nevertheless");
+        };
+        assert!(text.starts_with(if is_full { FULL } else { failing }), "{text}");
+        assert_eq!(text.contains("Input/output error"), !is_full, "{text}");
+        assert_eq!(client.ask("GET before").await, Reply::Bulk(b"v".to_vec()));
+        server.set_disk_capacity(None);
+        server.set_disk_allocations_fail(None);
+        madsim::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(client.ask(&format!("SET after {}", "v".repeat(len))).await, Reply::ok(), "it is tried again");
+        assert_eq!(client.ask("DBSIZE").await, Reply::Int(written + 2));
+    });
+    task.await.expect("the client's host stays up");
+}
+
+#[test]
+fn a_disk_that_fails_to_reserve_space_is_not_taken_for_a_full_one() {
+    for seed in 0..12 {
+        run(seed, &scenario("cannot grow", |sim| Box::pin(cannot_grow(sim)))).expect_success();
+    }
+}
+
 /// A page of the log that the disk refuses to read; it reads all others.
 const BAD_PAGE: u64 = 2;
 

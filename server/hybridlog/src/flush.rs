@@ -331,8 +331,8 @@ impl Reserve {
                 Ok(()) => {
                     log.file_pages.store(ahead, Ordering::Release);
                     self.wait = Duration::ZERO;
-                    if log.full.swap(false, Ordering::AcqRel) {
-                        tracing::info!("the disk of the log file has space again");
+                    if log.refusal.lift() {
+                        tracing::info!("the log file can grow again");
                     }
                     log.space.notify_waiters();
                 }
@@ -347,11 +347,16 @@ impl Reserve {
         }
     }
 
-    /// Remembers that the disk is full, lets waiting writers be refused, and tries again later.
+    /// Remembers that there is no space to be had and why, lets waiting writers be refused, and tries again later.
     fn refused<W: World>(&mut self, store: &Arc<Store>, world: &W, error: &io::Error) {
         let log = &store.log;
-        if !log.full.swap(true, Ordering::AcqRel) {
-            tracing::error!(%error, "no space for the log file: writes that need it are refused");
+        if log.refusal.set(error) {
+            match StorageError::is_full(error) {
+                true => tracing::error!(%error, "no space for the log file: writes that need it are refused"),
+                false => {
+                    tracing::error!(%error, "the disk fails to reserve space for the log file: writes that need it are refused");
+                }
+            }
         }
         log.space.notify_waiters();
         self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);

@@ -80,6 +80,8 @@ mod quarantine;
 mod read_cache;
 mod record;
 #[cfg(not(loom))]
+mod refusal;
+#[cfg(not(loom))]
 mod retired;
 #[cfg(not(loom))]
 mod scan;

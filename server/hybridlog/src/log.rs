@@ -8,6 +8,7 @@ use crate::objects::Objects;
 use crate::page_budget::PageBudget;
 use crate::quarantine::Quarantine;
 use crate::record::{HEADER, LONG_KEY, Raw};
+use crate::refusal::Refusal;
 use crate::regions::Regions;
 use crate::space::{NeedReason, NeedSpace, ValueTooLarge};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
@@ -71,8 +72,8 @@ pub(crate) struct Log {
     pub(crate) quarantine: Quarantine,
     /// Pages below this are asked for by writers.
     pub(crate) wanted_pages: AtomicU64,
-    /// The last attempt to reserve file space found the disk full.
-    pub(crate) full: AtomicBool,
+    /// How the last attempt to reserve file space failed.
+    pub(crate) refusal: Refusal,
     /// Space was given back since, and whether there is some again is not known yet.
     pub(crate) given_back: AtomicBool,
     /// How the last write of a page failed, until one succeeds.
@@ -121,7 +122,7 @@ impl Log {
             forgotten: AtomicU64::new(0),
             quarantine: Quarantine::default(),
             wanted_pages: AtomicU64::new(0),
-            full: AtomicBool::new(false),
+            refusal: Refusal::default(),
             given_back: AtomicBool::new(false),
             failing: Mutex::new(None),
             work: Notify::new(),
@@ -582,8 +583,8 @@ impl Log {
     }
 
     /// Whoever needs more of the file is refused.
-    pub(crate) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire) && !self.given_back.load(Ordering::Acquire)
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusal.is_refused() && !self.given_back.load(Ordering::Acquire)
     }
 
     pub(crate) fn released(&self) -> u64 {

@@ -137,6 +137,8 @@ pub struct StoreStats {
     pub file_bytes: u64,
     /// The disk of the log file was full at the last attempt to reserve space.
     pub disk_full: bool,
+    /// The disk refuses to make room for the log or the extents for another reason.
+    pub disk_failing: bool,
 }
 
 impl Store {
@@ -313,8 +315,8 @@ impl Store {
                     if extents.has_room(padded(need.bytes)) {
                         return Ok(());
                     }
-                    if extents.is_full() {
-                        return Err(StorageError::Full(StackTrace::capture()));
+                    if extents.refusal.is_refused() {
+                        return Err(extents.refusal.error());
                     }
                     // Others may have taken what the file grew by: it has to grow again.
                     extents.wants(padded(need.bytes));
@@ -345,16 +347,16 @@ impl Store {
                 }
                 _ if self.log.has_room(need, reserve) => return Ok(()),
                 // By now it may be memory that lacks.
-                NeedReason::LogFile if self.log.is_full() && self.log.lacks_file_space(need, reserve) => {
-                    return Err(StorageError::Full(StackTrace::capture()));
+                NeedReason::LogFile if self.log.is_refused() && self.log.lacks_file_space(need, reserve) => {
+                    return Err(self.log.refusal.error());
                 }
                 NeedReason::Memory => {
                     if let Some(message) = self.log.failing.lock().clone() {
                         return Err(StorageError::Failed { message, stack: StackTrace::capture() });
                     }
                     // Memory may be short because the page after it has no place in the file.
-                    if self.log.is_full() && self.log.lacks_file_space(need, reserve) {
-                        return Err(StorageError::Full(StackTrace::capture()));
+                    if self.log.is_refused() && self.log.lacks_file_space(need, reserve) {
+                        return Err(self.log.refusal.error());
                     }
                 }
                 NeedReason::LogFile => {}
@@ -435,7 +437,8 @@ impl Store {
             file_bytes: tail.saturating_sub(punched)
                 + log.quarantine.bytes_below(punched)
                 + log.quarantine.freed_below(punched),
-            disk_full: log.full.load(Ordering::Relaxed),
+            disk_full: log.refusal.is_full(),
+            disk_failing: log.refusal.is_failing() || log.objects.extents.refusal.is_failing(),
         }
     }
 }

@@ -159,6 +159,7 @@ pub fn collect(node: &Node) -> Vec<Series> {
         Series::single(Metric::COMPACTION_RUNS, space.compactions),
         Series::single(Metric::DISK_READS, totals.disk_reads),
         Series::single(Metric::DISK_FULL, u64::from(store.disk_full)),
+        Series::single(Metric::DISK_FAILING, u64::from(store.disk_failing)),
         Series::single(Metric::QUOTA_MAX, space.quota),
         Series::single(Metric::QUOTA_USED, space.quota_used),
         Series::single(Metric::QUOTA_EXCEEDED, u64::from(space.over_quota)),

@@ -380,6 +380,9 @@ impl File for SimFile {
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         let work = move |disk: &mut DiskState, _: &FaultPlan, ino: u64| {
+            if disk.refuses_allocations(ino) {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
             let needed = disk.inode(ino).space_needed(offset, len);
             if !disk.has_space(needed) {
                 return Err(io::Error::from_raw_os_error(ENOSPC));

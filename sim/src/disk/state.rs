@@ -72,6 +72,8 @@ pub(crate) struct DiskState {
     pub(super) syncs_fail: bool,
     /// Every write of the file with this name fails with EIO.
     writes_fail: Option<PathBuf>,
+    /// Every reservation of space for the file with this name fails with EIO.
+    allocations_fail: Option<PathBuf>,
     /// Every read of these bytes of the file with this name fails with EIO.
     bad: Option<(PathBuf, Range<u64>)>,
     /// Writes that were submitted and have not happened: file, offset, bytes.
@@ -101,6 +103,7 @@ impl DiskState {
             syncs_fail: false,
             writes_fail: None,
             bad: None,
+            allocations_fail: None,
             on_the_way: BTreeMap::new(),
             power_loss_in: None,
             session: 0,
@@ -151,6 +154,15 @@ impl DiskState {
 
     pub(crate) fn set_writes_fail(&mut self, path: Option<PathBuf>) {
         self.writes_fail = path;
+    }
+
+    pub(crate) fn set_allocations_fail(&mut self, path: Option<PathBuf>) {
+        self.allocations_fail = path;
+    }
+
+    /// Whether no space can be reserved for this file, though there is some.
+    pub(super) fn refuses_allocations(&self, ino: u64) -> bool {
+        self.allocations_fail.as_ref().is_some_and(|path| self.names.get(path) == Some(&ino))
     }
 
     pub(crate) fn set_bad(&mut self, bad: Option<(PathBuf, Range<u64>)>) {

@@ -80,6 +80,9 @@ impl AofFailed {
 pub enum NoSpace {
     #[error("the append-only file {} cannot grow by {bytes} bytes ({message}): free disk space and try again", path.display())]
     Refused { path: PathBuf, bytes: u64, message: String, stack: StackTrace },
+    /// The disk has space, or would have.
+    #[error("the append-only file {} cannot grow by {bytes} bytes: the disk fails ({message})", path.display())]
+    Unable { path: PathBuf, bytes: u64, message: String, stack: StackTrace },
     #[error(transparent)]
     Failed(#[from] AofFailed),
 }
@@ -90,6 +93,9 @@ impl NoSpace {
         match self {
             Self::Refused { stack, .. } => {
                 Exception { kind: ExceptionType::AofFull, message: self.to_string(), stack: Some(stack.clone()) }
+            }
+            Self::Unable { stack, .. } => {
+                Exception { kind: ExceptionType::AofUnable, message: self.to_string(), stack: Some(stack.clone()) }
             }
             Self::Failed(failed) => failed.exception(),
         }

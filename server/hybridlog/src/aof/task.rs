@@ -13,6 +13,7 @@ use super::frame::{HEADER, Header, MARK_MAX};
 use super::segment::{AofFile, HEADER_LEN, next_sector};
 use super::shared::{Aof, AofFailed, FsyncPolicy, NoSpace, SyncTimes, TaskGuard};
 use crate::datadir::{FileError, SaveError, SegmentEntry};
+use crate::space::StorageError;
 
 /// Age of the oldest un-synced frame at which `everysec` syncs: a tenth of the second is left for the sync itself.
 const EVERYSEC_NS: u64 = 900_000_000;
@@ -140,11 +141,10 @@ impl<W: World, S: FnMut(SyncTimes)> Writer<'_, W, S> {
                 outcome = self.allocate(needed).await;
             }
             if let (Err(error), Some((ticket, _))) = (&outcome, request) {
-                let refused = NoSpace::Refused {
-                    path: self.file.path.clone(),
-                    bytes: needed,
-                    message: error.to_string(),
-                    stack: StackTrace::capture(),
+                let (path, message, stack) = (self.file.path.clone(), error.to_string(), StackTrace::capture());
+                let refused = match StorageError::is_full(error) {
+                    true => NoSpace::Refused { path, bytes: needed, message, stack },
+                    false => NoSpace::Unable { path, bytes: needed, message, stack },
                 };
                 // Enough may be left for this one although more could not be had.
                 self.aof.answer_requests(ticket, if needed == 0 { Ok(()) } else { Err(refused) });
@@ -172,7 +172,14 @@ impl<W: World, S: FnMut(SyncTimes)> Writer<'_, W, S> {
                 self.allocate_again_ns = self.clock.monotonic_ns() + ALLOCATE_AGAIN_NS;
                 self.allocate = self.file.allocate_min;
                 if !self.refused {
-                    tracing::warn!(%path, %error, "no disk space for the append-only file: writes are refused once it is used up");
+                    match StorageError::is_full(error) {
+                        true => {
+                            tracing::warn!(%path, %error, "no disk space for the append-only file: writes are refused once it is used up")
+                        }
+                        false => {
+                            tracing::warn!(%path, %error, "the disk fails to reserve space for the append-only file: writes are refused once it is used up")
+                        }
+                    }
                 }
             }
         }

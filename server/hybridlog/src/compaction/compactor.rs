@@ -198,7 +198,7 @@ impl<W: World> Compactor<W> {
         let log = &self.store.log;
         self.files.log.punch(FILE_HEADER + from, to - from).await?;
         log.punched.fetch_max(to, Ordering::AcqRel);
-        if log.full.load(Ordering::Acquire) {
+        if log.refusal.is_refused() {
             log.given_back.store(true, Ordering::Release);
         }
         log.work.notify_one();

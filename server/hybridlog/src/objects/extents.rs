@@ -7,7 +7,8 @@
 use super::leaving::Leaving;
 use super::limbo::{Cut, Limbo};
 use super::sums::table_len;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::refusal::Refusal;
+use crate::sync::Mutex;
 #[cfg(not(loom))]
 use ferrite_io::BLOCK;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +38,8 @@ pub(super) fn ahead_of(end: u64) -> u64 {
 
 pub(crate) struct Extents {
     space: Mutex<Space>,
-    /// The last attempt to let the file grow found the disk full.
-    pub(crate) full: AtomicBool,
+    /// How the last attempt to let the file grow failed.
+    pub(crate) refusal: Refusal,
 }
 
 struct Space {
@@ -121,7 +122,7 @@ impl Extents {
             limbo: Limbo::default(),
             leaving: Leaving::default(),
         };
-        Self { space: Mutex::new(space), full: AtomicBool::new(false) }
+        Self { space: Mutex::new(space), refusal: Refusal::default() }
     }
 
     /// The file has space up to `end`.
@@ -394,10 +395,6 @@ impl Extents {
             limbo_bytes: space.limbo.bytes(),
             free_bytes: space.high - EXTENT_HEADER - space.used_bytes - space.limbo.bytes(),
         }
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Acquire)
     }
 }
 

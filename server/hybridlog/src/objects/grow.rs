@@ -3,13 +3,12 @@
 use super::extents::ahead_of;
 use crate::space::StorageError;
 use crate::store::Store;
-use crate::sync::Ordering;
 use ferrite_io::{Clock, File, World};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Wait after the disk was full: the first and, doubling, the longest.
+/// Wait after the disk refused space: the first and, doubling, the longest.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -46,8 +45,8 @@ impl ExtentReserve {
                     end = to;
                     extents.set_end(end);
                     self.wait = Duration::ZERO;
-                    if extents.full.swap(false, Ordering::AcqRel) {
-                        tracing::info!("the disk of the file of extents has space again");
+                    if extents.refusal.lift() {
+                        tracing::info!("the file of extents can grow again");
                     }
                     store.log.space.notify_waiters();
                     return;
@@ -63,9 +62,13 @@ impl ExtentReserve {
     }
 
     fn refused<W: World>(&mut self, store: &Arc<Store>, world: &W, error: &io::Error) {
-        if !store.log.objects.extents.full.swap(true, Ordering::AcqRel) {
-            let full = StorageError::is_full(error);
-            tracing::error!(%error, full, "no space for the file of extents: large values are refused");
+        if store.log.objects.extents.refusal.set(error) {
+            match StorageError::is_full(error) {
+                true => tracing::error!(%error, "no space for the file of extents: large values are refused"),
+                false => {
+                    tracing::error!(%error, "the disk fails to reserve space for the file of extents: large values are refused");
+                }
+            }
         }
         // What was waited for is refused; who tries again says so again.
         store.log.objects.extents.forget_wanted();
@@ -75,7 +78,7 @@ impl ExtentReserve {
         let (clock, wait, log) = (world.clock().clone(), self.wait, store.log.clone());
         world.spawn(async move {
             clock.sleep(wait).await;
-            log.objects.extents.full.store(false, Ordering::Release);
+            log.objects.extents.refusal.lift();
             log.work.notify_one();
         });
     }

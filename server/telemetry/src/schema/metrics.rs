@@ -234,6 +234,8 @@ metrics! {
     DISK_READS = "ferrite.storage.disk.reads.total", Counter, "{reads}", None,
         "Records that were read from disk for commands, eviction and rewrites";
     DISK_FULL = "ferrite.storage.disk.full", Gauge, "1", None, "1 while the disk has no room for the log, else 0";
+    DISK_FAILING = "ferrite.storage.disk.failing", Gauge, "1", None,
+        "1 while the disk fails to make room for the log or large values though it is not full, else 0";
     QUOTA_MAX = "ferrite.storage.quota.max", Gauge, "By", None, "The quota of the data directory; 0: there is none";
     QUOTA_USED = "ferrite.storage.quota.used", Gauge, "By", None, "What the quota counts: log, values, append-only files, checkpoints";
     QUOTA_EXCEEDED = "ferrite.storage.quota.exceeded", Gauge, "1", None,
@@ -268,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_documented_metrics_come_first_and_once() {
-        assert_eq!(METRICS.len(), 80);
+        assert_eq!(METRICS.len(), 81);
         assert_eq!(METRICS[17], Metric::EPOCH_CURRENT);
         for (index, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[index + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);

@@ -184,8 +184,10 @@ names! {
         LogFull = "ferrite::hybridlog::StorageError::Full",
         /// The disk refuses to write the log file.
         LogFailed = "ferrite::hybridlog::StorageError::Failed",
-        /// The append-only file cannot grow.
+        /// The disk of the append-only file is full.
         AofFull = "ferrite::hybridlog::NoSpace::Refused",
+        /// The disk fails to make room for the append-only file, and is not full.
+        AofUnable = "ferrite::hybridlog::NoSpace::Unable",
         /// The append-only file could not be written or synced.
         AofFailed = "ferrite::hybridlog::AofFailed",
         /// No checkpoint could be taken.
