@@ -79,7 +79,6 @@ mod quarantine;
 #[cfg(not(loom))]
 mod read_cache;
 mod record;
-#[cfg(not(loom))]
 mod refusal;
 #[cfg(not(loom))]
 mod retired;

@@ -1,10 +1,12 @@
 //! Why a file of the log cannot grow for now: a full disk is another matter than one that fails.
 
-use std::io;
-
+#[cfg(not(loom))]
 use crate::space::StorageError;
 use crate::sync::{AtomicBool, Mutex, Ordering};
+#[cfg(not(loom))]
 use ferrite_telemetry::StackTrace;
+#[cfg(not(loom))]
+use std::io;
 
 /// What the last attempt to reserve space for a file met.
 #[derive(Default)]
@@ -14,6 +16,7 @@ pub(crate) struct Refusal {
     failure: Mutex<Option<String>>,
 }
 
+#[cfg(not(loom))]
 impl Refusal {
     #[inline]
     pub fn is_refused(&self) -> bool {
@@ -55,7 +58,7 @@ impl Refusal {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
