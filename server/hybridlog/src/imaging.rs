@@ -1,13 +1,15 @@
 //! What a store notes while a checkpoint walks over its index: see [`crate::checkpoint`].
 
 use crate::address::Address;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 
 #[derive(Default)]
 pub(crate) struct Imaging {
     /// Changes in the exclusive mode: who is in a batch sees what was set before the batch.
     on: AtomicBool,
     since: Mutex<Since>,
+    /// Of [`Since::removed`] on the heap, from the beginning of the walk until the checkpoint is over: it keeps them until then.
+    bytes: AtomicUsize,
 }
 
 /// What happened since the walk began.
@@ -36,13 +38,21 @@ impl Imaging {
     /// The entry of `hash` was removed, under its latch, when the tail was at `tail`.
     #[cold]
     pub(crate) fn removed(&self, hash: u64, tail: Address) {
-        self.since.lock().removed.push((hash, tail));
+        let removed = &mut self.since.lock().removed;
+        removed.push((hash, tail));
+        self.bytes.store(removed.capacity() * size_of::<(u64, Address)>(), Ordering::Relaxed);
+    }
+
+    /// Bytes on the heap for the checkpoint that is taken.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Exclusive mode only.
     pub(crate) fn forget_all(&self, tail: Address) {
         if self.is_on() {
             *self.since.lock() = Since { scan_from: tail, forgotten: true, removed: Vec::new() };
+            self.bytes.store(0, Ordering::Relaxed);
         }
     }
 
@@ -53,6 +63,11 @@ impl Imaging {
 
     pub(crate) fn was_forgotten(&self) -> bool {
         self.since.lock().forgotten
+    }
+
+    /// The checkpoint is in force or given up.
+    pub(crate) fn is_over(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     /// Ends it.

@@ -94,6 +94,8 @@ pub struct StoreStats {
     /// Entries of the index: one for each key, but for the few that share one.
     pub index_entries: usize,
     /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
+    /// What a checkpoint that is being taken keeps of deletions.
+    pub imaging_bytes: usize,
     pub index_bytes: usize,
     /// Anonymous and mapped pages, as far as they have been touched.
     pub page_bytes: usize,
@@ -411,6 +413,7 @@ impl Store {
             index_longest_chain: self.index.longest_chain(),
             index_entries: self.index.entries(),
             index_bytes,
+            imaging_bytes: self.imaging.bytes(),
             page_bytes,
             object_bytes,
             objects_freeing,

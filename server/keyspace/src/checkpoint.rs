@@ -42,6 +42,29 @@ impl Reminders<'_> {
     }
 }
 
+/// The writes that were to be settled at the moment of a [`Databases::note`], whose bytes theirs follow. Dropped it ends.
+pub struct UnseenCopy<'d> {
+    databases: &'d Databases,
+}
+
+impl Drop for UnseenCopy<'_> {
+    fn drop(&mut self) {
+        self.databases.unseen.end_copy();
+    }
+}
+
+impl UnseenCopy<'_> {
+    /// Appends at most `max` of them. False: there were no more.
+    pub fn step(&mut self, max: usize, out: &mut Vec<u8>) -> bool {
+        let some = self.databases.unseen.copy(max);
+        for &Unseen { space, hash, cold, record, at_ms } in &some {
+            let words = [u64::from(space) | UNSEEN, hash, cold, record, at_ms];
+            words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        }
+        !some.is_empty()
+    }
+}
+
 fn encode(reminder: Reminder, out: &mut Vec<u8>) {
     out.extend_from_slice(&reminder.hash.to_le_bytes());
     out.extend_from_slice(&reminder.due_ms.to_le_bytes());
@@ -71,8 +94,9 @@ impl Databases {
         Reminders { databases: self }
     }
 
-    /// What a checkpoint keeps of this moment. Exclusive mode only.
-    pub fn note(&self) -> Vec<u8> {
+    /// What a checkpoint keeps of this moment, but for the writes that are still to be settled, of which there may be many: they
+    /// follow in steps. Exclusive mode only.
+    pub fn note(&self) -> (Vec<u8>, UnseenCopy<'_>) {
         let mut out = u64::from(self.next_space.load(Relaxed)).to_le_bytes().to_vec();
         for slot in &self.slots {
             let words = [
@@ -84,11 +108,8 @@ impl Databases {
             ];
             words.iter().for_each(|word: &u64| out.extend_from_slice(&word.to_le_bytes()));
         }
-        for Unseen { space, hash, cold, record, at_ms } in self.unseen.all() {
-            let words = [u64::from(space) | UNSEEN, hash, cold, record, at_ms];
-            words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-        }
-        out
+        self.unseen.begin_copy();
+        (out, UnseenCopy { databases: self })
     }
 
     /// Puts back what [`Databases::note`] gave, and the reminders. Before there are any keys.
@@ -136,6 +157,12 @@ impl Databases {
 mod tests {
     use super::*;
 
+    fn note_of(databases: &Databases) -> Vec<u8> {
+        let (mut note, mut unseen) = databases.note();
+        while unseen.step(1, &mut note) {}
+        note
+    }
+
     #[test]
     fn databases_and_reminders_come_back() {
         let databases = Databases::new(2);
@@ -149,7 +176,7 @@ mod tests {
         while copy.step(100, &mut chunk) {}
         databases.wheel.lock().add(Reminder { hash: 2, due_ms: 9 });
         copy.finish(&mut late);
-        let note = databases.note();
+        let note = note_of(&databases);
 
         let back = Databases::new(4);
         back.restore(&note, &[chunk, late]).expect("a note");
@@ -170,22 +197,54 @@ mod tests {
         for unseen in unseen {
             databases.unseen.add(unseen, || databases.count_change(1, None, Some((0, 48))));
         }
-        let note = databases.note();
+        let note = note_of(&databases);
         let back = Databases::new(2);
         back.restore(&note, &[]).expect("a note");
         assert_eq!((back.keys(1), back.unseen.all()), (2, unseen.to_vec()));
         assert_eq!(back.unseen.all().iter().map(|unseen| unseen.cold).min(), Some(1));
-        assert_eq!(back.note(), note);
+        assert_eq!(note_of(&back), note);
         let words = note.as_chunks::<WORD>().0;
         let swapped = [&words[..6], &words[11..16], &words[6..11]].concat().concat();
         assert_eq!(Databases::new(2).restore(&swapped, &[]), Err(RestoreError::Malformed), "databases come first");
     }
 
     #[test]
+    fn the_notes_of_the_cut_follow_in_steps_whatever_is_settled_meanwhile() {
+        const NOTES: u64 = 5_000;
+        const STEP: usize = 64;
+        let databases = Databases::new(2);
+        let add = |cold| {
+            let unseen = Unseen { space: 1, hash: cold, cold, record: 900, at_ms: 7 };
+            databases.unseen.add(unseen, || {});
+        };
+        let empty = databases.note().0.len();
+        (0..NOTES).for_each(add);
+        let (mut note, mut rest) = databases.note();
+        assert_eq!(note.len(), empty, "the moment itself takes as long as without any");
+        let (mut steps, mut before) = (0, note.len());
+        while rest.step(STEP, &mut note) {
+            assert!(note.len() - before <= STEP * WORDS_OF_SLOT * WORD);
+            before = note.len();
+            // Of those that were copied, of those that were not, and one that came later.
+            [steps, NOTES - 1 - steps].into_iter().for_each(|number| databases.unseen.settle(number, None, &databases));
+            add(NOTES + steps);
+            steps += 1;
+        }
+        drop(rest);
+        assert!(steps >= NOTES / STEP as u64);
+        let words = words_of(&note[empty..]).expect("whole words");
+        let mut colds: Vec<u64> = words.as_chunks::<WORDS_OF_SLOT>().0.iter().map(|words| words[2]).collect();
+        colds.sort_unstable();
+        assert_eq!(colds, (0..NOTES).collect::<Vec<_>>(), "each once, and no later one");
+        databases.unseen.settle(NOTES / 2, None, &databases);
+        assert!(databases.unseen.copy(STEP).is_empty(), "nothing is kept any more");
+    }
+
+    #[test]
     fn a_database_with_keys_is_not_dropped() {
         let databases = Databases::new(3);
         databases.count_change(1, None, Some((0, 48)));
-        let note = databases.note();
+        let note = note_of(&databases);
         let error = Databases::new(1).restore(&note, &[]).expect_err("too few");
         assert_eq!(error.to_string(), "database 1 holds 1 keys and the server has 1 databases: raise server.databases");
         Databases::new(2).restore(&note, &[]).expect("the third one was empty");

@@ -34,7 +34,7 @@ mod wheel;
 mod written_hash;
 
 pub use active::{Deleted, Due, cold_records, expire_due};
-pub use checkpoint::{Reminders, RestoreError};
+pub use checkpoint::{Reminders, RestoreError, UnseenCopy};
 pub use compact::{Compacted, compact};
 pub use databases::{Databases, Figures};
 pub use encodings::Encodings;

@@ -63,6 +63,17 @@ struct Queue {
     /// Those that nobody has taken yet.
     waiting: VecDeque<u64>,
     tickets: Vec<Weak<Ticket>>,
+    copying: Option<Copying>,
+}
+
+/// A copy of the notes of one moment that is made after it, in steps.
+struct Copying {
+    /// Notes from this number on came later.
+    below: u64,
+    /// Those before it were copied.
+    at: u64,
+    /// Were settled since that moment, before they were copied.
+    settled: Vec<Unseen>,
 }
 
 struct Note {
@@ -207,9 +218,14 @@ impl UnseenWrites {
     }
 
     /// The note is settled: `state` is what its write replaced.
-    fn settle(&self, number: u64, state: Option<State>, databases: &Databases) {
+    pub(crate) fn settle(&self, number: u64, state: Option<State>, databases: &Databases) {
         let queue = &mut *self.queue.lock();
         let Some(note) = queue.notes.remove(&number) else { return };
+        if let Some(copying) = &mut queue.copying
+            && (copying.at..copying.below).contains(&number)
+        {
+            copying.settled.push(note.unseen);
+        }
         self.len.store(queue.notes.len(), Relaxed);
         self.settled.fetch_add(1, Relaxed);
         let Unseen { space, at_ms, .. } = note.unseen;
@@ -274,7 +290,34 @@ impl UnseenWrites {
         (!waits).then_some(Ok(()))
     }
 
-    /// For a checkpoint, which holds the counts as they are.
+    /// Begins a copy of the notes of this moment, for a checkpoint, which holds the counts as they are. There is one at a time.
+    pub(crate) fn begin_copy(&self) {
+        let queue = &mut *self.queue.lock();
+        queue.copying = Some(Copying { below: queue.next, at: 0, settled: Vec::new() });
+    }
+
+    /// Gives at most `max` of them. Empty: that was all.
+    pub(crate) fn copy(&self, max: usize) -> Vec<Unseen> {
+        let queue = &mut *self.queue.lock();
+        let Some(copying) = &mut queue.copying else { return Vec::new() };
+        let left = queue.notes.range(copying.at..copying.below).take(max);
+        let mut some = Vec::new();
+        for (&number, note) in left {
+            copying.at = number + 1;
+            some.push(note.unseen);
+        }
+        if some.is_empty() {
+            let from = copying.settled.len().saturating_sub(max);
+            some = copying.settled.split_off(from);
+        }
+        some
+    }
+
+    pub(crate) fn end_copy(&self) {
+        self.queue.lock().copying = None;
+    }
+
+    #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Unseen> {
         self.queue.lock().notes.values().map(|note| note.unseen).collect()
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ferrite_hybridlog::checkpoint::{CheckpointError, Checkpoints, Taken, Taking};
-use ferrite_io::{Clock, World};
+use ferrite_io::{Clock, World, give_way};
 use ferrite_keyspace::Reminders;
 use ferrite_telemetry::schema::{Attribute, ExceptionType, SpanName};
 use ferrite_telemetry::{Exception, Value};
@@ -27,6 +27,8 @@ const REST: Duration = Duration::from_millis(1);
 /// Buckets of one step, and reminders.
 const BUCKETS: usize = 64;
 const REMINDERS: usize = 2048;
+/// Notes of writes that are to be settled: who settles one waits for that long.
+const NOTES: usize = 256;
 /// Bytes of reminders that are written at a time; whole ones.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -173,14 +175,22 @@ async fn fill<W: World>(
         }
         stretches.rest().await?;
     }
-    let changes = {
+    let (changes, mut unseen) = {
         let mut pinned = worker.handle.pin();
         // Nobody is between a write and its place in the log.
         let alone = pinned.exclusive();
         let databases = &worker.node.databases;
-        taking.cut(&alone, worker.world.clock().unix_ns() / 1_000_000, databases.note());
-        databases.figures().changes
+        let (note, unseen) = databases.note();
+        taking.cut(&alone, worker.world.clock().unix_ns() / 1_000_000, note);
+        (databases.figures().changes, unseen)
     };
+    let mut notes = Vec::new();
+    while unseen.step(NOTES, &mut notes) {
+        give_way().await;
+    }
+    drop(unseen);
+    taking.also_upper(&notes);
+    drop(notes);
     taking.settle(&worker.device, &log_path(&worker.node)).await?;
     // Not before: a batch that was under way at the cut may have handed its reminders over only since.
     reminders.finish(&mut chunk);

@@ -38,7 +38,8 @@ impl Node {
             // The objects of their records weigh on the same budget.
             pages: (store.page_bytes + store.object_bytes) as u64,
             freeing: store.freeing_bytes as u64,
-            index: store.index_bytes as u64,
+            // With what a checkpoint keeps of its entries.
+            index: (store.index_bytes + store.imaging_bytes) as u64,
             expiry: self.databases.expiry_bytes() as u64,
             clients: self.clients.buffer_bytes(),
             watches: self.databases.watch_bytes() as u64,

@@ -50,6 +50,39 @@ fn cut_of(keys: u32) -> (u64, u64) {
 }
 
 #[test]
+fn what_a_checkpoint_keeps_of_deletions_is_accounted_for_until_it_is_over() {
+    let store: Arc<Store> = Store::new(StoreConfig {
+        page_size: 1 << 20,
+        mutable_pages: 4,
+        read_only_pages: 2,
+        index_buckets: 1024,
+        workers: 1,
+        hash_seed: 7,
+    });
+    let worker = store.worker(0);
+    let bytes = || store.stats().imaging_bytes;
+    const KEYS: u32 = 5_000;
+    (0..KEYS).for_each(|name| write(&worker, name, VALUE));
+    (0..KEYS / 5).for_each(|name| delete(&worker, name));
+    assert_eq!(bytes(), 0, "nobody takes one");
+    worker.pin().exclusive().begin_image();
+    (KEYS / 5..KEYS).for_each(|name| delete(&worker, name));
+    let cut = worker.pin().exclusive().cut(1);
+    let least = cut.since.removed.len() * 16;
+    assert!(least > KEYS as usize * 8, "entries went beside the walk");
+    assert!((least..=2 * least).contains(&bytes()), "{} bytes for {least}", bytes());
+    store.imaging.is_over();
+    assert_eq!(bytes(), 0);
+    // FLUSHALL forgets them as well.
+    worker.pin().exclusive().begin_image();
+    write(&worker, 1, VALUE);
+    delete(&worker, 1);
+    assert!(bytes() > 0);
+    worker.pin().exclusive().forget_all();
+    assert_eq!(bytes(), 0);
+}
+
+#[test]
 fn the_cut_takes_as_many_steps_with_a_million_keys_as_with_a_thousand() {
     let (few, walk_of_few) = cut_of(1_000);
     let (many, walk_of_many) = cut_of(1_000_000);

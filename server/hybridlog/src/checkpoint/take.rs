@@ -124,6 +124,7 @@ struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.store.imaging.end();
+        self.store.imaging.is_over();
         self.store.retired.end_image();
         let objects = &self.store.log.objects;
         objects.end_keeping();
@@ -214,6 +215,11 @@ impl<W: World> Taking<W> {
             quarantined: cut.quarantined,
             upper,
         });
+    }
+
+    /// Adds to what the layer above says of the cut, in front of [`Taking::settle`].
+    pub fn also_upper(&mut self, bytes: &[u8]) {
+        self.meta.as_mut().expect("the cut comes before").upper.extend_from_slice(bytes);
     }
 
     /// Makes everything durable that the checkpoint names. `log` is the path of the log file.
