@@ -30,10 +30,13 @@ fn cpu_ns(server: &Running) -> BTreeMap<String, u64> {
     threads.collect()
 }
 
+/// The sum of a metric's values, whatever their labels.
 fn metric(server: &Running, name: &str) -> u64 {
     let page = server.get("/metrics", None);
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    let of_it = page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+    let values: Vec<u64> = of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+    assert!(!values.is_empty(), "no {name}");
+    values.iter().sum()
 }
 
 fn exporting(receiver: &Receiver, more: &[&str]) -> Running {
@@ -46,8 +49,6 @@ fn exporting(receiver: &Receiver, more: &[&str]) -> Running {
         "gzip",
         "--telemetry.endpoint",
         &receiver.endpoint,
-        "--telemetry.queue_size",
-        "1000000",
     ];
     Running::start(&[&export, more].concat())
 }
@@ -61,7 +62,7 @@ fn set(server: &Running, commands: u64) {
 #[test]
 fn a_backlog_is_encoded_compressed_and_sent_by_a_thread_that_serves_no_commands() {
     let receiver = Receiver::start();
-    let server = exporting(&receiver, &[]);
+    let server = exporting(&receiver, &["--telemetry.queue_size", "1000000"]);
     let held = receiver.hold();
     set(&server, COMMANDS);
     // What the commands cost is over when nobody works any more.
@@ -89,6 +90,28 @@ fn a_backlog_is_encoded_compressed_and_sent_by_a_thread_that_serves_no_commands(
         // What they do by the clock.
         assert!(by(worker) < export / 5, "{worker}: {} ns beside {export} ns", by(worker));
     }
+}
+
+#[test]
+fn every_span_of_two_workers_is_counted_where_it_went() {
+    let receiver = Receiver::start();
+    let server = exporting(&receiver, &["--telemetry.queue_size", "5000", "--telemetry.batch_timeout_ms", "20"]);
+    let held = receiver.hold();
+    // Connections spread over both workers.
+    std::thread::scope(|scope| (0..6).for_each(|_| _ = scope.spawn(|| set(&server, 1000))));
+    drop(held);
+    set(&server, 2000);
+    eventually("nothing waits", || metric(&server, "ferrite_telemetry_queue_depth") == 0);
+    let mut sums = (0, 0);
+    eventually("every span has met its fate", || {
+        let [sampled, exported, dropped] = ["sampled", "exported", "dropped"]
+            .map(|what| metric(&server, &format!("ferrite_telemetry_spans_{what}_total")));
+        sums = (exported, dropped);
+        sampled == exported + dropped
+    });
+    let (exported, dropped) = sums;
+    assert!(dropped > 6000 * SPANS - 5000 - 1000, "{exported} exported, {dropped} dropped");
+    assert!(exported >= 5000, "{exported} exported, {dropped} dropped");
 }
 
 #[test]

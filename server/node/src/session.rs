@@ -199,10 +199,7 @@ impl<W: World> Connection<W> {
 
     /// Hands what was recorded to the worker's recorder.
     fn commit(&mut self) {
-        let telemetry = &self.worker.node.telemetry;
-        let mut recorder = self.worker.recorder.borrow_mut();
-        recorder.commit(&mut self.trace, |trace| telemetry.queue.push(trace));
-        self.worker.take_exemplars(&mut recorder);
+        self.worker.commit(&mut self.worker.recorder.borrow_mut(), &mut self.trace);
     }
 
     /// Works through all complete commands of the input. False: the connection ends.

@@ -14,6 +14,7 @@ use ferrite_hybridlog::datadir::{DataDir, DataDirConfig, OpenError, RecoveredAof
 use ferrite_hybridlog::{LogDevice, LogFiles, WorkerHandle};
 use ferrite_io::{Clock, Disk, Entropy, Network, World};
 use ferrite_keyspace::Scratch;
+use ferrite_otlp::Outgoing;
 use ferrite_telemetry::{Attribute, Recorder, RecorderConfig, cold, cold_span};
 use futures_util::future::{Either, select};
 use parking_lot::Mutex;
@@ -327,6 +328,7 @@ async fn worker<W: World>(
         device: LogDevice::new(node.store.clone(), world.clone(), files),
         handle,
         recorder: RefCell::new(recorder),
+        outgoing: RefCell::new(Outgoing::new(Arc::clone(&node.telemetry.queue), telemetry.exports_traces())),
         scratch: RefCell::new(Scratch::new(world.entropy().next_u64())),
         candidates: RefCell::default(),
         eviction_fails: Cell::new(false),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ferrite_hybridlog::{Held, LogDevice, Pinned, WorkerHandle, tend_index};
 use ferrite_io::{Clock, Listener, Network, World};
 use ferrite_keyspace::{Candidates, Lent, Scratch};
-use ferrite_otlp::DiskWork;
+use ferrite_otlp::{DiskWork, Outgoing};
 use ferrite_telemetry::{Attribute, Recorder, SpanName, TraceBuffer, Value};
 
 use crate::attempts::Attempts;
@@ -29,6 +29,8 @@ pub(crate) struct Worker<W: World> {
     pub handle: WorkerHandle,
     pub device: LogDevice<W>,
     pub recorder: RefCell<Recorder>,
+    /// Where the traces go that it chooses.
+    pub outgoing: RefCell<Outgoing>,
     pub scratch: RefCell<Scratch>,
     /// What the last eviction knew and the next may use.
     pub candidates: RefCell<Candidates>,
@@ -97,12 +99,18 @@ impl<W: World> Worker<W> {
         {
             trace.exemplar(metrics.subject_of(work), candidate.bucket, candidate.duration_ns);
         }
-        recorder.commit(&mut trace, |kept| self.node.telemetry.queue.push(kept));
-        self.take_exemplars(&mut recorder);
+        self.commit(&mut recorder, &mut trace);
+    }
+
+    /// Hands what was recorded to the worker's recorder, and what that chooses to the export.
+    pub fn commit(&self, recorder: &mut Recorder, trace: &mut TraceBuffer) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        recorder.commit_to(trace, |chosen| outgoing.send(chosen));
+        self.take_exemplars(recorder);
     }
 
     /// Gives what a commit has made exemplars to their histograms.
-    pub fn take_exemplars(&self, recorder: &mut Recorder) {
+    fn take_exemplars(&self, recorder: &mut Recorder) {
         for new in recorder.take_exemplars() {
             self.node.telemetry.metrics.exemplar(self.id, new);
         }

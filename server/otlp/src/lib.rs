@@ -15,6 +15,7 @@ mod metric_exports;
 mod metrics;
 mod native;
 mod openmetrics;
+mod outgoing;
 mod prometheus;
 mod prometheus_protobuf;
 mod queue;
@@ -34,6 +35,7 @@ pub use logging::{ColdSpans, LogFormat, LogSettings, LoggingError, init_logging,
 pub use metric_exports::MetricExportCounts;
 pub use metrics::{CommandTotals, DiskCandidate, DiskWork, Metrics, Point, Series, Value};
 pub use openmetrics::render_openmetrics;
+pub use outgoing::Outgoing;
 pub use prometheus::render;
 pub use prometheus_protobuf::render_protobuf;
 pub use queue::{ColdSpan, Countable, ExportQueue, LogQueue, Queue, QueueCounts, Queued, TracePart};

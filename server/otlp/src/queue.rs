@@ -1,5 +1,7 @@
-//! The bounded queues between what records spans or logs and the exporters. Pushing never waits: what finds no room is
-//! dropped and counted.
+//! The bounded queues between what records spans or logs and the exporters. What finds no room is dropped and counted.
+//!
+//! The traces of commands come in by the workers' outboxes ([`crate::Outgoing`]), without a lock. What is rare (spans of a start or a stop,
+//! traces larger than an outbox, log lines) is pushed here, under a lock that the exporter holds for moments.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,7 +23,7 @@ pub struct QueueCounts {
     pub dropped_rejected: u64,
     /// Waiting now.
     pub depth: u64,
-    /// What those take in memory.
+    /// What those take in memory, and what keeps room for them.
     pub bytes: u64,
     /// Of all these, the spans of cold paths: no recorder has counted them.
     pub cold: u64,
@@ -137,19 +139,31 @@ impl From<KeptTrace> for Queued {
     }
 }
 
-/// Spans on their way out. Only those that are exported take its lock.
+/// Spans on their way out.
 pub type ExportQueue = Queue<Queued>;
 
 /// Log records on their way out.
 pub type LogQueue = Queue<LogRecord>;
 
+/// What has been taken into account.
+pub(crate) struct Admitted {
+    fills_batch: bool,
+}
+
+/// Gives what came in by one way, the oldest first.
+pub(crate) type Inlet<T> = Box<dyn FnMut() -> Option<T> + Send>;
+
 /// See [`ExportQueue`] and [`LogQueue`].
 pub struct Queue<T> {
     queued: Mutex<VecDeque<T>>,
-    /// What is in `queued`, as it counts.
+    /// Where more comes from, before it is queued. Locked by who takes.
+    inlets: Mutex<Vec<Inlet<T>>>,
+    /// What is in both, as it counts.
     depth: AtomicUsize,
-    /// What that takes in memory; changed under the lock.
+    /// What that takes in memory.
     bytes: AtomicUsize,
+    /// What the inlets keep, whatever is in them.
+    inlet_bytes: AtomicUsize,
     depth_max: usize,
     exported: AtomicU64,
     dropped_queue_full: AtomicU64,
@@ -157,6 +171,8 @@ pub struct Queue<T> {
     dropped_rejected: AtomicU64,
     /// Spans have come in.
     filled: Notify,
+    /// An inlet will soon have no room.
+    pressed: Notify,
     /// Spans that were taken have met their fate.
     settled: Notify,
     /// Spans of cold paths that came in.
@@ -184,14 +200,17 @@ impl<T: Countable> Queue<T> {
     pub fn new(depth_max: usize, batch: usize) -> Self {
         Self {
             queued: Mutex::default(),
+            inlets: Mutex::default(),
             depth: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            inlet_bytes: AtomicUsize::new(0),
             depth_max,
             exported: AtomicU64::new(0),
             dropped_queue_full: AtomicU64::new(0),
             dropped_export_failed: AtomicU64::new(0),
             dropped_rejected: AtomicU64::new(0),
             filled: Notify::new(),
+            pressed: Notify::new(),
             settled: Notify::new(),
             cold: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -204,28 +223,78 @@ impl<T: Countable> Queue<T> {
     /// Queues a trace, or drops it if it does not fit as a whole: half a trace would be a broken one.
     pub fn push(&self, item: impl Into<T>) {
         let item = item.into();
-        let (spans, bytes) = (item.count(), item.bytes());
-        let mut queued = self.queued.lock();
-        let depth = self.depth.load(Ordering::Relaxed) + spans;
-        if depth > self.depth_max {
-            drop(queued);
-            self.dropped_queue_full.fetch_add(spans as u64, Ordering::Relaxed);
-            return;
+        let count = item.count();
+        if let Some(admitted) = self.admit(count, item.bytes()) {
+            self.queued.lock().push_back(item);
+            self.tell(admitted);
         }
-        queued.push_back(item);
-        self.depth.store(depth, Ordering::Relaxed);
+    }
+
+    /// Takes so many spans of that size into account before they are queued or put into an inlet, or drops them.
+    #[inline]
+    pub(crate) fn admit(&self, count: usize, bytes: usize) -> Option<Admitted> {
+        let fits = |depth: usize| Some(depth + count).filter(|depth| *depth <= self.depth_max);
+        let Ok(before) = self.depth.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) else {
+            self.count_queue_full(count);
+            return None;
+        };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Before an exporter can take it: what has met its fate was accepted.
-        self.accepted.fetch_add(spans as u64, Ordering::Relaxed);
-        drop(queued);
-        if depth >= self.batch && depth - spans < self.batch {
+        self.accepted.fetch_add(count as u64, Ordering::Relaxed);
+        Some(Admitted { fills_batch: before < self.batch && before + count >= self.batch })
+    }
+
+    /// What was admitted is there.
+    #[inline]
+    pub(crate) fn tell(&self, admitted: Admitted) {
+        if admitted.fills_batch {
             self.filled.notify_one();
+        }
+    }
+
+    /// They found no room.
+    pub(crate) fn count_queue_full(&self, spans: usize) {
+        self.dropped_queue_full.fetch_add(spans as u64, Ordering::Relaxed);
+    }
+
+    /// From now on more comes in by this way.
+    pub(crate) fn add_inlet(&self, inlet: Inlet<T>) {
+        self.inlets.lock().push(inlet);
+    }
+
+    /// So many bytes more are kept for what comes.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        self.inlet_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many spans or records may wait.
+    pub(crate) fn depth_max(&self) -> usize {
+        self.depth_max
+    }
+
+    /// An inlet is half full: without this it would be emptied with the next batch.
+    pub(crate) fn press(&self) {
+        self.pressed.notify_one();
+    }
+
+    /// Empties the inlets whenever one has been pressed. Never returns.
+    pub(crate) async fn gather_when_pressed(&self) {
+        loop {
+            self.pressed.notified().await;
+            self.gather(&mut self.queued.lock());
+        }
+    }
+
+    fn gather(&self, queued: &mut VecDeque<T>) {
+        for inlet in self.inlets.lock().iter_mut() {
+            queued.extend(std::iter::from_fn(inlet));
         }
     }
 
     /// Takes a batch: whole traces as long as they fit, or a part of one that does not fit into any.
     pub fn take(&self) -> Vec<T> {
         let mut queued = self.queued.lock();
+        self.gather(&mut queued);
         let (mut count, mut spans, mut bytes) = (0, 0, 0);
         for item in queued.iter() {
             if spans + item.count() > self.batch {
@@ -319,7 +388,7 @@ impl<T: Countable> Queue<T> {
             dropped_export_failed: self.dropped_export_failed.load(Ordering::Relaxed),
             dropped_rejected: self.dropped_rejected.load(Ordering::Relaxed),
             depth: self.depth.load(Ordering::Relaxed) as u64,
-            bytes: self.bytes.load(Ordering::Relaxed) as u64,
+            bytes: (self.bytes.load(Ordering::Relaxed) + self.inlet_bytes.load(Ordering::Relaxed)) as u64,
             cold: self.cold.load(Ordering::Relaxed),
         }
     }

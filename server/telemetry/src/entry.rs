@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::batch::{Batch, Slot};
 use crate::context::{SpanId, TraceId};
+use crate::outbox::span_count;
 use crate::record::{CommandRecord, SAMPLED};
 use crate::schema::SpanName;
 use crate::sink::Collected;
 use crate::span::Span;
-use crate::teller::{Teller, end_of, shows_write};
+use crate::teller::{Teller, end_of};
 
 /// One trace (of one command, or of one EXEC with its queued commands) in compact form: one allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +53,7 @@ impl KeptTrace {
 
     /// How many spans it has, root included.
     pub fn span_count(&self) -> usize {
-        let batch = self.batch();
-        batch.commands[0].spans() + usize::from(shows_write(&batch))
+        span_count(&self.batch())
     }
 
     /// When the root began, on the monotonic clock.

@@ -1,8 +1,8 @@
 //! Schema, trace context, samplers and the span recorder.
 //!
 //! A session records into a [`TraceBuffer`] while it works through a batch of commands; after the replies were written
-//! the worker's [`Recorder`] decides about each trace, copies it into the flight recorder and hands kept traces on as
-//! [`KeptTrace`]. What happens once in a server's life, start-up and shutdown, is told through [`cold`]. Nothing here does I/O, reads a clock by itself or, once warm, allocates on a command's way.
+//! the worker's [`Recorder`] decides about each trace, copies it into the flight recorder and hands chosen traces on
+//! ([`ChosenTrace`]), by an [`outbox()`] to the thread that exports, which has each as a [`KeptTrace`]. What happens once in a server's life, start-up and shutdown, is told through [`cold`]. Nothing here does I/O, reads a clock by itself or, once warm, allocates on a command's way.
 
 pub mod schema;
 
@@ -18,6 +18,7 @@ mod exemplar;
 mod filter;
 mod ids;
 mod masks;
+mod outbox;
 mod pins;
 mod propagation;
 mod record;
@@ -42,6 +43,7 @@ pub use exemplar::{Exemplar, NewExemplar};
 pub use filter::TraceFilter;
 pub use ids::IdGenerator;
 pub use masks::Masks;
+pub use outbox::{ChosenTrace, OutboxReader, OutboxWriter, Room, outbox};
 pub use pins::{Pinned, Pins};
 pub use propagation::{Baggage, Extracted, Member, Propagators};
 pub use record::Detail;

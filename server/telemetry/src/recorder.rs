@@ -11,6 +11,7 @@ use crate::counter::Counter;
 use crate::entry::KeptTrace;
 use crate::exemplar::{Exemplar, NewExemplar};
 use crate::ids::IdGenerator;
+use crate::outbox::ChosenTrace;
 use crate::pins::Pins;
 use crate::record::{CHILD_FAILED, CommandRecord, DISCARDED, Detail, FINISHED, PINNED, SAMPLED};
 use crate::redaction::Keys;
@@ -187,8 +188,13 @@ impl Recorder {
 
     /// The batch's replies were written, or never will be: its traces go into the ring, those that the sampler chose also
     /// to `kept`; then the buffer is empty again. A command without an end ends now.
-    pub fn commit(&mut self, buffer: &mut TraceBuffer, kept: impl FnMut(KeptTrace)) {
-        let (mut created, mut chosen, mut over_span_limit, mut limited) = (0, 0, 0, 0);
+    pub fn commit(&mut self, buffer: &mut TraceBuffer, mut kept: impl FnMut(KeptTrace)) {
+        self.commit_to(buffer, |chosen| kept(chosen.keep()));
+    }
+
+    /// The same without a copy of what is chosen: `chosen` looks at each where it lies.
+    pub fn commit_to(&mut self, buffer: &mut TraceBuffer, mut chosen: impl FnMut(ChosenTrace<'_>)) {
+        let (mut created, mut sampled, mut over_span_limit, mut limited) = (0, 0, 0, 0);
         let mut below = 0;
         let written = buffer.written();
         self.follow_policy();
@@ -212,7 +218,7 @@ impl Recorder {
             if let Some(by) = self.decide(buffer, index, &mut below, &mut limited) {
                 buffer.commands[index].flags |= SAMPLED;
                 self.counters.sampled[by as usize].add(spans);
-                chosen += spans;
+                sampled += spans;
             }
         }
         if !buffer.candidates.is_empty() {
@@ -226,8 +232,8 @@ impl Recorder {
                 let ring = &self.ring;
                 self.splitter.each(&batch, |_| true, |trace| _ = ring.push(&trace));
             }
-            if chosen > 0 && self.export {
-                self.splitter.split(&batch, |root| root.has(SAMPLED), kept);
+            if sampled > 0 && self.export {
+                self.splitter.each(&batch, |root| root.has(SAMPLED), |trace| chosen(ChosenTrace::new(trace)));
             }
             if named {
                 let pins = &self.pins;

@@ -261,7 +261,7 @@ impl Ring {
 }
 
 #[inline]
-fn store_slot(to: &[AtomicU64; SLOT_WORDS], slot: &Slot) {
+pub(crate) fn store_slot(to: &[AtomicU64; SLOT_WORDS], slot: &Slot) {
     for (to, word) in to.iter().zip(slot) {
         to.store(*word, Ordering::Relaxed);
     }

@@ -42,10 +42,16 @@ impl<T: Countable, C: Clock, X: Exchange, E: FnMut(&[T]) -> Bytes> BatchExport<T
             shutdown.clone().await;
             clock.sleep(FLUSH_MAX).await;
         });
-        select(pin!(self.work(&shutdown, &in_flight)), bound).await;
+        // Beside the work, which may wait for a backend.
+        let gather = pin!(queue.gather_when_pressed());
+        select(pin!(self.work(&shutdown, &in_flight)), select(bound, gather)).await;
         let mut lost = in_flight.get();
-        while !queue.is_empty() {
-            lost += count_of(&queue.take());
+        loop {
+            let left = queue.take();
+            if left.is_empty() {
+                break;
+            }
+            lost += count_of(&left);
         }
         if lost > 0 {
             queue.count_failed(lost);
