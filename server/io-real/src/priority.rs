@@ -7,10 +7,10 @@ use std::mem::size_of;
 const NICE_MORE: i32 = 10;
 const NICE_MAX: i32 = 19;
 
-/// How long it runs in one go while others wait, in nanoseconds: the least that the kernel takes (0.1 ms). By default that is some
-/// milliseconds, for which a worker that wakes up on the same processor would wait. It comes round the sooner for it, so who waits
-/// for a lock that it holds does not wait long either. Kernels before 6.12 pass over it.
-const SLICE_NS: u64 = 100_000;
+/// How long it would run in one go while others wait, in nanoseconds. Longer than anybody's who has not said anything (2.8 ms at most): by that
+/// the kernel knows, from 6.12 on, that a worker which wakes up on the same processor is to have it at once. Else the worker would wait until
+/// this thread sleeps or the clock ticks, as long as 4 ms. Older kernels pass over it.
+const SLICE_NS: u64 = 4_000_000;
 
 /// Has the calling thread, and those that it starts, give way to workers. Only speed depends on it, so a refusal is not reported.
 ///

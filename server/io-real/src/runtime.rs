@@ -85,7 +85,11 @@ impl Runtime {
             Err(error) => Ok(Self {
                 host: Host::Tokio {
                     tasks: LocalSet::new(),
-                    runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+                    // The threads that look up names.
+                    runtime: tokio::runtime::Builder::new_current_thread()
+                        .thread_name("ferrite-resolve")
+                        .enable_all()
+                        .build()?,
                 },
                 fallback: Some(error.to_string()),
             }),

@@ -1,7 +1,7 @@
 //! The bounded queues between what records spans or logs and the exporters. What finds no room is dropped and counted.
 //!
-//! The traces of commands come in by the workers' outboxes ([`crate::Outgoing`]), without a lock. What is rare (spans of a start or a stop,
-//! traces larger than an outbox, log lines) is pushed here, under a lock that the exporter holds for moments.
+//! The traces of commands come in by the workers' outboxes ([`crate::Outgoing`]), without a lock. Whatever else there is (spans of a start or
+//! a stop, traces larger than an outbox, log lines) is pushed, under a lock that the exporter takes only to exchange two lists.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -153,12 +153,21 @@ pub(crate) struct Admitted {
 /// Gives what came in by one way, the oldest first.
 pub(crate) type Inlet<T> = Box<dyn FnMut() -> Option<T> + Send>;
 
+/// What is to be taken, and where more comes from.
+struct Taking<T> {
+    queued: VecDeque<T>,
+    /// Empty, with room for what is pushed next.
+    pushed: Vec<T>,
+    inlets: Vec<Inlet<T>>,
+}
+
 /// See [`ExportQueue`] and [`LogQueue`].
 pub struct Queue<T> {
-    queued: Mutex<VecDeque<T>>,
-    /// Where more comes from, before it is queued. Locked by who takes.
-    inlets: Mutex<Vec<Inlet<T>>>,
-    /// What is in both, as it counts.
+    /// What was pushed lately.
+    pushed: Mutex<Vec<T>>,
+    /// The exporter's side; no worker ever needs it.
+    taking: Mutex<Taking<T>>,
+    /// What is in both and in the inlets, as it counts.
     depth: AtomicUsize,
     /// What that takes in memory.
     bytes: AtomicUsize,
@@ -199,8 +208,8 @@ impl<T: Countable> Queue<T> {
     /// At most `depth_max` spans or records wait; `batch` of them wake the exporter.
     pub fn new(depth_max: usize, batch: usize) -> Self {
         Self {
-            queued: Mutex::default(),
-            inlets: Mutex::default(),
+            pushed: Mutex::default(),
+            taking: Mutex::new(Taking { queued: VecDeque::new(), pushed: Vec::new(), inlets: Vec::new() }),
             depth: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             inlet_bytes: AtomicUsize::new(0),
@@ -225,7 +234,7 @@ impl<T: Countable> Queue<T> {
         let item = item.into();
         let count = item.count();
         if let Some(admitted) = self.admit(count, item.bytes()) {
-            self.queued.lock().push_back(item);
+            self.pushed.lock().push(item);
             self.tell(admitted);
         }
     }
@@ -259,7 +268,7 @@ impl<T: Countable> Queue<T> {
 
     /// From now on more comes in by this way.
     pub(crate) fn add_inlet(&self, inlet: Inlet<T>) {
-        self.inlets.lock().push(inlet);
+        self.taking.lock().inlets.push(inlet);
     }
 
     /// So many bytes more are kept for what comes.
@@ -281,20 +290,23 @@ impl<T: Countable> Queue<T> {
     pub(crate) async fn gather_when_pressed(&self) {
         loop {
             self.pressed.notified().await;
-            self.gather(&mut self.queued.lock());
+            self.gather(&mut self.taking.lock());
         }
     }
 
-    fn gather(&self, queued: &mut VecDeque<T>) {
-        for inlet in self.inlets.lock().iter_mut() {
-            queued.extend(std::iter::from_fn(inlet));
+    fn gather(&self, taking: &mut Taking<T>) {
+        std::mem::swap(&mut *self.pushed.lock(), &mut taking.pushed);
+        taking.queued.extend(taking.pushed.drain(..));
+        for inlet in &mut taking.inlets {
+            taking.queued.extend(std::iter::from_fn(inlet));
         }
     }
 
     /// Takes a batch: whole traces as long as they fit, or a part of one that does not fit into any.
     pub fn take(&self) -> Vec<T> {
-        let mut queued = self.queued.lock();
-        self.gather(&mut queued);
+        let mut taking = self.taking.lock();
+        self.gather(&mut taking);
+        let queued = &mut taking.queued;
         let (mut count, mut spans, mut bytes) = (0, 0, 0);
         for item in queued.iter() {
             if spans + item.count() > self.batch {
