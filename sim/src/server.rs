@@ -9,7 +9,7 @@ use std::time::Duration;
 use ferrite_commands::table;
 use ferrite_io::{Clock, Entropy, World};
 use ferrite_node::config::{AppendFsync, Config};
-use ferrite_node::{Node, ProcessFigures, RenderConfig, Setup, Start, StartError, run_worker};
+use ferrite_node::{Node, ProcessFigures, RenderConfig, Setup, Start, StartError, run_worker, serve_admin};
 use ferrite_otlp::{ExportQueue, LogQueue, Metrics, Telemetry};
 use ferrite_telemetry::{Sampling, SpanName};
 
@@ -125,6 +125,10 @@ pub fn launch_beside(
         config,
     });
     let start = Start::new(node.clone());
+    if node.config.admin.enabled {
+        let (start, own) = (start.clone(), world.clone());
+        world.spawn(async move { serve_admin(&start, &own).await });
+    }
     for id in 0..workers {
         let (start, own, ended) = (start.clone(), world.clone(), ended.clone());
         world.spawn(async move { ended(id, run_worker(start, own, id).await) });
