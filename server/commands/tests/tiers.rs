@@ -3,16 +3,18 @@
 
 mod harness;
 mod replaying;
+mod walking;
 
 use ferrite_hybridlog::Found;
 use ferrite_hybridlog::Held;
-use ferrite_hybridlog::aof::{BaseWriter, Effect, Rewriter};
+use ferrite_hybridlog::aof::Effect;
 use ferrite_hybridlog::datadir::{DataDirConfig, open_data_dir};
 use ferrite_io_real::{DiskChoice, RealWorld, Runtime};
-use ferrite_keyspace::{Policy, Spaces, images};
+use ferrite_keyspace::Policy;
 use ferrite_telemetry::TraceBuffer;
 use harness::{Node, words};
 use replaying::{begin_aof, replay};
+use walking::Walk;
 
 struct Random(u64);
 
@@ -87,40 +89,6 @@ fn normal(command: &str, reply: Vec<u8>) -> String {
     lines.join(" ")
 }
 
-/// A rewrite of the append-only file, a bucket at a time between any two commands.
-struct Walk {
-    base: BaseWriter<RealWorld>,
-    spaces: Spaces,
-    covers: u64,
-    cursor: u64,
-}
-
-impl Walk {
-    async fn begin(rewriter: &Rewriter<RealWorld>, node: &mut Node) -> Self {
-        let base = rewriter.begin().await.expect("a base");
-        let mut pinned = node.worker.pin();
-        let _alone = pinned.exclusive();
-        Self { base, spaces: node.databases.spaces(), covers: rewriter.aof().position(), cursor: 0 }
-    }
-
-    /// True at the end.
-    async fn step(&mut self, node: &mut Node) -> bool {
-        let mut effects = Vec::new();
-        let mut held = Held::default();
-        self.cursor = loop {
-            let cold = match images(&node.worker.pin(), self.cursor, 1, &held, &self.spaces, &mut effects) {
-                Ok(next) => break next,
-                Err(cold) => cold,
-            };
-            for address in cold {
-                held.insert(address, node.device.read_record(address).await.expect("a record").record);
-            }
-        };
-        self.base.append(&effects).await.expect("space");
-        self.cursor == 0
-    }
-}
-
 const NOW_MS: u64 = 1_700_000_000_000;
 
 async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
@@ -142,8 +110,7 @@ async fn compare(world: RealWorld, path: std::path::PathBuf, seed: u64) {
             && let Some(started) = &mut walk
             && started.step(&mut cold).await
         {
-            let Walk { base, covers, .. } = walk.take().expect("it was there");
-            base.finish(covers).await.expect("in place");
+            walk.take().expect("it was there").finish().await;
             rewritten += 1;
         }
         let mut commands = vec![random.command()];

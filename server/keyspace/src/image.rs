@@ -4,6 +4,7 @@ use ferrite_hybridlog::aof::Effect;
 use ferrite_hybridlog::{Address, Held, Kind, Pinned, RecordView};
 
 use crate::databases::Databases;
+use crate::image_rest::{Rest, put_first_piece};
 use crate::large_hash::LargeHash;
 
 /// Which space each database showed at one moment.
@@ -25,7 +26,7 @@ impl Spaces {
 
 /// Appends an effect for each key of `buckets` index buckets from `cursor` on whose space `spaces` shows, under the number
 /// that its database had then. Expired keys are keys, until their deletion is in the log. The next cursor, 0 at the end; to
-/// be called without a latch.
+/// be called without a latch. Of a large hash there is the first piece; what follows goes to `rests`.
 ///
 /// # Errors
 /// The cold records to read and hold first; nothing was appended then.
@@ -36,10 +37,11 @@ pub fn images(
     held: &Held,
     spaces: &Spaces,
     into: &mut Vec<u8>,
+    rests: &mut Vec<Rest>,
 ) -> Result<u64, Vec<Address>> {
     pinned.scan(cursor, buckets, 0, true, held, &mut |record| {
         if let Some(db) = spaces.database_of(record.space) {
-            put_value(db, record.key, &record, into);
+            rests.extend(put_first_piece(db, record.key, &record, into));
         }
     })
 }

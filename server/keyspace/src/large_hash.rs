@@ -8,12 +8,16 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ferrite_hybridlog::{ByteStrings, Object, Spot};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use crate::packed::{HEADER, Packed, header_of};
 use crate::written_hash::{SEED, write_part};
+
+/// How many hashes there were in this process.
+static NUMBERINGS: AtomicU64 = AtomicU64::new(0);
 
 /// Bits of a field's hash value: a cursor is exact as a double, too.
 const CURSOR_BITS: u32 = 48;
@@ -60,6 +64,13 @@ struct Place {
     index: usize,
 }
 
+/// See [`LargeHash::place_of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceInHash {
+    numbering: u64,
+    number: u64,
+}
+
 #[derive(Clone)]
 pub(crate) struct LargeHash {
     seed: u64,
@@ -72,6 +83,8 @@ pub(crate) struct LargeHash {
     /// Hash value of a field, number of its pair.
     order: BTreeSet<(u64, u64)>,
     outgrown: bool,
+    /// Who has the numbers from: whatever is made anew, or read from disk, gives them anew. Copies have the same.
+    numbering: u64,
     /// Of all pairs.
     written: usize,
     memory: usize,
@@ -91,6 +104,7 @@ impl LargeHash {
             list: Vec::new(),
             order: BTreeSet::new(),
             outgrown: false,
+            numbering: NUMBERINGS.fetch_add(1, Relaxed),
             written: 0,
             memory: 0,
             #[cfg(test)]
@@ -238,6 +252,36 @@ impl LargeHash {
         self.memory -= old.memory();
     }
 
+    /// A place among the pairs that stays what it is, whatever is added or deleted, for this hash and its copies alone.
+    pub fn place_of(&self, number: u64) -> PlaceInHash {
+        PlaceInHash { numbering: self.numbering, number }
+    }
+
+    /// Appends the pairs from a place on, as the packed form has them: `fields_max` of them, fewer if that makes more than `bytes_max`
+    /// bytes, but at least one. Gives their number and where to go on. `None`: the place is another hash's.
+    pub fn piece(
+        &self,
+        from: PlaceInHash,
+        (fields_max, bytes_max): (usize, usize),
+        out: &mut Vec<u8>,
+    ) -> Option<(usize, Option<PlaceInHash>)> {
+        if from.numbering != self.numbering {
+            return None;
+        }
+        let (begin, mut count) = (out.len(), 0);
+        for (&number, place) in self.pairs.range(from.number..) {
+            let full = count >= fields_max || count > 0 && out.len() - begin + place.pair.written_len() > bytes_max;
+            if full {
+                return Some((count, Some(self.place_of(number))));
+            }
+            let (field, value) = place.pair.split();
+            ByteStrings::push(out, field);
+            ByteStrings::push(out, value);
+            count += 1;
+        }
+        Some((count, None))
+    }
+
     /// The packed form, which the append-only file has.
     pub fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(self.packed_len());
@@ -289,8 +333,6 @@ impl Object for LargeHash {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
-
     use proptest::prelude::*;
 
     use super::*;

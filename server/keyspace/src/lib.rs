@@ -14,6 +14,7 @@ mod evict;
 mod expired;
 mod hash;
 mod image;
+mod image_rest;
 mod large;
 mod large_hash;
 mod limits;
@@ -41,6 +42,7 @@ pub use encodings::Encodings;
 pub use evict::{Candidates, Evictor, Slice, evict_slice};
 pub use ferrite_hybridlog::{Kind, RecordView};
 pub use image::{Spaces, images};
+pub use image_rest::{PIECE_BYTES, PIECE_FIELDS, Rest};
 
 pub use hash::{Hash, Pair};
 pub use limits::{EXPIRY_BYTES, INDEX_ENTRY_BYTES, MemoryLimits, Policy, Room, key_bytes};

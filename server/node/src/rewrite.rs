@@ -1,7 +1,7 @@
 //! The task that rewrites the append-only file: a walk over all keys while commands run.
 //!
 //! What it may cost the others: for one stretch of at most [`STRETCH_NS`] and one step of the walk its worker serves nobody,
-//! then it rests for [`REST`]. A step is some buckets, fewer where records are large. At its beginning all workers are out
+//! then it rests for [`REST`]. A step is some buckets, fewer where records are large, or a piece of a large hash. At its beginning all workers are out
 //! of their batches for as long as it takes to read one number a database.
 
 use std::pin::pin;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use ferrite_hybridlog::aof::{BaseWriter, RewriteError, Rewriter};
 use ferrite_hybridlog::{Address, Held, ReadError};
-use ferrite_io::{Clock, World};
-use ferrite_keyspace::{Spaces, images};
+use ferrite_io::{Clock, World, give_way};
+use ferrite_keyspace::{Rest, Spaces, images};
 use ferrite_telemetry::schema::{Attribute, ExceptionType, SpanName};
-use ferrite_telemetry::{Exception, Value};
+use ferrite_telemetry::{Exception, TraceBuffer, Value};
 use futures_util::future::{join_all, select};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -129,32 +129,83 @@ struct Walk<'w, W: World> {
     buckets: usize,
     held: Held,
     effects: Vec<u8>,
+    /// Of large hashes whose first piece is among the effects.
+    rests: Vec<Rest>,
+    /// Of looks that nobody is to see.
+    silent: TraceBuffer,
+    /// When its worker has served nobody for long enough.
+    rest_at_ns: u64,
 }
 
 impl<'w, W: World> Walk<'w, W> {
     fn new(worker: &'w Worker<W>, spaces: Spaces) -> Self {
-        Self { worker, spaces, buckets: 1, held: Held::default(), effects: Vec::new() }
+        Self {
+            worker,
+            spaces,
+            buckets: 1,
+            held: Held::default(),
+            effects: Vec::new(),
+            rests: Vec::new(),
+            silent: TraceBuffer::new(|| 0),
+            rest_at_ns: worker.now_ns() + STRETCH_NS,
+        }
     }
 
     async fn run(&mut self, base: &mut BaseWriter<W>) -> Result<(), WalkError> {
         let mut cursor = 0;
         loop {
-            let rest_at_ns = self.worker.now_ns() + STRETCH_NS;
-            while self.worker.now_ns() < rest_at_ns {
-                cursor = self.step(cursor).await?;
-                if cursor == 0 || self.effects.len() >= FRAME_BYTES {
-                    base.append(&self.effects).await?;
-                    self.effects.clear();
-                }
-                if cursor == 0 {
-                    return Ok(());
-                }
+            cursor = self.step(cursor).await?;
+            self.append(base, cursor == 0).await?;
+            while let Some(rest) = self.rests.pop() {
+                // As many fields as are dealt with in one go.
+                give_way().await;
+                self.pause().await?;
+                self.go_on(rest).await?;
+                self.append(base, cursor == 0 && self.rests.is_empty()).await?;
             }
-            if self.worker.node.shutdown.is_raised() {
-                return Err(WalkError::Shutdown);
+            self.held.clear();
+            if cursor == 0 {
+                return Ok(());
             }
-            self.worker.world.clock().sleep(REST).await;
+            self.pause().await?;
         }
+    }
+
+    /// Writes what there is, if that is enough for a frame, or `all` of it.
+    async fn append(&mut self, base: &mut BaseWriter<W>, all: bool) -> Result<(), WalkError> {
+        if all || self.effects.len() >= FRAME_BYTES {
+            base.append(&self.effects).await?;
+            self.effects.clear();
+        }
+        Ok(())
+    }
+
+    /// Rests, if it is time for that.
+    async fn pause(&mut self) -> Result<(), WalkError> {
+        if self.worker.now_ns() < self.rest_at_ns {
+            return Ok(());
+        }
+        if self.worker.node.shutdown.is_raised() {
+            return Err(WalkError::Shutdown);
+        }
+        self.worker.world.clock().sleep(REST).await;
+        self.rest_at_ns = self.worker.now_ns() + STRETCH_NS;
+        Ok(())
+    }
+
+    /// Takes up the next piece of a large hash.
+    async fn go_on(&mut self, rest: Rest) -> Result<(), WalkError> {
+        let put = rest.put(&self.worker.handle.pin(), &self.held, &mut self.silent, &mut self.effects);
+        match put {
+            Ok(rest) => self.rests.extend(rest),
+            Err((cold, rest)) => {
+                let record = self.worker.device.read_record(cold).await?.record;
+                self.worker.stats().disk_reads.add(1);
+                self.held.insert(cold, record);
+                self.rests.push(rest);
+            }
+        }
+        Ok(())
     }
 
     /// Takes up the keys of the next buckets. The next cursor; 0 at the end.
@@ -163,10 +214,16 @@ impl<'w, W: World> Walk<'w, W> {
         loop {
             let cold = {
                 let pinned = self.worker.handle.pin();
-                match images(&pinned, cursor, self.buckets, &self.held, &self.spaces, &mut self.effects) {
+                match images(
+                    &pinned,
+                    cursor,
+                    self.buckets,
+                    &self.held,
+                    &self.spaces,
+                    &mut self.effects,
+                    &mut self.rests,
+                ) {
                     Ok(next) => {
-                        drop(pinned);
-                        self.held.clear();
                         let bytes = self.effects.len() - before;
                         let wanted = if bytes > STEP_BYTES { self.buckets / 2 } else { self.buckets * 2 };
                         self.buckets = wanted.clamp(1, BUCKETS_MAX);
