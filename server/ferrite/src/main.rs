@@ -7,6 +7,8 @@ mod check;
 mod config;
 mod config_check;
 #[cfg(feature = "otel")]
+mod container;
+#[cfg(feature = "otel")]
 mod destination;
 #[cfg(feature = "otel")]
 mod export;

@@ -13,7 +13,7 @@ pub fn os() -> String {
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
-/// What OpenTelemetry's semantic conventions say about a process and its host. Arguments are left out: they may hold a password.
+/// What OpenTelemetry's semantic conventions say about a process, its host and its container. Arguments are left out: they may hold a password.
 #[cfg(feature = "otel")]
 pub fn resource() -> Vec<(&'static str, ferrite_telemetry::Value)> {
     use ferrite_telemetry::Value;
@@ -33,6 +33,7 @@ pub fn resource() -> Vec<(&'static str, ferrite_telemetry::Value)> {
         ("os.version", read("/proc/sys/kernel/osrelease")),
         ("process.executable.name", name),
         ("process.executable.path", executable.to_string_lossy().into_owned()),
+        ("container.id", crate::container::id().unwrap_or_default()),
     ];
     let known = texts.into_iter().filter(|(_, text)| !text.is_empty());
     let pid = ("process.pid", Value::Int(std::process::id().into()));
