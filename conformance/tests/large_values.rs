@@ -111,6 +111,53 @@ fn pipelined_reads_of_large_cold_values_hold_few_of_them() {
     server.assert_sound();
 }
 
+/// Of `COUNT` values some are more than this, and four are less.
+const MAXMEMORY: &str = "100mb";
+
+#[test]
+fn a_command_whose_cold_values_do_not_fit_together_is_refused() {
+    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
+    let server = &mut Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
+    let mut connection = server.connect();
+    let names: Vec<String> = (0..COUNT).map(|number| format!("key:{number}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let reply = connection.call(&[b"SET", name.as_bytes(), &vec![b'a' + number as u8; LARGE]]);
+        assert_eq!(reply.expect("the server answers"), b"+OK\r\n");
+    }
+    assert_eq!(connection.call(&["CONFIG", "SET", "maxmemory", MAXMEMORY]).expect("an answer"), b"+OK\r\n");
+    let mget: Vec<&str> = ["MGET"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let assert_refused = |reply: &[u8]| {
+        let text = String::from_utf8_lossy(&reply[..reply.len().min(200)]).into_owned();
+        assert!(
+            text.starts_with("-ERR the values on disk that the command needs together do not fit into memory"),
+            "{text}"
+        );
+        assert!(text.contains(&format!("of {} that there are", 100 * MB)), "{text}");
+    };
+    // Two that have read some of it do not wait for what the other has.
+    let watched = &*server;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut connection = watched.connect();
+                for _ in 0..3 {
+                    assert_refused(&connection.call(&mget).expect("the server answers"));
+                }
+            });
+        }
+    });
+    assert_eq!(connection.call(&["MULTI"]).expect("an answer"), b"+OK\r\n");
+    for name in &names {
+        assert_eq!(connection.call(&["GET", name]).expect("an answer"), b"+QUEUED\r\n");
+    }
+    assert_refused(&connection.call(&["EXEC"]).expect("the server answers"));
+    // The connection is as it was, and what fits is answered.
+    let reply = connection.call(&mget[..5]).expect("the server answers");
+    assert_eq!(reply.len(), b"*4\r\n".len() + 4 * (format!("${LARGE}\r\n\r\n").len() + LARGE));
+    assert_eq!(held(&mut connection), 0, "nothing of it is kept");
+    server.assert_sound();
+}
+
 /// Where in a file of extents the byte `at` of the one value lies that has `needle` there. Extents begin with blocks.
 fn find(bytes: &[u8], at: usize, needle: &[u8]) -> usize {
     let mut places = (at % 4096..bytes.len()).step_by(4096);

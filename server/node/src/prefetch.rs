@@ -98,10 +98,13 @@ pub(crate) async fn keys<W: World>(connection: &mut Connection<W>, from: usize, 
 fn check_memory<W: World>(connection: &mut Connection<W>) -> Result<(), Failure> {
     connection.held.account();
     let node = &connection.worker.node;
-    if node.memory.held_reads.load(Relaxed) < node.memory_max() {
+    let (held, max) = (node.memory.held_reads.load(Relaxed), node.memory_max());
+    if held < max {
         return Ok(());
     }
-    let text = "the values on disk that the command needs together do not fit into memory".to_owned();
+    let text = format!(
+        "the values on disk that the command needs together do not fit into memory: {held} bytes are read, of {max} that there are"
+    );
     Err(Failure { text, exception: None })
 }
 
