@@ -127,6 +127,28 @@ fn the_wrapper_carries_baggage_which_is_nearer_than_the_attribute_s() {
 }
 
 #[test]
+fn the_connection_s_baggage_goes_with_its_context() {
+    let allowed = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "tenant.id"];
+    let server = Server::ferrite(&[&["--workers", "1"], &allowed[..]].concat());
+    let traceparent = format!("00-{TRACE}-{SPAN}-01");
+    let mut connection = server.connect();
+    let set = ["OTEL.CONTEXT", "SET", &traceparent, "", "tenant.id=acme,secret=x"];
+    assert_eq!(connection.call(&set).expect("an answer"), b"+OK\r\n");
+    let mut tree_of = |attributes: &[(&str, &str)]| {
+        connection.send(&with_attributes(attributes, &["GET", "key"])).expect("the server takes what is sent");
+        assert_eq!(connection.reply().expect("a context never fails a command"), b"$-1\r\n");
+        let tree = server.connect().call(&["OTEL.TRACES", "LAST"]).expect("OTEL.TRACES answers");
+        String::from_utf8(tree).expect("UTF-8")
+    };
+    let tree = tree_of(&[]);
+    assert!(belongs_to_the_caller(&tree) && tree.contains("tenant.id: acme") && !tree.contains("secret"), "{tree}");
+    let tree = tree_of(&[("baggage", "tenant.id=nearer")]);
+    assert!(belongs_to_the_caller(&tree) && tree.contains("tenant.id: nearer"), "{tree}");
+    let own = tree_of(&[("traceparent", &format!("00-{SPAN}{SPAN}-{SPAN}-01"))]);
+    assert!(!belongs_to_the_caller(&own) && !own.contains("tenant.id"), "another caller's context: {own}");
+}
+
+#[test]
 fn a_caller_s_request_id_is_in_its_command_s_log_line() {
     let allowed = ["--telemetry.baggage_extraction", "true", "--telemetry.baggage_allowed_keys", "request.id"];
     let arguments = [&["--workers", "1", "--logging.commands", "all"], &allowed[..]].concat();

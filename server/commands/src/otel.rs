@@ -11,7 +11,7 @@ use ferrite_telemetry::RemoteContext;
 use crate::admit;
 use crate::call::Call;
 use crate::help;
-use crate::session::ConnectionContext;
+use crate::session::{ConnectionContext, Told};
 use crate::spec::{Arg, CommandSpec, Group, Handler, acl, flag};
 
 const fn sub(name: &'static str, arity: i32, handler: Handler) -> CommandSpec {
@@ -52,6 +52,7 @@ static CONTEXT: &[CommandSpec] = &[
         .args(&[
             Arg::string("traceparent"),
             Arg::string("tracestate").optional(),
+            Arg::string("baggage").optional(),
             Arg::word("once", "ONCE").optional(),
         ]),
     sub("otel.context|clear", 2, context_clear)
@@ -101,20 +102,21 @@ fn unwrap_named(args: Args<'_>) -> Option<Wrapped<'_>> {
     if !args.get(0).eq_ignore_ascii_case(TRACE) {
         return None;
     }
-    // No command's name is empty or has an equals sign.
+    let (tracestate, baggage, skip) = headers(args, 2);
+    (skip < args.len()).then(|| Wrapped { traceparent: args.get(1), tracestate, baggage, skip })
+}
+
+/// The tracestate and the baggage that stand from `at` on, both empty if they do not, and where they end.
+fn headers(args: Args<'_>, at: usize) -> (&[u8], &[u8], usize) {
+    // No command's name is empty or has an equals sign, and no word of OTEL.CONTEXT SET.
     let header = |at: usize| {
         let word = (at < args.len()).then(|| args.get(at))?;
         (word.is_empty() || memchr::memchr(b'=', word).is_some()).then_some(word)
     };
-    let tracestate = header(2);
-    let baggage = tracestate.and_then(|_| header(3));
-    let skip = 2 + usize::from(tracestate.is_some()) + usize::from(baggage.is_some());
-    (skip < args.len()).then(|| Wrapped {
-        traceparent: args.get(1),
-        tracestate: tracestate.unwrap_or_default(),
-        baggage: baggage.unwrap_or_default(),
-        skip,
-    })
+    let tracestate = header(at);
+    let baggage = tracestate.and_then(|_| header(at + 1));
+    let end = at + usize::from(tracestate.is_some()) + usize::from(baggage.is_some());
+    (tracestate.unwrap_or_default(), baggage.unwrap_or_default(), end)
 }
 
 /// Reached only by what the driver could not unwrap: a wrapper without a command or inside another one.
@@ -131,12 +133,7 @@ fn trace(call: &mut Call<'_>) -> Result<(), Pause> {
 /// nothing else would tell the caller.
 fn context_set(call: &mut Call<'_>) -> Result<(), Pause> {
     let args = call.args;
-    let mut rest = 3;
-    let mut tracestate: &[u8] = b"";
-    if args.len() > rest && memchr::memchr(b'=', args.get(rest)).is_some() {
-        tracestate = args.get(rest);
-        rest += 1;
-    }
+    let (tracestate, baggage, rest) = headers(args, 3);
     let once = args.len() > rest && args.get(rest).eq_ignore_ascii_case(b"ONCE");
     if args.len() != rest + usize::from(once) {
         call.reply.error("ERR syntax error");
@@ -149,8 +146,8 @@ fn context_set(call: &mut Call<'_>) -> Result<(), Pause> {
         );
         return Ok(());
     };
-    let context = context.into_owned();
-    call.session.context = if once { ConnectionContext::Once(context) } else { ConnectionContext::Set(context) };
+    let told = Told { context: context.into_owned(), baggage: baggage.into() };
+    call.session.context = if once { ConnectionContext::Once(told) } else { ConnectionContext::Set(told) };
     call.reply.ok();
     Ok(())
 }
@@ -188,7 +185,7 @@ fn context_help(call: &mut Call<'_>) -> Result<(), Pause> {
         &mut call.reply,
         "otel.context",
         &[
-            "SET <traceparent> [<tracestate>] [ONCE]",
+            "SET <traceparent> [<tracestate> [<baggage>]] [ONCE]",
             "    Makes the connection's commands, or only the next one, part of the caller's trace.",
             "CLEAR",
             "    Ends that.",
@@ -268,14 +265,24 @@ mod tests {
         assert!(!lasts(&client));
         assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} vendor=1")), "+OK\r\n");
         assert!(client.session.context.take_once().is_none());
-        let context = client.session.context.lasting().expect("set");
-        assert_eq!(context.traceparent(), PARENT);
-        assert_eq!(context.tracestate, "vendor=1");
+        let told = client.session.context.lasting().expect("set");
+        assert_eq!(told.context.traceparent(), PARENT);
+        assert_eq!((&*told.context.tracestate, &*told.baggage), ("vendor=1", &b""[..]));
         assert_eq!(client.run("OTEL.CONTEXT CLEAR"), "+OK\r\n");
         assert!(!lasts(&client));
         assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} once")), "+OK\r\n");
         assert!(!lasts(&client) && client.session.context.take_once().is_some());
         assert!(client.session.context.take_once().is_none());
+        // Two spaces: an empty argument, which keeps the tracestate's place.
+        for (headers, tracestate, baggage) in
+            [("a=b c=d", "a=b", "c=d"), (" c=d", "", "c=d"), ("a=b c=d once", "a=b", "c=d")]
+        {
+            assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} {headers}")), "+OK\r\n");
+            let once = client.session.context.take_once();
+            let told = once.as_ref().or(client.session.context.lasting()).expect("set");
+            assert_eq!((&*told.context.tracestate, &*told.baggage), (tracestate, baggage.as_bytes()), "{headers}");
+        }
+        assert_eq!(client.run(&format!("OTEL.CONTEXT SET {PARENT} a=b c=d e=f")), "-ERR syntax error\r\n");
         client.run(&format!("OTEL.CONTEXT SET {PARENT}"));
         client.run("RESET");
         assert!(!lasts(&client) && client.session.context.take_once().is_none());

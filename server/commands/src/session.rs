@@ -113,27 +113,35 @@ pub enum ConnectionContext {
     #[default]
     None,
     /// For the next command only.
-    Once(RemoteContext<'static>),
+    Once(Told),
     /// Until cleared.
-    Set(RemoteContext<'static>),
+    Set(Told),
+}
+
+/// What a connection was told of its caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub context: RemoteContext<'static>,
+    /// W3C's, as its header has it; empty if there is none.
+    pub baggage: Box<[u8]>,
 }
 
 impl ConnectionContext {
-    /// The context for the next command only. It is used up.
-    pub fn take_once(&mut self) -> Option<RemoteContext<'static>> {
+    /// What is for the next command only. It is used up.
+    pub fn take_once(&mut self) -> Option<Told> {
         if !matches!(self, ConnectionContext::Once(_)) {
             return None;
         }
         match std::mem::take(self) {
-            ConnectionContext::Once(context) => Some(context),
+            ConnectionContext::Once(told) => Some(told),
             ConnectionContext::None | ConnectionContext::Set(_) => None,
         }
     }
 
-    /// The one that holds until it is cleared.
-    pub fn lasting(&self) -> Option<&RemoteContext<'static>> {
+    /// What holds until it is cleared.
+    pub fn lasting(&self) -> Option<&Told> {
         match self {
-            ConnectionContext::Set(context) => Some(context),
+            ConnectionContext::Set(told) => Some(told),
             ConnectionContext::None | ConnectionContext::Once(_) => None,
         }
     }

@@ -49,11 +49,11 @@ fn resolve_told<'a>(
     wanted: &ContextIn,
 ) -> usize {
     let once = session.context.take_once();
-    let of_connection = once.as_ref().or(session.context.lasting()).map(RemoteContext::borrowed);
+    let of_connection = once.as_ref().or(session.context.lasting());
     let mut asks = false;
     let extracted = wanted.propagators.extract(attributes.inspect(|pair| asks |= asks_for_response(*pair)));
     session.trace_response = asks;
-    let mut context = extracted.context.or(of_connection);
+    let mut context = extracted.context;
     let mut baggage = extracted.baggage;
     let mut skip = 0;
     if let Some(wrapped) = &wrapped {
@@ -61,6 +61,15 @@ fn resolve_told<'a>(
         context = wrapped.context().or(context);
         if !wrapped.baggage.is_empty() {
             baggage = Baggage::new(wrapped.baggage.into());
+        }
+    }
+    if context.is_none()
+        && let Some(told) = of_connection
+    {
+        context = Some(told.context.borrowed());
+        // It is of that caller, who alone knows what is to go with its context.
+        if baggage.is_empty() {
+            baggage = Baggage::new((&*told.baggage).into());
         }
     }
     if let Some(context) = &context {
@@ -80,11 +89,16 @@ fn asks_for_response((key, value): (&[u8], &[u8])) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ferrite_commands::session::Queue;
+    use ferrite_commands::session::{Queue, Told};
     use ferrite_resp::{Limits, Parsed, Parser};
     use ferrite_telemetry::{Outcome, Probability, Recorder, RecorderConfig, Sampling};
 
     use super::*;
+
+    fn told(traceparent: &str, tracestate: &[u8], baggage: &[u8]) -> Told {
+        let context = RemoteContext::parse(traceparent.as_bytes(), tracestate).expect("valid");
+        Told { context: context.into_owned(), baggage: baggage.into() }
+    }
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
@@ -146,7 +160,7 @@ mod tests {
         let mut recorder = Recorder::new(|| 7, &config);
         let mut connection = Connection::new(&mut recorder);
         let commands = commands();
-        let lasting = RemoteContext::parse(PARENT.as_bytes(), b"a=b").map(RemoteContext::into_owned).expect("valid");
+        let lasting = told(PARENT, b"a=b", b"tenant.id=acme");
         for context in [ConnectionContext::None, ConnectionContext::Set(lasting)] {
             connection.session.context = context;
             let mut all = || commands.iter().for_each(|command| run(command, &mut connection, &mut recorder));
@@ -159,19 +173,19 @@ mod tests {
     fn the_connection_s_context_counts_once_or_longer_and_a_transaction_keeps_it() {
         let mut connection = Connection::new(&mut Recorder::new(|| 7, &RecorderConfig::default()));
         let other = "00-11111111111111111111111111111111-2222222222222222-01";
-        let once = RemoteContext::parse(other.as_bytes(), b"x=y").map(RemoteContext::into_owned).expect("valid");
+        let once = told(other, b"x=y", b"");
         let get = commands().remove(2);
         let came_with = |connection: &mut Connection| {
             connection.resolve(&get);
             let trace_id = connection.trace.ids().expect("it is recorded").0;
-            (trace_id == once.trace_id, connection.session.command_context.clone())
+            (trace_id == once.context.trace_id, connection.session.command_context.clone())
         };
         connection.session.context = ConnectionContext::Once(once.clone());
         assert_eq!(came_with(&mut connection), (true, None));
         assert_eq!(came_with(&mut connection), (false, None), "it was for one command");
         connection.session.multi = Some(Queue::default());
         connection.session.context = ConnectionContext::Set(once.clone());
-        assert_eq!(came_with(&mut connection), (true, Some(once.clone())));
+        assert_eq!(came_with(&mut connection), (true, Some(once.context.clone())));
     }
 
     #[test]
