@@ -130,6 +130,7 @@ impl Exponential {
     }
 
     /// What came since `before` was collected.
+    #[cfg(any(feature = "otel", test))]
     pub(crate) fn subtract(&mut self, before: &Self) {
         self.zero -= before.zero;
         for (at, count) in (before.first..).zip(&before.counts) {

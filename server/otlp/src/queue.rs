@@ -287,6 +287,7 @@ impl<T: Countable> Queue<T> {
     }
 
     /// Empties the inlets whenever one has been pressed. Never returns.
+    #[cfg(any(feature = "otel", test))]
     pub(crate) async fn gather_when_pressed(&self) {
         loop {
             self.pressed.notified().await;
