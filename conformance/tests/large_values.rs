@@ -67,6 +67,19 @@ const COUNT: usize = 24;
 /// What is read ahead, what is held beside the command at hand, and that command's own value.
 const HELD_MAX: usize = (32 + 64 + 2 * 12) * MB;
 
+/// A server with `COUNT` such values, of which hardly any is in memory.
+fn filled() -> Server {
+    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
+    let server = Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
+    let mut connection = server.connect();
+    for number in 0..COUNT {
+        let value = vec![b'a' + number as u8; LARGE];
+        let reply = connection.call(&[b"SET", format!("key:{number}").as_bytes(), &value]);
+        assert_eq!(reply.expect("the server answers"), b"+OK\r\n");
+    }
+    server
+}
+
 fn held(connection: &mut Connection) -> usize {
     let reply = connection.call(&["INFO", "memory"]).expect("INFO answers");
     let text = String::from_utf8(reply).expect("INFO is text");
@@ -76,14 +89,8 @@ fn held(connection: &mut Connection) -> usize {
 
 #[test]
 fn pipelined_reads_of_large_cold_values_hold_few_of_them() {
-    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
-    let server = &mut Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
+    let server = &mut filled();
     let mut connection = server.connect();
-    for number in 0..COUNT {
-        let value = vec![b'a' + number as u8; LARGE];
-        let reply = connection.call(&[b"SET", format!("key:{number}").as_bytes(), &value]);
-        assert_eq!(reply.expect("the server answers"), b"+OK\r\n");
-    }
     let (done, watched) = (AtomicBool::new(false), &*server);
     let most = std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
@@ -116,14 +123,9 @@ const MAXMEMORY: &str = "100mb";
 
 #[test]
 fn a_command_whose_cold_values_do_not_fit_together_is_refused() {
-    let regions = ["--storage.mutable_region_size_mb", "16", "--storage.read_only_region_size_mb", "16"];
-    let server = &mut Server::ferrite(&[&["--workers", "2", "--aof.enabled", "false"][..], &regions].concat());
+    let server = &mut filled();
     let mut connection = server.connect();
     let names: Vec<String> = (0..COUNT).map(|number| format!("key:{number}")).collect();
-    for (number, name) in names.iter().enumerate() {
-        let reply = connection.call(&[b"SET", name.as_bytes(), &vec![b'a' + number as u8; LARGE]]);
-        assert_eq!(reply.expect("the server answers"), b"+OK\r\n");
-    }
     assert_eq!(connection.call(&["CONFIG", "SET", "maxmemory", MAXMEMORY]).expect("an answer"), b"+OK\r\n");
     let mget: Vec<&str> = ["MGET"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let assert_refused = |reply: &[u8]| {

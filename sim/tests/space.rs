@@ -86,6 +86,21 @@ fn writes_are_refused_beyond_the_quota_and_taken_again_once_keys_were_deleted() 
 
 const KEYS: u64 = 60;
 
+fn value(key: u64, round: u64) -> String {
+    format!("{key}:{round}:{}", "v".repeat(VALUE))
+}
+
+/// Waits until they are on disk.
+async fn write_rounds(client: &mut RawClient) {
+    for round in 0..3 {
+        // One key in three is never written again, and some of these lie in every page.
+        for key in (0..KEYS).filter(|key| round == 0 || key % 3 > 0) {
+            assert_eq!(client.ask(&format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
+        }
+    }
+    madsim::time::sleep(Duration::from_secs(1)).await;
+}
+
 async fn unreadable(sim: Sim) {
     let server = sim.add_host("server");
     let address = SocketAddr::new(server.ip(), 6379);
@@ -93,14 +108,7 @@ async fn unreadable(sim: Sim) {
     let damages = sim.rng("damage").one_in(2);
     let task = sim.add_host("client").spawn(move |world| async move {
         let mut client = RawClient::connect_when_up(&world, address).await;
-        let value = |key: u64, round: u64| format!("{key}:{round}:{}", "v".repeat(VALUE));
-        for round in 0..3 {
-            // One key in three is never written again, and some of these lie in every page.
-            for key in (0..KEYS).filter(|key| round == 0 || key % 3 > 0) {
-                assert_eq!(client.ask(&format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
-            }
-        }
-        madsim::time::sleep(Duration::from_secs(1)).await;
+        write_rounds(&mut client).await;
         let path = format!("{DATA}/hybrid.log");
         let flip = |server: &ferrite_sim::Host| server.corrupt(&path, |bytes| bytes[2 * PAGE_BYTES + 500] ^= 8);
         match damages {
@@ -207,13 +215,7 @@ async fn refused(sim: Sim) {
     server.spawn(move |world| serve(world, config(address, AppendFsync::No)));
     let task = sim.add_host("client").spawn(move |world| async move {
         let mut client = RawClient::connect_when_up(&world, address).await;
-        let value = |key: u64, round: u64| format!("{key}:{round}:{}", "v".repeat(VALUE));
-        for round in 0..3 {
-            for key in (0..KEYS).filter(|key| round == 0 || key % 3 > 0) {
-                assert_eq!(client.ask(&format!("SET key:{key} {}", value(key, round))).await, Reply::ok());
-            }
-        }
-        madsim::time::sleep(Duration::from_secs(1)).await;
+        write_rounds(&mut client).await;
         let (path, page) = (format!("{DATA}/hybrid.log"), PAGE_BYTES as u64);
         server.set_disk_bad(Some((&path, BAD_PAGE * page..(BAD_PAGE + 1) * page)));
         let orders = "CONFIG SET auto-compaction-min-size 0 auto-compaction-percentage 10";
