@@ -93,9 +93,9 @@ pub struct StoreStats {
     pub index_longest_chain: usize,
     /// Entries of the index: one for each key, but for the few that share one.
     pub index_entries: usize,
-    /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
     /// What a checkpoint that is being taken keeps of deletions.
     pub imaging_bytes: usize,
+    /// Bytes of the index, and of one given up that is not freed yet; untouched buckets are counted though not resident.
     pub index_bytes: usize,
     /// Anonymous and mapped pages, as far as they have been touched.
     pub page_bytes: usize,

@@ -12,9 +12,15 @@ use std::time::Duration;
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// What the file has grown by is left alone for so long: who waited for it has to come and take it. Without that, who is woken later
+/// than the flush goes round again finds the file shrunk, asks anew, and neither gets on.
+const KEPT: Duration = Duration::from_secs(1);
+
 /// Lets the file grow and shrink.
 #[derive(Default)]
 pub(crate) struct ExtentReserve {
+    /// It does not shrink before this time, [`Clock::monotonic_ns`].
+    kept_until_ns: u64,
     /// Do not try before this time, [`Clock::monotonic_ns`].
     not_before_ns: u64,
     wait: Duration,
@@ -24,7 +30,8 @@ pub(crate) struct ExtentReserve {
 impl ExtentReserve {
     pub(crate) async fn run<W: World>(&mut self, store: &Arc<Store>, world: &W, file: &impl File) {
         let extents = &store.log.objects.extents;
-        if let Some(to) = extents.give_up_the_end()
+        if world.clock().monotonic_ns() >= self.kept_until_ns
+            && let Some(to) = extents.give_up_the_end()
             && let Err(error) = file.set_len(to).await
         {
             // It is longer than it has to be.
@@ -49,6 +56,8 @@ impl ExtentReserve {
                         tracing::info!("the file of extents can grow again");
                     }
                     store.log.space.notify_waiters();
+                    self.kept_until_ns = world.clock().monotonic_ns() + KEPT.as_nanos() as u64;
+                    look_again(store, world, KEPT, |_| {});
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Unsupported && !self.unsupported => {
@@ -75,11 +84,18 @@ impl ExtentReserve {
         store.log.space.notify_waiters();
         self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);
         self.not_before_ns = world.clock().monotonic_ns() + self.wait.as_nanos() as u64;
-        let (clock, wait, log) = (world.clock().clone(), self.wait, store.log.clone());
-        world.spawn(async move {
-            clock.sleep(wait).await;
-            log.objects.extents.refusal.lift();
-            log.work.notify_one();
-        });
+        look_again(store, world, self.wait, |store| _ = store.log.objects.extents.refusal.lift());
     }
+}
+
+/// Has the flush go round after some time, behind `before`.
+fn look_again<W: World>(store: &Arc<Store>, world: &W, after: Duration, before: fn(&Store)) {
+    let (clock, store) = (world.clock().clone(), Arc::downgrade(store));
+    world.spawn(async move {
+        clock.sleep(after).await;
+        if let Some(store) = store.upgrade() {
+            before(&store);
+            store.log.work.notify_one();
+        }
+    });
 }

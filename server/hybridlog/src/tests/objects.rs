@@ -723,3 +723,22 @@ fn who_waits_for_the_file_of_extents_has_it_grow_again() {
     engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
     assert!(extents.promise_to_object(BYTES));
 }
+
+#[test]
+fn what_the_file_of_extents_has_grown_by_is_left_to_who_waited_for_it() {
+    const BYTES: u64 = 8 << 20;
+    let engine = Engine::new(tiny(1));
+    let extents = &engine.store.log.objects.extents;
+    assert!(!extents.promise_to_object(BYTES), "the file is small");
+    let need = crate::NeedSpace { reason: NeedReason::ObjectFile, bytes: BYTES as usize };
+    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
+    // The flush goes round before that one has had its turn.
+    for _ in 0..3 {
+        engine.store.log.work.notify_one();
+        engine.world.block_on(ferrite_io::give_way());
+    }
+    assert!(extents.promise_to_object(BYTES), "it is there yet");
+    extents.end_promise_to_object(BYTES);
+    engine.world.run();
+    assert!(!extents.promise_to_object(BYTES), "nobody has come: it is given back");
+}
