@@ -92,6 +92,11 @@ impl FaultPlan {
         Self::default()
     }
 
+    /// A connection that survives is the point; and bytes one by one would cost time without meeting the disk.
+    pub fn with_quiet_network(self) -> Self {
+        Self { net_reset: false, net_split: false, net_tiny_buffers: false, ..self }
+    }
+
     /// Without the faults by which a disk returns or keeps wrong data, or none: what a scenario excludes whose oracle
     /// expects every operation to succeed.
     pub fn without_disk_errors(mut self) -> Self {

@@ -27,12 +27,7 @@ pub(super) const SHARED: Scenario = Scenario {
     name: "cold-writes",
     about: "writes of keys on disk beside DBSIZE fit into one order, checkpoints and power losses included",
     // Bytes one by one would cost time without meeting the disk.
-    faults: |plan| FaultPlan {
-        net_reset: false,
-        net_split: false,
-        net_tiny_buffers: false,
-        ..plan.without_disk_errors()
-    },
+    faults: |plan| plan.without_disk_errors().with_quiet_network(),
     marks: &[
         "a write had not seen what it replaced",
         "what a write had replaced was found",
@@ -50,10 +45,7 @@ pub(super) const BAD_READS: Scenario = Scenario {
     faults: |plan| FaultPlan {
         disk_read_error: true,
         disk_bit_rot: plan.disk_bit_rot,
-        net_reset: false,
-        net_split: false,
-        net_tiny_buffers: false,
-        ..plan.without_disk_errors()
+        ..plan.without_disk_errors().with_quiet_network()
     },
     marks: &[
         "what a write had replaced could not be read",

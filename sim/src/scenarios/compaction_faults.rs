@@ -33,10 +33,7 @@ pub(super) const FAULTS: Scenario = Scenario {
         // A clock that jumps would make keys expire at other times than their oracle says.
         clock_jump: false,
         clock_drift: false,
-        net_reset: false,
-        net_split: false,
-        net_tiny_buffers: false,
-        ..plan
+        ..plan.with_quiet_network()
     },
     marks: &[
         "server crashed",

@@ -30,7 +30,7 @@ pub(super) const BAD_READS: Scenario = Scenario {
             disk_bit_rot: plan.disk_bit_rot,
             disk_misdirected_read: plan.disk_misdirected_read,
             disk_stale_read: plan.disk_stale_read,
-            ..quiet_network(plan.without_disk_errors())
+            ..plan.without_disk_errors().with_quiet_network()
         }
     },
     marks: &["a read failed", "a record was read from disk"],
@@ -41,15 +41,10 @@ pub(super) const BAD_READS: Scenario = Scenario {
 pub(super) const FULL: Scenario = Scenario {
     name: "full-disk",
     about: "a full disk refuses writes before they change anything, reads go on, and space comes back",
-    faults: |plan| quiet_network(plan.without_disk_errors()),
+    faults: |plan| plan.without_disk_errors().with_quiet_network(),
     marks: &["a write was refused", "a write succeeded while others were refused", "a record was read from disk"],
     run: |sim| -> ScenarioFuture { Box::pin(full(sim)) },
 };
-
-/// A connection that survives is the point; and bytes one by one would cost time without meeting the disk.
-fn quiet_network(plan: FaultPlan) -> FaultPlan {
-    FaultPlan { net_reset: false, net_split: false, net_tiny_buffers: false, ..plan }
-}
 
 /// What a command may be answered with when its read fails.
 const READ_ERRORS: &[&str] = &[

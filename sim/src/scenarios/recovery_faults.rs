@@ -26,13 +26,7 @@ use crate::world::SimWorld;
 pub(super) const RECOVERY: Scenario = Scenario {
     name: "recovery-faults",
     about: "a start whose reads err, are short, wrong or slow, and which loses power, has all data or names the file, and the next one has all",
-    faults: |plan| FaultPlan {
-        net_reset: false,
-        net_split: false,
-        net_tiny_buffers: false,
-        clock_jump: false,
-        ..plan.without_disk_errors()
-    },
+    faults: |plan| FaultPlan { clock_jump: false, ..plan.without_disk_errors().with_quiet_network() },
     marks: &[
         "a checkpoint was taken",
         "a checkpoint was restored",

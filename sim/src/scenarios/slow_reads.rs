@@ -20,13 +20,7 @@ use crate::sim::{Host, Sim};
 pub(super) const COMPACTION: Scenario = Scenario {
     name: "compaction-slow-reads",
     about: "compaction waits for looks that it has overtaken: keys are counted right, and no extent is forgotten",
-    faults: |plan| FaultPlan {
-        net_reset: false,
-        net_split: false,
-        net_tiny_buffers: false,
-        clock_jump: false,
-        ..plan.without_disk_errors()
-    },
+    faults: |plan| FaultPlan { clock_jump: false, ..plan.without_disk_errors().with_quiet_network() },
     marks: &[
         "a write had not seen what it replaced",
         "what a write had replaced was found",
