@@ -17,7 +17,8 @@ mod tiers;
 mod world;
 
 use crate::{
-    FlushRun, Found, Held, Kind, LogDevice, NeedSpace, Pinned, StorageError, Store, StoreConfig, WorkerHandle,
+    FlushRun, Found, Held, Kind, LogDevice, NeedSpace, Pinned, ReadError, StorageError, Store, StoreConfig,
+    WorkerHandle,
 };
 use ferrite_telemetry::TraceBuffer;
 use std::cell::RefCell;
@@ -101,6 +102,36 @@ impl Engine {
             }
         })
         .unwrap()
+    }
+
+    /// Where the key's record lies, which is on disk.
+    pub(crate) fn cold_address(&self, key: &[u8]) -> u64 {
+        let pinned = self.worker.pin();
+        let key = pinned.key(0, key);
+        let _latch = pinned.latch(key.hash, false);
+        match pinned.find(&key, &Held::default(), &mut silent()) {
+            Found::Cold(address) => address,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// [`Engine::get`] on a disk that need not be sound, by so many reads at most.
+    pub(crate) fn get_within(&self, reads: usize, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let mut held = Held::default();
+        for _ in 0..reads {
+            let cold = {
+                let pinned = self.worker.pin();
+                let key = pinned.key(0, key);
+                let _latch = pinned.latch(key.hash, false);
+                match pinned.find(&key, &held, &mut silent()) {
+                    Found::Record(record) => return Ok(Some(record.value.to_vec())),
+                    Found::Missing => return Ok(None),
+                    Found::Cold(address) => address,
+                }
+            };
+            held.insert(cold, self.world.block_on(self.device.read_record(cold))?.record);
+        }
+        panic!("it is looked for again and again");
     }
 
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {

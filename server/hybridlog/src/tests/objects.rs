@@ -164,15 +164,7 @@ fn a_damaged_extent_is_an_error_never_a_wrong_value() {
     let engine = Engine::new(tiny(1));
     engine.set(b"large", &bytes(10_000, 1)).unwrap();
     push_out(&engine);
-    let address = {
-        let pinned = engine.worker.pin();
-        let key = pinned.key(0, b"large");
-        let _latch = pinned.latch(key.hash, false);
-        match pinned.find(&key, &Held::default(), &mut silent()) {
-            Found::Cold(address) => address,
-            other => panic!("{other:?}"),
-        }
-    };
+    let address = engine.cold_address(b"large");
     let read = || engine.world.block_on(engine.device.read_record(address));
     assert_eq!(read().unwrap().record.value_len(), 10_000);
     for at in [4096, 4096 + 5000, 4096 + 9999] {
@@ -192,15 +184,7 @@ fn an_extent_that_was_freed_while_it_was_read_is_no_damage() {
     engine.set(b"large", &bytes(10_000, 1)).unwrap();
     push_out(&engine);
     let mut held = Held::default();
-    let address = {
-        let pinned = engine.worker.pin();
-        let key = pinned.key(0, b"large");
-        let _latch = pinned.latch(key.hash, false);
-        match pinned.find(&key, &held, &mut silent()) {
-            Found::Cold(address) => address,
-            other => panic!("{other:?}"),
-        }
-    };
+    let address = engine.cold_address(b"large");
     let read = engine.device.read_record(address);
     replace(&engine, b"large", &bytes(9_000, 2)).unwrap();
     push_out(&engine);
@@ -286,24 +270,8 @@ fn a_part_of_a_large_string_is_changed_where_it_lies() {
     assert_eq!(splice(0, b"x"), None, "it is no object");
 }
 
-/// What a read of the key is answered with, after as many reads as a sound disk needs.
-fn answer(engine: &Engine, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-    let mut held = Held::default();
-    for _ in 0..4 {
-        let address = {
-            let pinned = engine.worker.pin();
-            let key = pinned.key(0, key);
-            let _latch = pinned.latch(key.hash, false);
-            match pinned.find(&key, &held, &mut silent()) {
-                Found::Record(record) => return Ok(Some(record.value.to_vec())),
-                Found::Missing => return Ok(None),
-                Found::Cold(address) => address,
-            }
-        };
-        held.insert(address, engine.world.block_on(engine.device.read_record(address))?.record);
-    }
-    panic!("it is looked for again and again");
-}
+/// As many as a sound disk needs.
+const READS: usize = 4;
 
 #[test]
 fn a_record_whose_extent_is_nobodys_is_damage_and_not_looked_for_for_ever() {
@@ -314,20 +282,20 @@ fn a_record_whose_extent_is_nobodys_is_damage_and_not_looked_for_for_ever() {
         engine.set(key, &bytes(20_000, 1)).unwrap();
     }
     push_out(&engine);
-    assert_eq!(answer(&engine, b"on disk"), Ok(Some(bytes(20_000, 1))));
+    assert_eq!(engine.get_within(READS, b"on disk"), Ok(Some(bytes(20_000, 1))));
     // As a checkpoint would leave it that does not name them.
     engine.store.log.objects.extents.free_all(0);
     let errors = engine.store.stats().checksum_errors;
     for key in [b"on disk".as_slice(), &long_key] {
-        assert!(matches!(answer(&engine, key), Err(ReadError::ExtentDamaged { .. })));
+        assert!(matches!(engine.get_within(READS, key), Err(ReadError::ExtentDamaged { .. })));
     }
     assert!(engine.store.stats().checksum_errors > errors);
     // The same for a record that is in memory again.
     assert!(engine.compact(&mut compactor).unwrap());
-    assert!(matches!(answer(&engine, b"on disk"), Err(ReadError::ExtentDamaged { .. })));
+    assert!(matches!(engine.get_within(READS, b"on disk"), Err(ReadError::ExtentDamaged { .. })));
     // Another value ends that.
     engine.set(b"replaced", b"new").unwrap();
-    assert_eq!(answer(&engine, b"replaced"), Ok(Some(b"new".to_vec())));
+    assert_eq!(engine.get_within(READS, b"replaced"), Ok(Some(b"new".to_vec())));
 }
 
 #[test]
@@ -708,15 +676,21 @@ fn who_asks_for_keys_alone_reads_no_large_value() {
     assert_eq!(engine.store.stats().object_reads, 2);
 }
 
+/// The file of extents has grown for somebody who needs so much, and who has not taken it.
+fn grown_for(bytes: u64) -> (Engine, crate::NeedSpace) {
+    let engine = Engine::new(tiny(1));
+    assert!(!engine.store.log.objects.extents.promise_to_object(bytes), "the file is small");
+    let need = crate::NeedSpace { reason: NeedReason::ObjectFile, bytes: bytes as usize };
+    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
+    (engine, need)
+}
+
 /// The file has grown for it, and somebody else has taken that.
 #[test]
 fn who_waits_for_the_file_of_extents_has_it_grow_again() {
     const BYTES: u64 = 1 << 20;
-    let engine = Engine::new(tiny(1));
+    let (engine, need) = grown_for(BYTES);
     let extents = &engine.store.log.objects.extents;
-    assert!(!extents.promise_to_object(BYTES), "the file is small");
-    let need = crate::NeedSpace { reason: NeedReason::ObjectFile, bytes: BYTES as usize };
-    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
     while extents.promise_to_object(4096) {}
     extents.forget_wanted();
     engine.world.run();
@@ -727,11 +701,8 @@ fn who_waits_for_the_file_of_extents_has_it_grow_again() {
 #[test]
 fn what_the_file_of_extents_has_grown_by_is_left_to_who_waited_for_it() {
     const BYTES: u64 = 8 << 20;
-    let engine = Engine::new(tiny(1));
+    let (engine, _) = grown_for(BYTES);
     let extents = &engine.store.log.objects.extents;
-    assert!(!extents.promise_to_object(BYTES), "the file is small");
-    let need = crate::NeedSpace { reason: NeedReason::ObjectFile, bytes: BYTES as usize };
-    engine.world.block_on(engine.store.wait_for_space(&need)).unwrap();
     // The flush goes round before that one has had its turn.
     for _ in 0..3 {
         engine.store.log.work.notify_one();

@@ -107,16 +107,6 @@ fn push_out(engine: &Engine) -> usize {
     most
 }
 
-fn address_of(engine: &Engine, key: &[u8]) -> u64 {
-    let pinned = engine.worker.pin();
-    let key = pinned.key(0, key);
-    let _latch = pinned.latch(key.hash, false);
-    match pinned.find(&key, &Held::default(), &mut silent()) {
-        Found::Cold(address) => address,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn an_object_is_written_and_read_a_piece_at_a_time_whatever_its_size() {
     for len in [IN_ONE_GO - 1, IN_ONE_GO, 1_000_003, 5 << 20] {
@@ -128,7 +118,7 @@ fn an_object_is_written_and_read_a_piece_at_a_time_whatever_its_size() {
             let written = push_out(&engine);
             assert_eq!(WORK.get() - before, len, "it is written once");
             assert!(written <= IN_ONE_GO, "{written} bytes of {len} in one go");
-            let address = address_of(&engine, key);
+            let address = engine.cold_address(key);
             let files = engine.world.block_on(LogFiles::open(&engine.world, std::path::Path::new("log"))).unwrap();
             let device = LogDevice::new(engine.store.clone(), engine.world.clone(), files);
             let before = WORK.get();
@@ -222,7 +212,7 @@ fn a_rename_moves_the_object_wherever_it_is_and_copies_nothing() {
         }
         let mut held = Held::default();
         if is_cold {
-            let address = address_of(&engine, b"before");
+            let address = engine.cold_address(b"before");
             held.insert(address, engine.world.block_on(engine.device.read_record(address)).unwrap().record);
         }
         let before = WORK.get();

@@ -1,8 +1,8 @@
 //! A part of a large string on disk is read without the rest of it, and checked.
 
-use super::{Engine, silent, tiny};
+use super::{Engine, tiny};
 use crate::objects::SUMMED;
-use crate::{Found, Held, HeldRecord, Kind, ReadError};
+use crate::{Held, HeldRecord, Kind, ReadError};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering;
 
@@ -25,15 +25,7 @@ fn engine_with(value: &[u8]) -> (Engine, u64, HeldRecord) {
         engine.set(&[b'p', n], &[n; 3900]).unwrap();
         engine.world.run();
     }
-    let address = {
-        let pinned = engine.worker.pin();
-        let key = pinned.key(0, b"large");
-        let _latch = pinned.latch(key.hash, false);
-        match pinned.find(&key, &Held::default(), &mut silent()) {
-            Found::Cold(address) => address,
-            other => panic!("{other:?}"),
-        }
-    };
+    let address = engine.cold_address(b"large");
     let record = engine.world.block_on(engine.device.read_header(address)).expect("the disk is sound").record;
     (engine, address, record)
 }

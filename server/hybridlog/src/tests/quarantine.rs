@@ -2,10 +2,10 @@
 
 use super::compaction::colliding;
 use super::world::FakeWorld;
-use super::{Engine, silent, tiny};
+use super::{Engine, tiny};
 use crate::checkpoint::Pinned;
 use crate::compaction::{CompactionError, Compactor, Old};
-use crate::{Found, Held, Planted, ReadError};
+use crate::{Held, Planted, ReadError};
 use std::sync::atomic::Ordering;
 
 const PAGE: u64 = 4096;
@@ -13,20 +13,7 @@ const PAGE: u64 = 4096;
 impl Engine {
     /// [`Engine::get`] on a disk that is not sound.
     fn look(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut held = Held::default();
-        loop {
-            let cold = {
-                let pinned = self.worker.pin();
-                let key = pinned.key(0, key);
-                let _latch = pinned.latch(key.hash, false);
-                match pinned.find(&key, &held, &mut silent()) {
-                    Found::Record(record) => return Ok(Some(record.value.to_vec())),
-                    Found::Missing => return Ok(None),
-                    Found::Cold(address) => address,
-                }
-            };
-            held.insert(cold, self.world.block_on(self.device.read_record(cold))?.record);
-        }
+        self.get_within(usize::MAX, key)
     }
 
     /// Deletes without a look at what is on disk.
