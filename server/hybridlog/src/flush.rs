@@ -361,10 +361,18 @@ impl Reserve {
         log.space.notify_waiters();
         self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);
         self.not_before_ns = world.clock().monotonic_ns() + self.wait.as_nanos() as u64;
-        let (clock, wait, log) = (world.clock().clone(), self.wait, log.clone());
-        world.spawn(async move {
-            clock.sleep(wait).await;
-            log.work.notify_one();
-        });
+        flush_again(store, world, self.wait, |_| {});
     }
+}
+
+/// Has the flush go round after some time, behind `before`.
+pub(crate) fn flush_again<W: World>(store: &Arc<Store>, world: &W, after: Duration, before: fn(&Store)) {
+    let (clock, store) = (world.clock().clone(), Arc::downgrade(store));
+    world.spawn(async move {
+        clock.sleep(after).await;
+        if let Some(store) = store.upgrade() {
+            before(&store);
+            store.log.work.notify_one();
+        }
+    });
 }

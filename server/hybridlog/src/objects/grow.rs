@@ -1,6 +1,7 @@
 //! The file of extents grows when somebody waits for it, and loses its end when that is of no use any more.
 
 use super::extents::ahead_of;
+use crate::flush::flush_again;
 use crate::space::StorageError;
 use crate::store::Store;
 use ferrite_io::{Clock, File, World};
@@ -57,7 +58,7 @@ impl ExtentReserve {
                     }
                     store.log.space.notify_waiters();
                     self.kept_until_ns = world.clock().monotonic_ns() + KEPT.as_nanos() as u64;
-                    look_again(store, world, KEPT, |_| {});
+                    flush_again(store, world, KEPT, |_| {});
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Unsupported && !self.unsupported => {
@@ -84,18 +85,6 @@ impl ExtentReserve {
         store.log.space.notify_waiters();
         self.wait = (self.wait * 2).clamp(RETRY_MIN, RETRY_MAX);
         self.not_before_ns = world.clock().monotonic_ns() + self.wait.as_nanos() as u64;
-        look_again(store, world, self.wait, |store| _ = store.log.objects.extents.refusal.lift());
+        flush_again(store, world, self.wait, |store| _ = store.log.objects.extents.refusal.lift());
     }
-}
-
-/// Has the flush go round after some time, behind `before`.
-fn look_again<W: World>(store: &Arc<Store>, world: &W, after: Duration, before: fn(&Store)) {
-    let (clock, store) = (world.clock().clone(), Arc::downgrade(store));
-    world.spawn(async move {
-        clock.sleep(after).await;
-        if let Some(store) = store.upgrade() {
-            before(&store);
-            store.log.work.notify_one();
-        }
-    });
 }
